@@ -1,0 +1,78 @@
+# What one does with a clone: see `make help`. Everything runs in a virtual environment that this file makes.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python -m
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long check lint layout types layers bench docs openapi format system-deps clean FORCE
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(VENV)/.server ## Bring up a beamline on this machine with a simulated detector, and check every file
+	$(VENV)/bin/dm demo $(DEMO)
+
+test: system-deps $(VENV)/.dev ## Check the code and run all the tests (as root, installs the servers that they need)
+	@$(MAKE) --no-print-directory check
+	$(RUN) pytest -m "not long" -rs
+
+test-long: system-deps $(VENV)/.dev ## Run the long campaigns of faults
+	$(RUN) pytest -m long -rs --timeout=3600
+
+check: $(VENV)/.dev ## Run ruff, mypy and import-linter, side by side
+	@$(MAKE) --no-print-directory --jobs=4 --output-sync lint layout types layers
+
+lint: $(VENV)/.dev
+	$(RUN) ruff check
+
+layout: $(VENV)/.dev
+	$(RUN) ruff format --check
+
+types: $(VENV)/.dev
+	$(RUN) mypy
+
+layers: $(VENV)/.dev
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.dev ## Measure what the project promises in numbers
+	$(RUN) bench
+
+docs: $(VENV)/.dev ## Write the generated reference pages, and build the documentation into site/
+	$(VENV)/bin/python scripts/gen_docs.py
+	$(RUN) mkdocs build --strict
+
+openapi: $(VENV)/.dev ## Write docs/reference/openapi.json anew
+	$(VENV)/bin/python scripts/gen_openapi.py
+
+format: $(VENV)/.dev ## Format the code, and mend what ruff can mend
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+system-deps: ## As root, install Debian's packages that the tests use; otherwise do nothing
+	@sh scripts/system_deps.sh
+
+clean: ## Remove the virtual environment and everything else that was made here
+	rm -rf $(VENV) site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# pip runs only where pyproject.toml has changed since, or where the environment was made anew.
+$(VENV)/.server: pyproject.toml $(VENV)/.made-for
+	$(RUN) pip install --quiet --editable '.[server]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(VENV)/.made-for
+	$(RUN) pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.server
+
+# An environment works only where it was made and with the interpreter that made it: where either differs, it is made
+# anew, so that `make test PYTHON=python3.13` and a moved clone do what they say.
+MADE_FOR := $(CURDIR) $(PYTHON)
+ifneq ($(shell cat '$(VENV)/.made-for' 2>/dev/null),$(MADE_FOR))
+$(VENV)/.made-for: FORCE
+endif
+$(VENV)/.made-for:
+	@sh scripts/make_venv.sh '$(PYTHON)' '$(VENV)'
+	@echo '$(MADE_FOR)' > $@
+
+FORCE:
