@@ -1,0 +1,1 @@
+"""The command line `dm`: a client, nothing else."""

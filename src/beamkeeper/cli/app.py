@@ -1,0 +1,262 @@
+"""`dm`: the table of commands, options for all of them, and how an error ends the process.
+
+Only click is imported to show help and to complete words; a command's module is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, cast
+
+import click
+
+GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
+    "user": (
+        "Accounts of the site.",
+        {
+            "create": ("users:create", "Make an account."),
+            "list": ("users:list_", "List accounts."),
+            "show": ("users:show", "Show an account and its roles."),
+            "disable": ("users:disable", "Disable an account; its sessions end at once."),
+            "password": ("users:password", "Set a password."),
+            "grant": ("users:grant", "Give a role of the site or of a station."),
+            "revoke": ("users:revoke", "Take such a role away."),
+        },
+    ),
+    "station": (
+        "Stations of the site.",
+        {
+            "create": ("stations:create", "Make a station."),
+            "list": ("stations:list_", "List stations."),
+            "show": ("stations:show", "Show a station."),
+            "update": ("stations:update", "Change a station: its layout, cycle, time zone."),
+            "join": ("stations:join", "Get the service key of a station, with its one-time token."),
+            "token": ("stations:token", "Make a one-time token for `dm station join`."),
+        },
+    ),
+    "storage": (
+        "Storage areas.",
+        {
+            "list": ("storage:list_", "List storage areas."),
+            "add": ("storage:add", "Add a storage area."),
+            "check": ("storage:check", "Write, read back and remove a probe file."),
+        },
+    ),
+    "experiment": (
+        "Experiments and their people.",
+        {
+            "create": ("experiments:create", "Make an experiment and its directories."),
+            "list": ("experiments:list_", "List experiments."),
+            "show": ("experiments:show", "Show an experiment, its people and files in numbers."),
+            "update": ("experiments:update", "Change an experiment."),
+            "delete": ("experiments:delete", "Hide an experiment; its files stay."),
+            "use": ("experiments:use", "Make an experiment the one that commands mean."),
+            "add-user": ("experiments:add_user", "Give somebody a role in an experiment."),
+            "remove-user": ("experiments:remove_user", "Take somebody's role in an experiment away."),
+        },
+    ),
+    "daq": (
+        "Running watches of directories.",
+        {
+            "start": ("daqs:start", "Watch a directory, and keep what appears in it."),
+            "stop": ("daqs:stop", "Make a last scan, deliver the rest, and end."),
+            "list": ("daqs:list_", "List DAQs."),
+            "show": ("daqs:show", "Show a DAQ, and what is not delivered and why."),
+            "watch": ("daqs:watch", "Follow a DAQ until it ends."),
+        },
+    ),
+    "upload": (
+        "Single passes over directories.",
+        {
+            "start": ("uploads:start", "Keep what is in a directory now."),
+            "stop": ("uploads:stop", "End an upload."),
+            "list": ("uploads:list_", "List uploads."),
+            "show": ("uploads:show", "Show an upload, and what is not delivered and why."),
+            "watch": ("uploads:watch", "Follow an upload until it ends."),
+        },
+    ),
+    "file": (
+        "Catalogued files.",
+        {
+            "list": ("files:list_", "List files."),
+            "show": ("files:show", "Show a file: versions, replicas and the ledger."),
+            "find": ("files:find", "Find files by path, size, time and metadata."),
+            "meta": ("files:meta", "Change a file's metadata."),
+            "delete": ("files:delete", "Hide files; a manager can bring them back."),
+        },
+    ),
+    "plugin": ("Plugins of the station.", {"list": ("plugins:list_", "List the plugins that are installed.")}),
+    "config": (
+        "Settings.",
+        {
+            "show": ("config:show", "Show every setting, and where it comes from."),
+            "check": ("config:check", "Say whether the settings can be used."),
+        },
+    ),
+    "db": (
+        "Databases.",
+        {
+            "upgrade": ("system:db_upgrade", "Bring the databases to this version's schema."),
+            "copy": ("system:db_copy", "Copy the databases to others, such as SQLite to PostgreSQL."),
+        },
+    ),
+}
+"""Nouns with their verbs: where each is (module:attribute below beamkeeper.cli), and its one line of help."""
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "up": ("system:up", "Bring a beamline up on this machine."),
+    "down": ("system:down", "Stop the beamline that runs on this machine."),
+    "serve": ("system:serve", "Run some services in the foreground."),
+    "status": ("system:status", "Show how the services are doing."),
+    "demo": ("demo:demo", "Show everything: a beamline, a simulated detector, and a check of all files."),
+    "backup": ("system:backup", "Save the databases and the settings."),
+    "restore": ("system:restore", "Bring back what `dm backup` saved."),
+    "login": ("logins:login", "Log in; later commands go on with it."),
+    "logout": ("logins:logout", "End the session."),
+    "whoami": ("logins:whoami", "Show who is logged in, where, and with which roles."),
+    "put": ("uploads:put", "Send files from this machine."),
+}
+
+
+class Lazy(click.Command):
+    """A command whose module is imported when it is asked for more than its one line."""
+
+    def __init__(self, name: str, target: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help, help=short_help)
+        self._target = target
+        self._command: click.Command | None = None
+
+    @property
+    def real(self) -> click.Command:
+        """The command itself."""
+        if self._command is None:
+            module, _, attribute = self._target.partition(":")
+            self._command = cast(click.Command, getattr(importlib.import_module(f"beamkeeper.cli.{module}"), attribute))
+        return self._command
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and lines without importing them."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, importing its module unless only words are completed."""
+        command = super().get_command(ctx, cmd_name)
+        if isinstance(command, Lazy) and not ctx.resilient_parsing and not _is_listing(ctx):
+            real = command.real
+            real.name, real.short_help = command.name, command.short_help
+            return real
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        ctx.meta["beamkeeper.listing"] = True
+        super().format_commands(ctx, formatter)
+        ctx.meta.pop("beamkeeper.listing", None)
+
+
+def _is_listing(ctx: click.Context) -> bool:
+    return bool(ctx.meta.get("beamkeeper.listing"))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--url", metavar="URL", help="Address of the storage service.  [env: BEAMKEEPER_URL]")
+@click.option("--profile", metavar="NAME", help="Which login to use.  [env: BEAMKEEPER_PROFILE]")
+@click.option("--station", metavar="NAME", help="Which station of the site.  [env: BEAMKEEPER_STATION]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.version_option(package_name="beamkeeper", prog_name="dm")
+@click.pass_context
+def dm(ctx: click.Context, url: str | None, profile: str | None, station: str | None, as_json: bool) -> None:
+    """Beamkeeper keeps every file that a beamline makes."""
+    ctx.obj = {"url": url, "profile": profile, "station": station, "json": as_json}
+
+
+def _fill() -> None:
+    for name, (target, line) in COMMANDS.items():
+        dm.add_command(Lazy(name, target, line))
+    for name, (line, verbs) in GROUPS.items():
+        group = LazyGroup(name, help=line, short_help=line)
+        for verb, (target, verb_line) in verbs.items():
+            group.add_command(Lazy(verb, target, verb_line))
+        dm.add_command(group)
+
+
+_fill()
+
+EXIT_CODES: Mapping[str, int] = {
+    "error": 1,
+    "internal": 1,
+    "invalid": 2,
+    "too_large": 2,
+    "settings": 3,
+    "not_authenticated": 4,
+    "not_permitted": 5,
+    "not_found": 6,
+    "conflict": 7,
+    "already_exists": 7,
+    "overlap": 7,
+    "gone": 7,
+    "unavailable": 8,
+    "mirror_behind": 8,
+    "file": 9,
+    "source": 9,
+    "destination": 9,
+}
+"""From an error's code to the exit status; 10 is for what was asked for and found wanting, such as a failed upload."""
+
+EXIT_WANTING = 10
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run `dm` and end the process with a documented status."""
+    sys.exit(run(argv))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run `dm` and return its exit status."""
+    arguments = _join_common(list(sys.argv[1:] if argv is None else argv))
+    try:
+        result: Any = dm.main(arguments, prog_name="dm", standalone_mode=False)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped.", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _report(error, "--json" in arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _join_common(arguments: list[str]) -> list[str]:
+    """Let the options for all commands stand anywhere: `dm daq list --json` is `dm --json daq list`."""
+    front, rest = [], []
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            rest.extend([word, *words])
+        elif word == "--json" or word.startswith(("--url=", "--profile=", "--station=")):
+            front.append(word)
+        elif word in ("--profile", "--url"):
+            front.extend([word, next(words, "")])
+        else:
+            rest.append(word)
+    return front + rest
+
+
+def _report(error: Exception, as_json: bool) -> int:
+    from beamkeeper.cli import output
+    from beamkeeper.domain.errors import DmError
+
+    if not isinstance(error, DmError):
+        raise error
+    output.error(error, as_json=as_json)
+    return EXIT_CODES[error.code]

@@ -1,0 +1,196 @@
+"""The client: one object with an attribute for each noun.
+
+    from beamkeeper import Client
+
+    client = Client()                       # as `dm login` left it
+    for file in client.files.find(FileQuery(glob="data/*.tif")): ...
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cached_property
+from typing import Self
+
+from pydantic import SecretStr
+
+from beamkeeper.client.acquisition import Daqs, Plugins, Uploads
+from beamkeeper.client.events import EventFeed
+from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
+from beamkeeper.client.files import Files
+from beamkeeper.client.http import Credentials, Http
+from beamkeeper.client.logins import DEFAULT, Logins, Profile
+from beamkeeper.client.storage import Publishes, StorageAreas
+from beamkeeper.client.users import Sessions, Users
+from beamkeeper.domain.errors import NotFoundError, SettingsError
+from beamkeeper.domain.status import Health, Service, SiteServices, StationServices, Status
+
+
+class Client:
+    """A session with a site and one of its stations.
+
+    `url` is the address of the storage service, from which the others are found; without it, the profile's
+    (as `dm login` left it). With `username` and `password` the client logs in by itself, and again when its
+    session ends. `urls` names services whose address is known, and spares the question.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        profile: str | None = None,
+        token: str | None = None,
+        username: str | None = None,
+        password: str | None = None,
+        station: str | None = None,
+        urls: dict[Service, str] | None = None,
+        timeout_s: float = 30.0,
+        logins: Logins | None = None,
+    ) -> None:
+        self.logins = logins or Logins()
+        self.profile_name = profile or os.environ.get("BEAMKEEPER_PROFILE") or DEFAULT
+        kept = self.logins.get(self.profile_name)
+        self.url = (url or os.environ.get("BEAMKEEPER_URL") or (kept.url if kept else "")).rstrip("/")
+        if not self.url and urls and Service.STORAGE in urls:
+            self.url = urls[Service.STORAGE]
+        if not self.url:
+            raise SettingsError(
+                f'profile "{self.profile_name}" has no address: start a beamline here with `dm up`, '
+                f"or log in to one with `dm login --url http://HOST:PORT`"
+            )
+        self.profile = kept if kept and kept.url.rstrip("/") == self.url else Profile(url=self.url)
+        self.station_name = station or os.environ.get("BEAMKEEPER_STATION") or self.profile.station or None
+        kept_token = self.profile.token.get_secret_value() if self.profile.token else None
+        self._username, self._password = username, SecretStr(password) if password else None
+        self.credentials = Credentials(
+            token or os.environ.get("BEAMKEEPER_TOKEN") or kept_token, self._login if username and password else None
+        )
+        self.credentials.mirror = self.profile.mirror
+        if username and password and not token:
+            self.credentials.token = None
+        self._urls = dict(urls or {})
+        self._timeout_s = timeout_s
+        self._open: dict[Service, Http] = {}
+
+    def _login(self) -> str | None:
+        if self._username is None or self._password is None:
+            return None
+        return self.sessions.login(self._username, self._password.get_secret_value()).token
+
+    def http(self, service: Service) -> Http:
+        """Return the connection to a service; of the station's, where there are several."""
+        if service not in self._open:
+            url = self.url if service is Service.STORAGE else self._urls.get(service) or self._find(service)
+            self._open[service] = Http(url, self.credentials, timeout_s=self._timeout_s)
+        return self._open[service]
+
+    def site(self) -> SiteServices:
+        """Return where the services of the site and its stations are."""
+        found: SiteServices = self.http(Service.STORAGE).get("/api/v1/site", SiteServices)
+        return found
+
+    def station(self) -> StationServices:
+        """Return where the services of this client's station are."""
+        stations = self.site().stations
+        if self.station_name is None and len(stations) == 1:
+            return stations[0]
+        for station in stations:
+            if station.name == self.station_name:
+                return station
+        names = ", ".join(s.name for s in stations) or "none"
+        if self.station_name is None:
+            raise SettingsError(f"the site has several stations ({names}): say which with --station")
+        raise NotFoundError(f'there is no station "{self.station_name}": the site has {names}')
+
+    def _find(self, service: Service) -> str:
+        station = self.station()
+        url = station.catalog if service is Service.CATALOG else station.acquisition
+        if not url:
+            raise NotFoundError(f'station "{station.name}" has told no address of its {service} service')
+        return url
+
+    def health(self, service: Service, timeout_s: float = 5.0) -> Health:
+        """Return that a service answers."""
+        found: Health = self.http(service).get("/health", Health, timeout_s=timeout_s)
+        return found
+
+    def status(self, service: Service) -> Status:
+        """Return how a service is doing."""
+        found: Status = self.http(service).get("/api/v1/status", Status)
+        return found
+
+    def on(self, service: Service) -> Callable[[], Http]:
+        """Return what gives the connection to a service when it is first needed."""
+        return lambda: self.http(service)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Logging in and out."""
+        return Sessions(self)
+
+    @cached_property
+    def users(self) -> Users:
+        """Accounts and the roles they hold."""
+        return Users(self.on(Service.STORAGE))
+
+    @cached_property
+    def stations(self) -> Stations:
+        """Stations of the site."""
+        return Stations(self.on(Service.STORAGE))
+
+    @cached_property
+    def experiment_types(self) -> ExperimentTypes:
+        """Kinds of experiments."""
+        return ExperimentTypes(self.on(Service.STORAGE))
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """Experiments and their people."""
+        return Experiments(self)
+
+    @cached_property
+    def storage_areas(self) -> StorageAreas:
+        """Places that hold files."""
+        return StorageAreas(self.on(Service.STORAGE))
+
+    @cached_property
+    def publishes(self) -> Publishes:
+        """Batches on their way to their plain names."""
+        return Publishes(self.on(Service.STORAGE))
+
+    @cached_property
+    def files(self) -> Files:
+        """The station's catalogue."""
+        return Files(self.on(Service.CATALOG))
+
+    @cached_property
+    def daqs(self) -> Daqs:
+        """Running watches of directories."""
+        return Daqs(self.on(Service.ACQUISITION))
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Single passes over directories, and files sent from this machine."""
+        return Uploads(self.on(Service.ACQUISITION))
+
+    @cached_property
+    def plugins(self) -> Plugins:
+        """The plugins that the station can use."""
+        return Plugins(self.on(Service.ACQUISITION))
+
+    def events(self, service: Service) -> EventFeed:
+        """Return the feed of a service."""
+        return EventFeed(self.http(service))
+
+    def close(self) -> None:
+        """Close the connections."""
+        for http in self._open.values():
+            http.close()
+        self._open.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

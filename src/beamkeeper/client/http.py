@@ -1,0 +1,179 @@
+"""One service over HTTP: the session's token, errors decoded by code, retries of what may be asked twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import httpx2
+from pydantic import BaseModel, TypeAdapter
+
+import beamkeeper
+from beamkeeper.domain.errors import (
+    DmError,
+    InternalError,
+    MirrorBehindError,
+    NotAuthenticatedError,
+    UnavailableError,
+    error_classes,
+)
+
+MIRROR_HEADER = "Beamkeeper-Mirror"
+TRIES = 4
+"""How often a request is sent that is safe to send again."""
+
+ModelT = TypeVar("ModelT")
+_CLASSES = error_classes()
+
+
+class Credentials:
+    """The token of a session and the newest mirror number seen; shared by the services of one client.
+
+    `renew` logs in again and returns a new token; None where only the person can.
+    """
+
+    def __init__(self, token: str | None = None, renew: Callable[[], str | None] | None = None) -> None:
+        self.token = token
+        self.renew = renew
+        self.mirror = 0
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that say who asks and what it has seen."""
+        found = {}
+        if self.token:
+            found["Authorization"] = f"Bearer {self.token}"
+        if self.mirror:
+            found[MIRROR_HEADER] = str(self.mirror)
+        return found
+
+
+class Http:
+    """Requests to one service.
+
+    Every request that this client makes may be sent again: creations carry a uid or a name that makes the
+    second a conflict or the same answer. So a lost answer is asked for again, a few times with growing pauses.
+    """
+
+    def __init__(
+        self, url: str, credentials: Credentials, *, timeout_s: float = 30.0, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.credentials = credentials
+        self._http = httpx2.Client(
+            base_url=self.url,
+            timeout=httpx2.Timeout(timeout_s, connect=5.0),
+            headers={"User-Agent": f"beamkeeper/{beamkeeper.__version__}"},
+            transport=transport,
+            trust_env=False,
+        )
+
+    def get(self, path: str, model: type[ModelT] | Any, *, query: object = None, timeout_s: float | None = None) -> Any:
+        """Ask for a thing and return it as `model`."""
+        return self.call("GET", path, model, query=query, timeout_s=timeout_s)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        model: type[ModelT] | Any = None,
+        *,
+        body: BaseModel | None = None,
+        content: bytes | None = None,
+        query: object = None,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Send a request and return its answer as `model` (None: no answer is wanted).
+
+        Raises the error class that the service's code names; UnavailableError where it does not answer.
+        """
+        payload = content if content is not None else None if body is None else body.model_dump_json().encode()
+        kind = "application/octet-stream" if content is not None else "application/json"
+        response = self._send(method, path, payload, kind, _query(query), timeout_s)
+        if model is None:
+            return None
+        try:
+            return TypeAdapter(model).validate_json(response.content)
+        except ValueError as error:
+            raise InternalError(
+                f"{self.url} gave an answer to {method} {path} that this client cannot read: "
+                f"is it a Beamkeeper service of a like version ({beamkeeper.__version__})?"
+            ) from error
+
+    def _send(
+        self, method: str, path: str, payload: bytes | None, kind: str, query: Mapping[str, str], timeout_s: float | None
+    ) -> httpx2.Response:
+        is_renewed = False
+        for attempt in range(1, TRIES + 1):
+            try:
+                return self._once(method, path, payload, kind, query, timeout_s)
+            except NotAuthenticatedError:
+                renew = self.credentials.renew
+                if is_renewed or renew is None or (token := renew()) is None:
+                    raise
+                self.credentials.token, is_renewed = token, True
+            except UnavailableError as error:
+                if attempt == TRIES or (isinstance(error, MirrorBehindError) and attempt > 1):
+                    raise
+                time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
+        raise UnavailableError(f"{self.url} did not answer {method} {path}")
+
+    def _once(
+        self, method: str, path: str, payload: bytes | None, kind: str, query: Mapping[str, str], timeout_s: float | None
+    ) -> httpx2.Response:
+        headers = self.credentials.headers()
+        if payload is not None:
+            headers["Content-Type"] = kind
+        try:
+            response = self._http.request(
+                method,
+                path,
+                content=payload,
+                headers=headers,
+                params=query,
+                timeout=httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
+            )
+        except httpx2.TransportError as error:
+            raise UnavailableError(
+                f"{self.url} does not answer ({str(error) or type(error).__name__}): is it up? `dm status` tells, `dm up` starts it",
+                url=self.url,
+            ) from error
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise UnavailableError(f'"{self.url}" is no address of a service ({error}): use http://HOST:PORT') from error
+        if response.is_error:
+            raise decode(response.status_code, response.content, self.url)
+        if number := response.headers.get(MIRROR_HEADER):
+            self.credentials.mirror = max(self.credentials.mirror, int(number))
+        return response
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+def _query(query: object) -> dict[str, str]:
+    if query is None:
+        return {}
+    values = query.model_dump(mode="json", exclude_none=True) if isinstance(query, BaseModel) else query
+    if not isinstance(values, Mapping):
+        raise TypeError(f"a query is a model or a mapping, not {type(query).__name__}")
+    return {
+        key: ("true" if value else "false") if isinstance(value, bool) else str(value)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def decode(status: int, content: bytes, url: str) -> DmError:
+    """Return the error that an answer carries, as the class that its code names."""
+    try:
+        body = json.loads(content)
+        code, message = str(body["code"]), str(body["message"])
+        details = {str(k): v for k, v in dict(body.get("details") or {}).items()}
+    except (ValueError, KeyError, TypeError):
+        text = f"{url} answered with status {status} and no message: is it a Beamkeeper service?"
+        return UnavailableError(text) if status in (502, 503, 504) else InternalError(text)
+    details.pop("message", None)
+    return _CLASSES.get(code, DmError)(message, **details)

@@ -1,0 +1,1 @@
+"""What one can do: verbs with an explicit transaction and caller; no HTTP, no SQL."""

@@ -1,0 +1,43 @@
+"""Asking for a publish, and reading what became of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from beamkeeper.db import StorageTransaction
+from beamkeeper.domain.errors import NotFoundError
+from beamkeeper.domain.experiments import Experiment, Tree
+from beamkeeper.domain.names import show_path
+from beamkeeper.domain.storage import NewPublish, Publish
+from beamkeeper.domain.users import Action, Caller, require
+
+
+def request(tx: StorageTransaction, caller: Caller, new: NewPublish) -> Publish:
+    """Ask for a batch to be published; the same uid again gives the same publish."""
+    _authorize(tx, caller, new.experiment_uid, tx.now)
+    found = tx.publishes.get(new.uid)
+    if found is None:
+        for item in new.items:
+            if item.relpath.split(b"/", 1)[0].decode("ascii", "replace") not in (Tree.DATA, Tree.ANALYSIS):
+                raise NotFoundError(f'path "{show_path(item.relpath)}" is in neither tree: it begins with data/ or analysis/')
+        tx.publishes.add(new)
+        found = tx.publishes.get(new.uid)
+    if found is None or found.experiment_uid != new.experiment_uid:
+        raise NotFoundError(f"publish {new.uid} is of another experiment")
+    return found
+
+
+def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Publish:
+    """Return a publish."""
+    found = tx.publishes.get(uid)
+    if found is None:
+        raise NotFoundError(f"there is no publish {uid}", uid=str(uid))
+    _authorize(tx, caller, found.experiment_uid, tx.now)
+    return found
+
+
+def _authorize(tx: StorageTransaction, caller: Caller, experiment_uid: UUID, now: datetime) -> Experiment:
+    experiment = tx.experiments.get(experiment_uid)
+    require(caller, Action.PUBLISH, experiment.target(now), f'experiment "{experiment.name}"')
+    return experiment

@@ -1,0 +1,264 @@
+"""What every table and query stands on: column types, the engine for both databases, opening transactions."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Text,
+    TypeDecorator,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy import Uuid as SqlUuid
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Session, registry
+from uuid6 import uuid7
+
+from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.domain.names import Metadata
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+SQLITE_BUSY_S = 30.0
+
+
+def new_uid() -> UUID:
+    """Return a new UUIDv7: in the order of making, so that indexes grow at one end."""
+    return UUID(bytes=uuid7().bytes)
+
+
+class UtcMicroseconds(TypeDecorator[datetime]):
+    """An aware UTC time, stored as integer microseconds: compares alike on both databases, loses nothing."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Store the microseconds since 1970."""
+        return None if value is None else (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Give the time back."""
+        return None if value is None else EPOCH + timedelta(microseconds=value)
+
+
+JsonDocument = JSON().with_variant(JSONB(), "postgresql")
+"""A JSON document; JSONB on PostgreSQL."""
+
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+"""A local key that never leaves the service; SQLite counts by itself only for INTEGER PRIMARY KEY."""
+
+ByteText = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that compares by bytes on both databases."""
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Every table; `services` of each says in whose databases it exists."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    registry = registry(
+        type_annotation_map={
+            datetime: UtcMicroseconds(),
+            UUID: SqlUuid(),
+            Metadata: JsonDocument,
+            bytes: LargeBinary(),
+            str: ByteText,
+        }
+    )
+
+
+class OpenedTransaction(Protocol):
+    """What a database needs of a transaction class."""
+
+    def __init__(self, database: Database[Any], session: Session, now: datetime) -> None: ...
+
+    def finish(self) -> bool:
+        """Write what was collected; tell whether there is news for readers of the feed."""
+        ...
+
+
+TransactionT = TypeVar("TransactionT", bound=OpenedTransaction)
+
+
+class Database(Generic[TransactionT]):
+    """One service's database: opens transactions, and wakes those who wait for news."""
+
+    def __init__(
+        self,
+        url: str,
+        transaction: type[TransactionT],
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.engine = make_engine(url)
+        self._transaction = transaction
+        self._clock = clock
+        self._listeners: list[Callable[[], None]] = []
+        self._news = threading.Condition()
+        self._news_count = 0
+
+    @property
+    def name(self) -> str:
+        """The kind of database, for people."""
+        return "PostgreSQL" if self.engine.dialect.name == "postgresql" else "SQLite"
+
+    @contextmanager
+    def read(self) -> Iterator[TransactionT]:
+        """Open a transaction that only reads: one consistent view, nothing is kept."""
+        with translated(self.name), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+            yield self._transaction(self, session, self._clock())
+
+    @contextmanager
+    def write(self) -> Iterator[TransactionT]:
+        """Open a transaction that is committed at the end, or rolled back by any exception."""
+        with translated(self.name):
+            with (
+                self.engine.connect().execution_options(beamkeeper_write=True) as connection,
+                Session(connection, expire_on_commit=False, autoflush=False) as session,
+                session.begin(),
+            ):
+                tx = self._transaction(self, session, self._clock())
+                yield tx
+                is_news = tx.finish()
+        if is_news:
+            self.tell()
+
+    def tell(self) -> None:
+        """Wake everybody who waits for news."""
+        with self._news:
+            self._news_count += 1
+            self._news.notify_all()
+        for listener in list(self._listeners):
+            listener()
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` after every commit with news (in the committing thread); returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def wait(self, is_there: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until `is_there()` answers true, looking again after every commit with news and each second.
+
+        The second is for news that another process committed.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not is_there():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._news:
+                self._news.wait(min(left, 1.0))
+        return True
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn a database that does not answer into one sentence."""
+    try:
+        yield
+    except OperationalError as error:
+        raise UnavailableError(
+            f"the {name} database does not answer ({_first_line(error)}): see that it runs and has space, then try again"
+        ) from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise UnavailableError(f"the {name} database ended the connection: try again") from error
+        raise
+
+
+def _first_line(error: SQLAlchemyError) -> str:
+    text = str(getattr(error, "orig", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def make_engine(url: str) -> Engine:
+    """Return an engine whose transactions mean the same on both databases."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = create_engine(
+            parsed, json_serializer=_dump, connect_args={"timeout": SQLITE_BUSY_S, "check_same_thread": False}
+        )
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(
+        parsed,
+        json_serializer=_dump,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=20,
+        isolation_level="READ COMMITTED",
+        connect_args={"options": "-c timezone=UTC", "connect_timeout": 5},
+    )
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves, below
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-8000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later cannot wait for another writer: SQLite refuses it at
+    # once. So one that will write takes the write lock as it begins.
+    is_write = connection.get_execution_options().get("beamkeeper_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+def upsert(
+    session: Session,
+    table: type[Base],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    key: Sequence[str],
+    keep: Collection[str] = (),
+    where: ColumnElement[bool] | None = None,
+) -> None:
+    """Insert rows; where `key` is there already, replace all columns but those of `keep`, if `where` holds."""
+    if not rows:
+        return
+    is_postgres = session.get_bind().dialect.name == "postgresql"
+    statement = (postgresql.insert if is_postgres else sqlite.insert)(table)
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in keep and name not in key}
+    if changed:
+        statement = statement.on_conflict_do_update(index_elements=list(key), set_=changed, where=where)
+    else:
+        statement = statement.on_conflict_do_nothing(index_elements=list(key))
+    session.connection().execute(statement, [dict(row) for row in rows])

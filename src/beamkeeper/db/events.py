@@ -1,0 +1,119 @@
+"""The feed: numbers that rise in commit order, and the events that carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from beamkeeper.db.base import Base, BigId, new_uid
+from beamkeeper.domain.errors import GoneError
+from beamkeeper.domain.events import Cursor, Event, NewEvent
+from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.status import Service
+
+
+class SequenceRow(Base):
+    """The one row that gives out numbers; its lock is what makes them rise in commit order."""
+
+    __tablename__ = "sequence"
+    services = frozenset(Service)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    epoch: Mapped[str]
+    number: Mapped[int] = mapped_column(BigId)
+
+
+class EventRow(Base):
+    """Something that happened."""
+
+    __tablename__ = "events"
+    services = frozenset(Service)
+
+    number: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    kind: Mapped[str]
+    station_uid: Mapped[UUID | None]
+    experiment_uid: Mapped[UUID | None] = mapped_column(index=True)
+    data: Mapped[Metadata]
+
+
+class Events:
+    """Queries on the feed."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+        self._new: list[NewEvent] = []
+
+    def add(self, event: NewEvent) -> None:
+        """Collect an event; it gets its number as the transaction commits, so that the lock is held shortly."""
+        self._new.append(event)
+
+    def next_number(self, count: int = 1) -> int:
+        """Take `count` numbers and return the first; others who want one wait until this transaction ends."""
+        taken = self._session.execute(
+            update(SequenceRow).values(number=SequenceRow.number + count).returning(SequenceRow.number)
+        ).scalar_one()
+        return taken - count + 1
+
+    def finish(self) -> bool:
+        """Number the collected events and write them; tell whether there were any."""
+        if not self._new:
+            return False
+        first = self.next_number(len(self._new))
+        rows = [
+            {"number": first + i, "at": self._now, **event.model_dump()} for i, event in enumerate(self._new)
+        ]
+        self._session.execute(insert(EventRow), rows)
+        self._new.clear()
+        return True
+
+    def cursor(self) -> Cursor:
+        """Return the cursor at the end of the feed."""
+        row = self._session.execute(select(SequenceRow.epoch, SequenceRow.number)).one()
+        return Cursor(row.epoch, row.number)
+
+    def after(
+        self, cursor: Cursor, *, limit: int, experiments: Collection[UUID] | None, stations: Collection[UUID] = ()
+    ) -> tuple[Sequence[Event], Cursor]:
+        """Return events after a cursor in order, and the cursor to go on from.
+
+        `experiments` (and `stations`) are those that the caller may see; None is all. GoneError for another
+        epoch, or a cursor older than what is kept.
+        """
+        end = self.cursor()
+        oldest = self._session.execute(select(func.min(EventRow.number))).scalar_one()
+        if cursor.epoch != end.epoch or cursor.number > end.number or (oldest is not None and cursor.number < oldest - 1):
+            raise GoneError(f"cursor {cursor} is beyond what is kept: list again, and go on from {end}", next=str(end))
+        wanted = select(EventRow).where(EventRow.number > cursor.number, EventRow.number <= end.number)
+        if experiments is not None:
+            wanted = wanted.where(
+                or_(
+                    EventRow.experiment_uid.in_(experiments),
+                    (EventRow.experiment_uid.is_(None)) & EventRow.station_uid.in_(stations),
+                )
+            )
+        rows = self._session.scalars(wanted.order_by(EventRow.number).limit(limit)).all()
+        reached = rows[-1].number if len(rows) == limit else end.number
+        return [_to_event(row) for row in rows], Cursor(end.epoch, reached)
+
+    def begin_epoch(self) -> Cursor:
+        """Start counting in a new epoch, as after a restore: old cursors are answered with GoneError."""
+        epoch = new_uid().hex
+        self._session.execute(update(SequenceRow).values(epoch=epoch))
+        return self.cursor()
+
+
+def _to_event(row: EventRow) -> Event:
+    return Event(
+        number=row.number,
+        at=row.at,
+        kind=row.kind,
+        station_uid=row.station_uid,
+        experiment_uid=row.experiment_uid,
+        data=row.data,
+    )

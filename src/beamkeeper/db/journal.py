@@ -1,0 +1,443 @@
+"""The journal: one row for each file of a DAQ or upload, with where it stands on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ColumnElement, Index, UniqueConstraint, bindparam, delete, func, or_, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from beamkeeper.db.base import Base, BigId, JsonDocument, new_uid, upsert
+from beamkeeper.domain.acquisition import (
+    LISTED,
+    UNDELIVERED,
+    JournalEntry,
+    JournalPage,
+    JournalState,
+    Tally,
+)
+from beamkeeper.domain.files import FileKind, SourceIdentity
+from beamkeeper.domain.names import from_b64, path_fields, to_b64
+from beamkeeper.domain.status import Service
+
+J = JournalState
+IN_CHUNK = 500
+"""Values in one IN list: under every database's limit of bound parameters."""
+
+
+class JournalRow(Base):
+    """A file on its way. `lease` is the fencing token: who holds another one has lost the row."""
+
+    __tablename__ = "journal"
+    services = frozenset({Service.ACQUISITION})
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID]
+    acquisition_uid: Mapped[UUID]
+    path: Mapped[bytes]
+    directory: Mapped[bytes]
+    kind: Mapped[str]
+    state: Mapped[str]
+    reason_code: Mapped[str] = mapped_column(default="")
+    reason: Mapped[str] = mapped_column(default="")
+    dev: Mapped[int | None] = mapped_column(BigInteger)
+    ino: Mapped[int | None] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(BigInteger, default=0)
+    mtime_ns: Mapped[int | None] = mapped_column(BigInteger)
+    ctime_ns: Mapped[int | None] = mapped_column(BigInteger)
+    version_uid: Mapped[UUID | None]
+    number: Mapped[int | None]
+    is_snapshot: Mapped[bool] = mapped_column(default=False)
+    checksums: Mapped[list[dict[str, str]] | None] = mapped_column(JsonDocument)
+    chunks: Mapped[list[str] | None] = mapped_column(JsonDocument)
+    link_target: Mapped[bytes | None]
+    batch_uid: Mapped[UUID | None] = mapped_column(index=True)
+    lease: Mapped[UUID | None]
+    lease_owner: Mapped[UUID | None] = mapped_column(index=True)
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime | None]
+    first_seen_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    ready_at: Mapped[datetime | None]
+    staged_at: Mapped[datetime | None]
+    stored_at: Mapped[datetime | None]
+    available_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        UniqueConstraint("uid"),
+        UniqueConstraint("acquisition_uid", "path"),
+        Index(None, "acquisition_uid", "directory"),
+        Index(None, "acquisition_uid", "state"),
+        Index(None, "state", "next_at"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the watch says of a file: where it stands now, and why."""
+
+    path: bytes
+    state: JournalState
+    kind: FileKind = FileKind.FILE
+    identity: SourceIdentity | None = None
+    reason_code: str = ""
+    reason: str = ""
+    finished_at: datetime | None = None
+    is_snapshot: bool = False
+    link_target: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the journal knows of a file, as the watch needs it."""
+
+    path: bytes
+    state: JournalState
+    identity: SourceIdentity | None
+    reason_code: str
+    is_leased: bool
+    available_at: datetime | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A file that a worker holds, with everything that its remaining steps need."""
+
+    id: int
+    path: bytes
+    kind: FileKind
+    state: JournalState
+    identity: SourceIdentity
+    version_uid: UUID
+    number: int
+    is_snapshot: bool
+    checksums: Sequence[Mapping[str, str]]
+    chunks: Sequence[str]
+    link_target: bytes | None
+    attempts: int
+    finished_at: datetime
+    staged_at: datetime | None
+    stored_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Files that a worker holds together; `uid` names their staging directory and their publish."""
+
+    uid: UUID
+    acquisition_uid: UUID
+    state: JournalState
+    files: Sequence[Claimed]
+
+
+class Journal:
+    """Queries on the journal."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    # What the watch does.
+
+    def see(self, acquisition_uid: UUID, files: Iterable[Seen]) -> None:
+        """Write what the watch says of files; a row that a worker holds is left as it is."""
+        rows = [self._seen_row(acquisition_uid, seen) for seen in files]
+        if not rows:
+            return
+        keep = {"uid", "acquisition_uid", "path", "directory", "first_seen_at"}
+        free = JournalRow.lease.is_(None) & JournalRow.state.not_in([J.STAGED, J.STORED])
+        upsert(self._session, JournalRow, rows, key=("acquisition_uid", "path"), keep=keep, where=free)
+
+    def _seen_row(self, acquisition_uid: UUID, seen: Seen) -> dict[str, Any]:
+        is_ready = seen.state is J.READY
+        identity = seen.identity
+        return {
+            "uid": new_uid(),
+            "acquisition_uid": acquisition_uid,
+            "path": seen.path,
+            "directory": seen.path.rpartition(b"/")[0],
+            "kind": seen.kind,
+            "state": seen.state,
+            "reason_code": seen.reason_code,
+            "reason": seen.reason[:2000],
+            "dev": _signed(identity.dev) if identity else None,
+            "ino": _signed(identity.ino) if identity else None,
+            "size": identity.size if identity else 0,
+            "mtime_ns": identity.mtime_ns if identity else None,
+            "ctime_ns": identity.ctime_ns if identity else None,
+            "version_uid": new_uid() if is_ready else None,
+            "number": None,
+            "is_snapshot": seen.is_snapshot,
+            "checksums": None,
+            "chunks": None,
+            "link_target": seen.link_target,
+            "batch_uid": None,
+            "attempts": 0,
+            "next_at": self._now if is_ready else None,
+            "first_seen_at": self._now,
+            "finished_at": seen.finished_at,
+            "ready_at": self._now if is_ready else None,
+            "staged_at": None,
+            "stored_at": None,
+        }
+
+    def known(self, acquisition_uid: UUID, paths: Sequence[bytes]) -> dict[bytes, Known]:
+        """Return what is known of these paths."""
+        found: dict[bytes, Known] = {}
+        for start in range(0, len(paths), IN_CHUNK):
+            part = paths[start : start + IN_CHUNK]
+            found.update(self._known(acquisition_uid, JournalRow.path.in_(part)))
+        return found
+
+    def known_in(self, acquisition_uid: UUID, directory: bytes) -> dict[bytes, Known]:
+        """Return what is known of the files of one directory."""
+        return self._known(acquisition_uid, JournalRow.directory == directory)
+
+    def unsettled(self, acquisition_uid: UUID) -> dict[bytes, Known]:
+        """Return the files that the watch still has to decide on."""
+        return self._known(acquisition_uid, JournalRow.state.in_([J.CANDIDATE, J.GROWING]))
+
+    def _known(self, acquisition_uid: UUID, condition: ColumnElement[bool]) -> dict[bytes, Known]:
+        r = JournalRow
+        wanted = select(
+            r.path, r.state, r.dev, r.ino, r.size, r.mtime_ns, r.ctime_ns, r.reason_code, r.lease, r.available_at, r.attempts
+        ).where(r.acquisition_uid == acquisition_uid, condition)
+        return {
+            row.path: Known(
+                path=row.path,
+                state=JournalState(row.state),
+                identity=_identity(row),
+                reason_code=row.reason_code,
+                is_leased=row.lease is not None or row.state in (J.STAGED, J.STORED),
+                available_at=row.available_at,
+                attempts=row.attempts,
+            )
+            for row in self._session.execute(wanted)
+        }
+
+    # What workers do.
+
+    def claim(self, owner: UUID, *, files: int, size: int) -> Batch | None:
+        """Take a batch of files to go on with; None where nothing is due.
+
+        What is half-way comes first, as the batch that it was. Otherwise files of the acquisition that has
+        waited longest, at most `files` of them and about `size` bytes.
+        """
+        due = JournalRow.lease.is_(None) & (JournalRow.next_at <= self._now)
+        half = self._session.execute(
+            select(JournalRow.acquisition_uid, JournalRow.batch_uid, JournalRow.state)
+            .where(due, JournalRow.state.in_([J.STORED, J.STAGED]))
+            .order_by(JournalRow.next_at)
+            .limit(1)
+        ).first()
+        if half is not None:
+            same = due & (JournalRow.batch_uid == half.batch_uid) & (JournalRow.state == half.state)
+            return self._lease(owner, half.acquisition_uid, half.batch_uid, J(half.state), same, files, size)
+        ready = self._session.execute(
+            select(JournalRow.acquisition_uid).where(due, JournalRow.state == J.READY).order_by(JournalRow.next_at).limit(1)
+        ).first()
+        if ready is None:
+            return None
+        mine = due & (JournalRow.acquisition_uid == ready.acquisition_uid) & (JournalRow.state == J.READY)
+        return self._lease(owner, ready.acquisition_uid, new_uid(), J.READY, mine, files, size)
+
+    def _lease(
+        self,
+        owner: UUID,
+        acquisition_uid: UUID,
+        batch_uid: UUID,
+        state: JournalState,
+        condition: ColumnElement[bool],
+        files: int,
+        size: int,
+    ) -> Batch:
+        wanted = select(JournalRow).where(condition).order_by(JournalRow.next_at, JournalRow.id).limit(files)
+        rows = self._session.scalars(wanted.with_for_update(skip_locked=True)).all()
+        taken, total = [], 0
+        for row in rows:
+            if taken and total + row.size > size and state is J.READY:
+                break
+            taken.append(row)
+            total += row.size
+        ids = [row.id for row in taken]
+        for start in range(0, len(ids), IN_CHUNK):
+            self._session.execute(
+                update(JournalRow)
+                .where(JournalRow.id.in_(ids[start : start + IN_CHUNK]))
+                .values(lease=batch_uid, lease_owner=owner, batch_uid=batch_uid)
+                .execution_options(synchronize_session=False)
+            )
+        return Batch(batch_uid, acquisition_uid, state, [_claimed(row) for row in taken])
+
+    def step(self, batch: Batch, state: JournalState, changes: Mapping[int, Mapping[str, Any]], *, free: bool) -> int:
+        """Bring files of a batch to a state; `changes` holds other columns by id. Returns how many were still ours.
+
+        `free` gives the lease back. What another worker has taken meanwhile is not touched (fencing).
+        """
+        if not changes:
+            return 0
+        columns = sorted({name for values in changes.values() for name in values})
+        released: dict[str, Any] = {"lease": None, "lease_owner": None} if free else {}
+        statement = (
+            update(JournalRow.__table__)  # type: ignore[arg-type]
+            .where(JournalRow.__table__.c.id == bindparam("b_id"), JournalRow.__table__.c.lease == batch.uid)
+            .values(state=str(state), **released, **{name: bindparam(f"b_{name}") for name in columns})
+        )
+        parameters = [
+            {"b_id": id_, **{f"b_{name}": values[name] for name in columns}} for id_, values in changes.items()
+        ]
+        result = self._session.connection().execute(statement, parameters)
+        return int(result.rowcount)
+
+    def pause(self, batch: Batch, ids: Iterable[int], *, until: datetime) -> None:
+        """Give files back as they are, to be gone on with later; it is not their fault."""
+        self.step(batch, batch.state, {id_: {"next_at": until} for id_ in ids}, free=True)
+
+    def owners(self) -> list[UUID]:
+        """Return the workers that hold files."""
+        wanted = select(JournalRow.lease_owner).where(JournalRow.lease_owner.is_not(None)).distinct()
+        return [owner for owner in self._session.scalars(wanted) if owner is not None]
+
+    def release(self, owner: UUID) -> list[tuple[UUID, UUID]]:
+        """Free what a worker held that is no more; returns (acquisition, batch) of stagings to be thrown away."""
+        held = JournalRow.lease_owner == owner
+        half_copied = self._session.execute(
+            select(JournalRow.acquisition_uid, JournalRow.batch_uid).where(held, JournalRow.state == J.READY).distinct()
+        ).all()
+        self._session.execute(
+            update(JournalRow).where(held).values(lease=None, lease_owner=None, next_at=self._now)
+        )
+        return [(row.acquisition_uid, row.batch_uid) for row in half_copied if row.batch_uid is not None]
+
+    def retry(self, acquisition_uid: UUID) -> int:
+        """Let quarantined files begin again."""
+        result = self._session.execute(
+            update(JournalRow)
+            .where(JournalRow.acquisition_uid == acquisition_uid, JournalRow.state == J.QUARANTINED)
+            .values(state=J.CANDIDATE, attempts=0, reason="", reason_code="")
+        )
+        return int(result.rowcount)  # type: ignore[attr-defined]
+
+    # What people ask.
+
+    def tallies(self, acquisition_uid: UUID) -> list[Tally]:
+        """Return how many files are in each state, by reason where they are listed with one."""
+        r = JournalRow
+        wanted = (
+            select(r.state, r.reason_code, func.count(), func.coalesce(func.sum(r.size), 0))
+            .where(r.acquisition_uid == acquisition_uid)
+            .group_by(r.state, r.reason_code)
+        )
+        found: dict[tuple[JournalState, str], tuple[int, int]] = {}
+        for state, code, files, size in self._session.execute(wanted):
+            key = (J(state), code if J(state) in LISTED else "")
+            before = found.get(key, (0, 0))
+            found[key] = (before[0] + files, before[1] + int(size))
+        return [Tally(state=s, reason_code=c, files=n, bytes=b) for (s, c), (n, b) in sorted(found.items())]
+
+    def undelivered(self, acquisition_uid: UUID) -> int:
+        """Return how many files are still on their way."""
+        wanted = select(func.count()).where(
+            JournalRow.acquisition_uid == acquisition_uid, JournalRow.state.in_(sorted(UNDELIVERED))
+        )
+        return self._session.execute(wanted).scalar_one()
+
+    def page(self, acquisition_uid: UUID, state: JournalState | None, after: str | None, limit: int) -> JournalPage:
+        """Return files in the order of their paths."""
+        wanted = select(JournalRow).where(JournalRow.acquisition_uid == acquisition_uid)
+        if state is not None:
+            wanted = wanted.where(JournalRow.state == state)
+        if after is not None:
+            wanted = wanted.where(JournalRow.path > from_b64(after))
+        rows = self._session.scalars(wanted.order_by(JournalRow.path).limit(limit)).all()
+        return JournalPage(
+            items=[_entry(row) for row in rows], next=to_b64(rows[-1].path) if len(rows) == limit else None
+        )
+
+    def queue(self) -> tuple[dict[str, int], datetime | None]:
+        """Return how many files are on their way by state, and since when the oldest is finished."""
+        wanted = (
+            select(JournalRow.state, func.count(), func.min(JournalRow.ready_at))
+            .where(JournalRow.state.in_(sorted(UNDELIVERED)))
+            .group_by(JournalRow.state)
+        )
+        found = self._session.execute(wanted).all()
+        oldest = [row[2] for row in found if row[2] is not None]
+        return {row[0]: row[1] for row in found}, min(oldest, default=None)
+
+    def forget(self, acquisition_uid: UUID) -> None:
+        """Remove the rows of an acquisition."""
+        self._session.execute(delete(JournalRow).where(JournalRow.acquisition_uid == acquisition_uid))
+
+
+def _signed(value: int) -> int:
+    """Fold an unsigned 64-bit number into the signed range that SQL has."""
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _unsigned(value: int) -> int:
+    return value + 2**64 if value < 0 else value
+
+
+def _identity(row: Any) -> SourceIdentity | None:
+    if row.ino is None:
+        return None
+    return SourceIdentity(
+        dev=_unsigned(row.dev), ino=_unsigned(row.ino), size=row.size, mtime_ns=row.mtime_ns, ctime_ns=row.ctime_ns
+    )
+
+
+def _claimed(row: JournalRow) -> Claimed:
+    identity = _identity(row)
+    if identity is None or row.version_uid is None:
+        raise ValueError(f"journal row {row.uid} is {row.state} without an identity")
+    return Claimed(
+        id=row.id,
+        path=row.path,
+        kind=FileKind(row.kind),
+        state=JournalState(row.state),
+        identity=identity,
+        version_uid=row.version_uid,
+        number=row.number or 1,
+        is_snapshot=row.is_snapshot,
+        checksums=row.checksums or (),
+        chunks=row.chunks or (),
+        link_target=row.link_target,
+        attempts=row.attempts,
+        finished_at=row.finished_at or row.first_seen_at,
+        staged_at=row.staged_at,
+        stored_at=row.stored_at,
+    )
+
+
+def _entry(row: JournalRow) -> JournalEntry:
+    return JournalEntry(
+        uid=row.uid,
+        acquisition_uid=row.acquisition_uid,
+        kind=FileKind(row.kind),
+        state=JournalState(row.state),
+        size=row.size,
+        identity=_identity(row),
+        version_uid=row.version_uid,
+        is_snapshot=row.is_snapshot,
+        attempts=row.attempts,
+        reason_code=row.reason_code,
+        reason=row.reason,
+        first_seen_at=row.first_seen_at,
+        finished_at=row.finished_at,
+        ready_at=row.ready_at,
+        staged_at=row.staged_at,
+        stored_at=row.stored_at,
+        available_at=row.available_at,
+        **path_fields(row.path),  # type: ignore[arg-type]
+    )
+
+
+def backoff(attempts: int) -> timedelta:
+    """Return how long to wait before the next try: 1, 2, 4 ... seconds, at most 60."""
+    return timedelta(seconds=min(60, 2 ** min(attempts, 6)))

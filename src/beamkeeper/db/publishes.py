@@ -1,0 +1,189 @@
+"""Publishes: batches on their way from staging to their plain names, with what became of each file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Index, UniqueConstraint, bindparam, func, insert, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from beamkeeper.db.base import Base, BigId
+from beamkeeper.domain.files import ReadFrom
+from beamkeeper.domain.names import Metadata, path_fields
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishItem, PublishState
+
+
+class PublishRow(Base):
+    """A batch."""
+
+    __tablename__ = "publishes"
+    services = frozenset({Service.STORAGE})
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID]
+    experiment_uid: Mapped[UUID] = mapped_column(index=True)
+    state: Mapped[str]
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("uid"), Index(None, "state", "next_at"))
+
+
+class PublishItemRow(Base):
+    """One file of a batch."""
+
+    __tablename__ = "publish_items"
+    services = frozenset({Service.STORAGE})
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    publish_id: Mapped[int] = mapped_column(BigId, index=True)
+    path: Mapped[bytes]
+    version_uid: Mapped[UUID]
+    request: Mapped[Metadata]
+    outcome: Mapped[str]
+    message: Mapped[str] = mapped_column(default="")
+    read_from: Mapped[str | None]
+    stored_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A batch to be published: what was asked for, and what is settled already."""
+
+    id: int
+    uid: UUID
+    experiment_uid: UUID
+    attempts: int
+    items: Sequence[tuple[int, NewPublishItem, Outcome]]
+
+
+class Publishes:
+    """Queries on publishes."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    def add(self, new: NewPublish) -> None:
+        """Keep a new batch."""
+        row = PublishRow(
+            uid=new.uid,
+            experiment_uid=new.experiment_uid,
+            state=PublishState.PENDING,
+            next_at=self._now,
+            created_at=self._now,
+        )
+        self._session.add(row)
+        self._session.flush()  # for the key that the items need
+        self._session.execute(
+            insert(PublishItemRow),
+            [
+                {
+                    "publish_id": row.id,
+                    "path": bytes(item.relpath),
+                    "version_uid": item.version_uid,
+                    "request": item.model_dump(mode="json"),
+                    "outcome": Outcome.PENDING,
+                }
+                for item in new.items
+            ],
+        )
+
+    def get(self, uid: UUID) -> Publish | None:
+        """Return a batch and what became of its files."""
+        row = self._session.scalars(select(PublishRow).where(PublishRow.uid == uid)).one_or_none()
+        if row is None:
+            return None
+        items = self._session.scalars(
+            select(PublishItemRow).where(PublishItemRow.publish_id == row.id).order_by(PublishItemRow.id)
+        )
+        return Publish(
+            uid=row.uid,
+            experiment_uid=row.experiment_uid,
+            state=PublishState(row.state),
+            created_at=row.created_at,
+            ended_at=row.ended_at,
+            items=[_to_item(item) for item in items],
+        )
+
+    def pending(self) -> Work | None:
+        """Return the batch that has waited longest and is due."""
+        row = self._session.scalars(
+            select(PublishRow)
+            .where(PublishRow.state == PublishState.PENDING, PublishRow.next_at <= self._now)
+            .order_by(PublishRow.next_at, PublishRow.id)
+            .limit(1)
+        ).one_or_none()
+        if row is None:
+            return None
+        items = self._session.scalars(
+            select(PublishItemRow).where(PublishItemRow.publish_id == row.id).order_by(PublishItemRow.id)
+        )
+        return Work(
+            row.id,
+            row.uid,
+            row.experiment_uid,
+            row.attempts,
+            [(item.id, NewPublishItem.model_validate(item.request), Outcome(item.outcome)) for item in items],
+        )
+
+    def settle(self, outcomes: Mapping[int, tuple[Outcome, str, ReadFrom | None]]) -> None:
+        """Record what became of files."""
+        statement = (
+            update(PublishItemRow.__table__)  # type: ignore[arg-type]
+            .where(PublishItemRow.__table__.c.id == bindparam("b_id"))
+            .values(
+                outcome=bindparam("b_outcome"),
+                message=bindparam("b_message"),
+                read_from=bindparam("b_read"),
+                stored_at=bindparam("b_at"),
+            )
+        )
+        rows: list[dict[str, Any]] = [
+            {
+                "b_id": id_,
+                "b_outcome": str(outcome),
+                "b_message": message[:2000],
+                "b_read": str(read) if read else None,
+                "b_at": self._now if outcome is Outcome.STORED else None,
+            }
+            for id_, (outcome, message, read) in outcomes.items()
+        ]
+        if rows:
+            self._session.connection().execute(statement, rows)
+
+    def end(self, work: Work) -> None:
+        """Record that a batch is done."""
+        self._session.execute(
+            update(PublishRow).where(PublishRow.id == work.id).values(state=PublishState.DONE, ended_at=self._now)
+        )
+
+    def pause(self, work: Work, *, until: datetime) -> None:
+        """Go on with a batch later: the destination fails as a whole."""
+        self._session.execute(
+            update(PublishRow).where(PublishRow.id == work.id).values(attempts=work.attempts + 1, next_at=until)
+        )
+
+    def queue(self) -> tuple[dict[str, int], datetime | None]:
+        """Return how many batches wait, and since when the oldest does."""
+        wanted = select(func.count(), func.min(PublishRow.created_at)).where(PublishRow.state == PublishState.PENDING)
+        count, oldest = self._session.execute(wanted).one()
+        return {"publishes": count}, oldest
+
+
+def _to_item(row: PublishItemRow) -> PublishItem:
+    return PublishItem(
+        version_uid=row.version_uid,
+        outcome=Outcome(row.outcome),
+        message=row.message,
+        read_from=ReadFrom(row.read_from) if row.read_from else None,
+        stored_at=row.stored_at,
+        **path_fields(row.path),  # type: ignore[arg-type]
+    )

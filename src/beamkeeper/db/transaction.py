@@ -1,0 +1,110 @@
+"""Transactions: one unit of work on one service's database, with a query object for each of its nouns."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from beamkeeper.db.acquisition import Acquisitions
+from beamkeeper.db.base import Database
+from beamkeeper.db.events import Events
+from beamkeeper.db.experiments import Experiments
+from beamkeeper.db.files import Files
+from beamkeeper.db.journal import Journal
+from beamkeeper.db.publishes import Publishes
+from beamkeeper.db.storage import StorageAreas
+from beamkeeper.db.users import Users
+from beamkeeper.domain.status import Service
+
+
+class Transaction:
+    """What every service's transaction has: identities and the feed. Made by Database, never by hand."""
+
+    service: Service
+
+    def __init__(self, database: Database[Any], session: Session, now: datetime) -> None:
+        self.database = database
+        self.session = session
+        self.now = now
+
+    @cached_property
+    def events(self) -> Events:
+        """The feed of this service."""
+        return Events(self.session, self.now)
+
+    @cached_property
+    def users(self) -> Users:
+        """Users, grants and sessions; written by storage, mirrored elsewhere."""
+        return Users(self.session, self.events, self.now)
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        """Stations, types and experiments; written by storage, mirrored elsewhere."""
+        return Experiments(self.session, self.events, self.now)
+
+    @cached_property
+    def storage(self) -> StorageAreas:
+        """Storage areas; written by storage, mirrored elsewhere."""
+        return StorageAreas(self.session, self.events, self.now)
+
+    def flush(self) -> None:
+        """Send what was added so far, so that its constraints speak now."""
+        self.session.flush()
+
+    def finish(self) -> bool:
+        """Write the collected events; tell whether there is news for those who wait."""
+        self.session.flush()
+        return self.events.finish()
+
+
+class StorageTransaction(Transaction):
+    """A transaction of the storage service."""
+
+    service = Service.STORAGE
+
+    @cached_property
+    def publishes(self) -> Publishes:
+        """Batches on their way from staging to their plain names."""
+        return Publishes(self.session, self.now)
+
+
+class CatalogTransaction(Transaction):
+    """A transaction of the catalog service."""
+
+    service = Service.CATALOG
+
+    @cached_property
+    def files(self) -> Files:
+        """Files, versions, replicas and the ledger."""
+        return Files(self.session, self.now)
+
+
+class AcquisitionTransaction(Transaction):
+    """A transaction of the acquisition service."""
+
+    service = Service.ACQUISITION
+
+    @cached_property
+    def acquisitions(self) -> Acquisitions:
+        """DAQs and uploads."""
+        return Acquisitions(self.session, self.now)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Files on their way."""
+        return Journal(self.session, self.now)
+
+
+TRANSACTIONS: dict[Service, type[Transaction]] = {
+    Service.STORAGE: StorageTransaction,
+    Service.CATALOG: CatalogTransaction,
+    Service.ACQUISITION: AcquisitionTransaction,
+}
+
+
+def open_database(url: str, service: Service) -> Database[Any]:
+    """Return the database of a service; its transactions are those of TRANSACTIONS."""
+    return Database(url, TRANSACTIONS[service])

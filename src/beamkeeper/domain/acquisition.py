@@ -1,0 +1,264 @@
+"""DAQs and uploads, and the steps of a file on its way: the journal's states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from beamkeeper.domain.errors import ConflictError
+from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.files import FileKind, SourceIdentity
+from beamkeeper.domain.names import Input, Metadata, Model, Title, Uid, UtcTime, WireInt, WithPath
+
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+"""A glob on a path below the directory: `*` any characters, `?` one."""
+
+TEMPORARY_NAMES = ("*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "~*", ".*.??????", ".nfs*")
+"""Names that writers use until a file is whole (rsync, browsers, areaDetector's TempSuffix): never taken as they are."""
+
+SNAPSHOT_INTERVAL_S = 600.0
+"""A file that only grows becomes a new version at most this often, and when its DAQ ends (DESIGN 4)."""
+
+
+class Kind(StrEnum):
+    """A running watch, or one pass."""
+
+    DAQ = "daq"
+    UPLOAD = "upload"
+
+
+class State(StrEnum):
+    """Where a DAQ or an upload stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DONE = "done"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+STEPS: Mapping[State, frozenset[State]] = {
+    State.PENDING: frozenset({State.RUNNING, State.STOPPING, State.FAILED, State.ABORTED}),
+    State.RUNNING: frozenset({State.STOPPING, State.DONE, State.FAILED, State.ABORTED}),
+    State.STOPPING: frozenset({State.DONE, State.FAILED, State.ABORTED}),
+    State.DONE: frozenset(),
+    State.FAILED: frozenset(),
+    State.ABORTED: frozenset(),
+}
+ACTIVE = frozenset({State.PENDING, State.RUNNING, State.STOPPING})
+
+
+class Finished(StrEnum):
+    """When a file counts as finished."""
+
+    EVIDENCE = "evidence"
+    CLOSED = "closed"
+
+
+class _Options(Input):
+    """What DAQs and uploads share."""
+
+    experiment_uid: Uid
+    destination: str = Field(default="", description="Directory below the tree; empty for its top.")
+    tree: Tree = Tree.DATA
+    include: Sequence[Pattern] = Field(default=(), description="Only these; empty for all.")
+    exclude: Sequence[Pattern] = ()
+    with_hidden: bool = Field(default=True, description="Take names that begin with a dot.")
+    resend: bool = Field(default=False, description="Send files again that are stored and unchanged.")
+    metadata: Metadata = Field(default_factory=dict, description="Given to every file.")
+    processors: Sequence[str] | None = Field(default=None, description="In place of the station's chain.")
+    skip_processors: Sequence[str] = ()
+    max_run_time_s: float | None = Field(default=None, gt=0)
+    agent: str | None = Field(default=None, description="Where the directory is; the station's own by default.")
+
+
+class NewDaq(_Options, WithPath):
+    """A watch to be started; `path` is the directory, without its leading slash."""
+
+    with_existing: bool = Field(default=True, description="Take the files that are there already.")
+    wait: bool = Field(default=False, description="Wait for the directory to appear.")
+    take_over: bool = Field(default=False, description="End the DAQ that holds the directory, and go on from there.")
+    finished: Finished = Finished.EVIDENCE
+    quiet_s: float | None = Field(default=None, ge=0, le=3600)
+
+
+class NewUpload(_Options, WithPath):
+    """One pass to be made over a directory; `path` is the directory or one file, without its leading slash."""
+
+
+class NewPut(_Options):
+    """Files that a client will send over HTTP."""
+
+
+class PutChunk(Model):
+    """How much of a file that is being put has arrived."""
+
+    size: WireInt
+
+
+class StopRequest(Input):
+    """How to stop: with a last scan, until all is delivered; or now, leaving the rest to a later DAQ."""
+
+    now: bool = False
+
+
+class JournalState(StrEnum):
+    """Where a file stands on its way."""
+
+    CANDIDATE = "candidate"
+    GROWING = "growing"
+    READY = "ready"
+    STAGED = "staged"
+    STORED = "stored"
+    AVAILABLE = "available"
+    SKIPPED = "skipped"
+    VANISHED = "vanished"
+    QUARANTINED = "quarantined"
+
+
+JOURNAL_STEPS: Mapping[JournalState, frozenset[JournalState]] = {
+    JournalState.CANDIDATE: frozenset(
+        {JournalState.GROWING, JournalState.READY, JournalState.VANISHED, JournalState.SKIPPED, JournalState.QUARANTINED}
+    ),
+    JournalState.GROWING: frozenset(
+        {JournalState.CANDIDATE, JournalState.READY, JournalState.VANISHED, JournalState.QUARANTINED}
+    ),
+    JournalState.READY: frozenset(
+        {
+            JournalState.STAGED,
+            JournalState.SKIPPED,
+            JournalState.CANDIDATE,
+            JournalState.VANISHED,
+            JournalState.QUARANTINED,
+        }
+    ),
+    JournalState.STAGED: frozenset({JournalState.STORED, JournalState.READY, JournalState.QUARANTINED}),
+    JournalState.STORED: frozenset({JournalState.AVAILABLE, JournalState.QUARANTINED}),
+    JournalState.AVAILABLE: frozenset({JournalState.CANDIDATE}),
+    JournalState.SKIPPED: frozenset({JournalState.CANDIDATE}),
+    JournalState.VANISHED: frozenset({JournalState.CANDIDATE}),
+    JournalState.QUARANTINED: frozenset({JournalState.CANDIDATE, JournalState.READY, JournalState.VANISHED}),
+}
+"""Which step follows which. A file that changes after it is available begins again as a candidate."""
+
+UNDELIVERED = frozenset(
+    {
+        JournalState.CANDIDATE,
+        JournalState.GROWING,
+        JournalState.READY,
+        JournalState.STAGED,
+        JournalState.STORED,
+    }
+)
+"""On their way: the journal balances when there are none."""
+
+LISTED = frozenset({JournalState.SKIPPED, JournalState.VANISHED, JournalState.QUARANTINED})
+"""Not delivered, and listed with a reason (I3)."""
+
+
+class JournalEntry(Model, WithPath):
+    """One file on its way; `path` is below the DAQ's directory."""
+
+    uid: Uid
+    acquisition_uid: Uid
+    kind: FileKind = FileKind.FILE
+    state: JournalState
+    size: WireInt = 0
+    identity: SourceIdentity | None = None
+    version_uid: Uid | None = None
+    is_snapshot: bool = False
+    attempts: int = 0
+    reason_code: str = ""
+    reason: Title = ""
+    first_seen_at: UtcTime
+    finished_at: UtcTime | None = Field(default=None, description="When the last byte was written, as far as we saw.")
+    ready_at: UtcTime | None = None
+    staged_at: UtcTime | None = None
+    stored_at: UtcTime | None = None
+    available_at: UtcTime | None = None
+
+
+class JournalPage(Model):
+    """Some entries, and the cursor that continues the list."""
+
+    items: Sequence[JournalEntry]
+    next: str | None = None
+
+
+class Tally(Model):
+    """How many files are in one state, and how large they are together."""
+
+    state: JournalState
+    reason_code: str = ""
+    files: WireInt
+    bytes: WireInt
+
+
+class Acquisition(Model, WithPath):
+    """A DAQ or an upload with its options and where its files stand; `path` is its directory."""
+
+    uid: Uid
+    kind: Kind
+    state: State
+    experiment_uid: Uid
+    experiment: str
+    agent: str
+    destination: str
+    tree: Tree
+    include: Sequence[str]
+    exclude: Sequence[str]
+    with_hidden: bool
+    with_existing: bool
+    resend: bool
+    finished: Finished
+    quiet_s: float | None
+    metadata: Metadata
+    processors: Sequence[str] | None
+    skip_processors: Sequence[str]
+    max_run_time_s: float | None
+    is_put: bool = False
+    policy: Title = Field(default="", description="When a file counts as finished here, and why.")
+    message: Title = ""
+    started_by: str
+    created_at: UtcTime
+    started_at: UtcTime | None = None
+    stop_requested_at: UtcTime | None = None
+    ended_at: UtcTime | None = None
+    tallies: Sequence[Tally] = ()
+
+    def count(self, *states: JournalState) -> int:
+        """Return how many files are in these states."""
+        return sum(tally.files for tally in self.tallies if tally.state in states)
+
+    def size(self, *states: JournalState) -> int:
+        """Return how many bytes are in these states."""
+        return sum(tally.bytes for tally in self.tallies if tally.state in states)
+
+
+class AcquisitionPage(Model):
+    """Some DAQs or uploads, newest first, and the cursor that continues the list."""
+
+    items: Sequence[Acquisition]
+    next: str | None = None
+
+
+def check_step(name: str, here: State, there: State) -> State:
+    """Return the new state; refuse a step that STEPS does not list."""
+    if there not in STEPS[here]:
+        raise ConflictError(f"{name} cannot go from {here} to {there}")
+    return there
+
+
+class PluginInfo(Model):
+    """A plugin that this station can use."""
+
+    group: str
+    name: str
+    package: str
+    version: str
+    summary: Title = ""
+    is_active: bool = False

@@ -1,0 +1,246 @@
+"""Stations, experiment types and experiments, and the template that lays out an experiment's directories."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, StringConstraints
+
+from beamkeeper.domain.errors import InvalidError
+from beamkeeper.domain.names import (
+    ExperimentName,
+    Input,
+    Metadata,
+    Model,
+    PlainName,
+    RelPath,
+    StationName,
+    Title,
+    Uid,
+    Username,
+    UtcTime,
+)
+from beamkeeper.domain.users import Publicity, Role, Target
+
+DEFAULT_LAYOUT = "{cycle}/{experiment}"
+LAYOUT_FIELDS = frozenset({"cycle", "year", "month", "proposal", "pi", "type", "station", "experiment"})
+
+
+class Tree(StrEnum):
+    """The trees of an experiment: ours, people's, and the system's own."""
+
+    DATA = "data"
+    ANALYSIS = "analysis"
+    SYSTEM = "system"
+
+
+def check_layout(template: str) -> str:
+    """Return a layout template; refuse unknown fields and what climbs out of the storage area."""
+    for _, field, spec, conversion in string.Formatter().parse(template):
+        if field is not None and (field not in LAYOUT_FIELDS or spec or conversion):
+            known = " ".join(sorted(f"{{{name}}}" for name in LAYOUT_FIELDS))
+            raise InvalidError(f'layout "{template}" has an unknown field "{field}": use {known}')
+    if "{experiment}" not in template:
+        raise InvalidError(f'layout "{template}" has no {{experiment}}: two experiments would share a directory')
+    RelPath(template)
+    return template
+
+
+class Station(Model):
+    """One beamline's deployment in a site."""
+
+    uid: Uid
+    name: StationName
+    title: Title = ""
+    timezone: str = "UTC"
+    layout: str = DEFAULT_LAYOUT
+    cycle: str = ""
+    storage_area_uid: Uid | None = Field(default=None, description="Where new experiments are stored.")
+    catalog_url: str = ""
+    acquisition_url: str = ""
+    created_at: UtcTime
+
+
+class NewStation(Input):
+    """A station to be made."""
+
+    name: StationName
+    title: Title = ""
+    timezone: str = "UTC"
+    layout: str = DEFAULT_LAYOUT
+    cycle: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,32}$")] = ""
+    storage_area_uid: Uid | None = None
+    catalog_url: str = ""
+    acquisition_url: str = ""
+
+
+class StationChange(Input):
+    """What may be changed of a station; a new layout is for new experiments only."""
+
+    title: Title | None = None
+    timezone: str | None = None
+    layout: str | None = None
+    cycle: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,32}$")] | None = None
+    storage_area_uid: Uid | None = None
+    catalog_url: str | None = None
+    acquisition_url: str | None = None
+
+
+class JoinToken(Model):
+    """A one-time token with which a station's services get their key; shown once."""
+
+    station: StationName
+    token: str
+    expires_at: UtcTime
+
+
+class Join(Input):
+    """A station's services ask for their key."""
+
+    token: str
+
+
+class ServiceKey(Model):
+    """The key under which a station's services act; shown once."""
+
+    station: Station
+    key: str
+
+
+class ExperimentType(Model):
+    """A kind of experiment, such as a technique."""
+
+    uid: Uid
+    name: PlainName
+    description: Title = ""
+
+
+class NewExperimentType(Input):
+    """A kind of experiment to be made."""
+
+    name: PlainName
+    description: Title = ""
+
+
+class Experiment(Model):
+    """A named collection of files with people, roles and dates; lives on one station."""
+
+    uid: Uid
+    number: int = Field(description="Site-wide integer, for old clients.")
+    name: ExperimentName
+    station: StationName
+    station_uid: Uid
+    type: PlainName | None = None
+    title: Title = ""
+    description: Title = ""
+    proposal: Title = ""
+    esaf: Title = ""
+    pi: Username | None = None
+    cycle: str = ""
+    starts_at: UtcTime | None = None
+    ends_at: UtcTime | None = None
+    publicity: Publicity = Publicity.PROPRIETARY
+    embargo_until: UtcTime | None = None
+    licence: Title = ""
+    metadata: Metadata = Field(default_factory=dict)
+    storage_area_uid: Uid
+    directory: str = Field(description="Below the storage area.")
+    created_at: UtcTime
+    deleted_at: UtcTime | None = None
+
+    def target(self, now: datetime) -> Target:
+        """Return what rights on this experiment depend on."""
+        return Target(
+            station_uid=self.station_uid,
+            experiment_uid=self.uid,
+            publicity=self.publicity,
+            is_embargoed=self.embargo_until is not None and now < self.embargo_until,
+        )
+
+
+class NewExperiment(Input):
+    """An experiment to be made."""
+
+    name: ExperimentName
+    station: StationName
+    type: PlainName | None = None
+    title: Title = ""
+    description: Title = ""
+    proposal: Title = ""
+    esaf: Title = ""
+    pi: Username | None = None
+    cycle: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,32}$")] | None = None
+    starts_at: UtcTime | None = None
+    ends_at: UtcTime | None = None
+    publicity: Publicity = Publicity.PROPRIETARY
+    embargo_until: UtcTime | None = None
+    licence: Title = ""
+    metadata: Metadata = Field(default_factory=dict)
+    root_path: str | None = Field(default=None, description="Own directory in place of the station's layout.")
+    storage_area_uid: Uid | None = None
+
+
+class ExperimentChange(Input):
+    """What may be changed of an experiment; what is left out stays, a metadata value of null goes."""
+
+    type: PlainName | None = None
+    title: Title | None = None
+    description: Title | None = None
+    proposal: Title | None = None
+    esaf: Title | None = None
+    starts_at: UtcTime | None = None
+    ends_at: UtcTime | None = None
+    publicity: Publicity | None = None
+    embargo_until: UtcTime | None = None
+    licence: Title | None = None
+    metadata: Metadata | None = None
+
+
+class Member(Model):
+    """Somebody's role in an experiment."""
+
+    username: Username
+    full_name: Title = ""
+    role: Role
+
+
+class ExperimentPage(Model):
+    """Some experiments, and the cursor that continues the list."""
+
+    items: Sequence[Experiment]
+    next: str | None = None
+
+
+def layout_fields(new: NewExperiment, *, station: Station, now: datetime) -> Mapping[str, str]:
+    """Return the values of a layout's fields, by the station's own clock and zone."""
+    local = now.astimezone(ZoneInfo(station.timezone))
+    return {
+        "cycle": new.cycle or station.cycle or f"{local.year}",
+        "year": f"{local.year:04d}",
+        "month": f"{local.month:02d}",
+        "proposal": new.proposal,
+        "pi": new.pi or "",
+        "type": new.type or "",
+        "station": station.name,
+        "experiment": new.name,
+    }
+
+
+def experiment_directory(new: NewExperiment, *, station: Station, now: datetime) -> str:
+    """Return an experiment's directory below its storage area, from `root_path` or the station's layout."""
+    if new.root_path is not None:
+        return RelPath(new.root_path.strip("/")).decode()
+    fields = layout_fields(new, station=station, now=now)
+    used = {field for _, field, _, _ in string.Formatter().parse(station.layout) if field}
+    if missing := sorted(name for name in used if not fields[name]):
+        raise InvalidError(
+            f'experiment "{new.name}" has no {missing[0]}, which layout "{station.layout}" needs: '
+            f"give it, or a root path of its own"
+        )
+    safe = {name: value.replace("/", "_").replace("\0", "_") for name, value in fields.items()}
+    return RelPath(station.layout.format_map(safe)).decode()

@@ -1,0 +1,184 @@
+"""The value types that every noun uses: uids, times, names, paths as bytes, checksums, wire integers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import unicodedata
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    StringConstraints,
+    model_validator,
+)
+
+from beamkeeper.domain.errors import InvalidError
+
+JSON_SAFE_INT = 2**53
+"""The largest integer that every JSON reader keeps exactly (IEEE 754 double)."""
+
+
+class Model(BaseModel):
+    """A frozen value that crosses the wire; fields that a newer server adds are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Input(BaseModel):
+    """What a caller sends; a field that we do not know is refused, since its meaning would be lost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Uid = UUID
+"""A UUIDv7 that the owner of the row makes."""
+
+UtcTime = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
+"""An aware time in UTC."""
+
+Metadata = dict[str, JsonValue]
+"""Free metadata: a JSON object."""
+
+Username = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,63}$")]
+StationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
+ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+Title = Annotated[str, StringConstraints(max_length=2000)]
+
+
+def _int_from_wire(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.lstrip("-").isdigit() else value
+
+
+WireInt = Annotated[
+    int,
+    BeforeValidator(_int_from_wire),
+    PlainSerializer(lambda v: v if -JSON_SAFE_INT <= v <= JSON_SAFE_INT else str(v), when_used="json"),
+]
+"""An integer that is a string on the wire where it is beyond 2^53."""
+
+
+class RelPath(bytes):
+    """A path below an experiment or a directory, as the bytes that the file system has.
+
+    Refuses what could climb out of the directory: absolute paths, empty parts, `.` and `..`, NUL.
+    """
+
+    def __new__(cls, value: bytes | str) -> Self:
+        raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+        if not raw or b"\0" in raw or any(part in (b"", b".", b"..") for part in raw.split(b"/")):
+            raise InvalidError(f'path "{show_path(raw)}" is not a plain relative path: use names joined by "/"')
+        return super().__new__(cls, raw)
+
+    @property
+    def parent(self) -> bytes:
+        """The directory part; empty at the top."""
+        return self.rpartition(b"/")[0]
+
+    @property
+    def name(self) -> bytes:
+        """The last part."""
+        return self.rpartition(b"/")[2]
+
+
+def show_path(path: bytes) -> str:
+    r"""Return a path as text that is safe on a terminal and in a log, one text for each path.
+
+    Bytes that are not UTF-8 and characters that do not print (controls, newline, bidirectional overrides)
+    are written as `\xNN`, and the backslash itself as `\\`.
+    """
+    shown: list[str] = []
+    for char in path.decode("utf-8", "surrogateescape"):
+        if char == "\\":
+            shown.append("\\\\")
+        elif char == " " or unicodedata.category(char)[0] not in "CZ":
+            shown.append(char)
+        else:
+            shown.extend(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape"))
+    return "".join(shown)
+
+
+def to_b64(raw: bytes) -> str:
+    """Return bytes as URL-safe base64 text."""
+    return base64.urlsafe_b64encode(raw).decode("ascii")
+
+
+def from_b64(text: str) -> bytes:
+    """Return the bytes of URL-safe base64 text."""
+    try:
+        return base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise InvalidError(f"{text[:80]!r} is not URL-safe base64") from error
+
+
+def path_fields(raw: bytes) -> dict[str, str | None]:
+    """Return the two wire fields of a path: `path` where it is UTF-8, and `path_b64`."""
+    try:
+        text: str | None = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = None
+    return {"path": text, "path_b64": to_b64(raw)}
+
+
+class WithPath(BaseModel):
+    """The two wire fields of a path; an input may give either, and both must agree."""
+
+    path: str | None = Field(default=None, description="The path as text, where it is UTF-8.")
+    path_b64: str = Field(default="", description="The bytes of the path, in URL-safe base64.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        text, b64 = data.get("path"), data.get("path_b64")
+        try:
+            if b64:
+                raw = from_b64(b64)
+                if isinstance(text, str) and text.encode("utf-8", "surrogateescape") != raw:
+                    raise ValueError("path and path_b64 name different files")
+            elif isinstance(text, str):
+                raw = text.encode("utf-8", "surrogateescape")
+            else:
+                raise ValueError("give path or path_b64")
+            return {**data, **path_fields(RelPath(raw))}
+        except InvalidError as error:
+            raise ValueError(error.message) from error
+
+    @property
+    def relpath(self) -> RelPath:
+        """The path as bytes."""
+        return RelPath(from_b64(self.path_b64))
+
+
+class Algorithm(StrEnum):
+    """A checksum's algorithm."""
+
+    BLAKE3 = "blake3"
+    MD5 = "md5"
+    SHA256 = "sha256"
+
+
+class Checksum(Model):
+    """The checksum of a file's content: lower-case hex digits."""
+
+    algorithm: Algorithm
+    value: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,128}$")]
+
+
+def utc(value: datetime) -> datetime:
+    """Return an aware time in UTC; refuse a naive one."""
+    if value.tzinfo is None:
+        raise InvalidError(f"time {value.isoformat()} has no zone")
+    return value.astimezone(UTC)

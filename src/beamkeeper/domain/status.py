@@ -1,0 +1,65 @@
+"""What a service says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from pydantic import Field
+
+from beamkeeper.domain.names import Model, StationName, Title, UtcTime
+
+
+class Service(StrEnum):
+    """The services that own something."""
+
+    STORAGE = "storage"
+    CATALOG = "catalog"
+    ACQUISITION = "acquisition"
+
+
+class Health(Model):
+    """Small and public: the service answers."""
+
+    service: Service
+    status: str = "ok"
+    version: str
+    api: int = 1
+    features: Sequence[str] = ()
+
+
+class LastError(Model):
+    """The last thing that went wrong, as an operator should hear it."""
+
+    at: UtcTime
+    message: Title
+
+
+class Status(Model):
+    """How a service is doing."""
+
+    service: Service
+    station: StationName | None
+    version: str
+    uptime_s: float
+    database: str = Field(description="SQLite or PostgreSQL, and whether it answers.")
+    queues: Mapping[str, int] = Field(default_factory=dict, description="Unfinished work by kind.")
+    oldest_unfinished_s: float | None = None
+    mirror_behind_s: float | None = None
+    last_error: LastError | None = None
+
+
+class SiteServices(Model):
+    """Where the services are: public, so that a client needs one address only."""
+
+    site: str
+    storage: str
+    stations: Sequence[StationServices] = ()
+
+
+class StationServices(Model):
+    """Where a station's services are."""
+
+    name: StationName
+    catalog: str
+    acquisition: str

@@ -1,0 +1,1 @@
+"""The Protocols that plugins fulfil, and the loader that finds them by entry point."""

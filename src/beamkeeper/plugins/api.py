@@ -1,0 +1,150 @@
+"""The plugin Protocols: what a transfer and a file processor get, give and may raise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from beamkeeper.domain.acquisition import Acquisition
+from beamkeeper.domain.experiments import Experiment
+from beamkeeper.domain.files import FileKind, NewFile, RegisteredFiles, SourceIdentity
+from beamkeeper.domain.names import Checksum, RelPath, Uid
+
+TRANSFERS = "beamkeeper.transfers"
+PROCESSORS = "beamkeeper.processors"
+GROUPS = (TRANSFERS, PROCESSORS)
+
+
+class Options(BaseModel):
+    """A plugin's own settings; derive from this. Unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class TransferItem:
+    """One file to be moved.
+
+    `source` is an absolute path; `identity` is the state in which the source was found finished: bytes of
+    another state must not be delivered (I6).
+    """
+
+    version_uid: Uid
+    source: bytes
+    path: RelPath
+    identity: SourceIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class TransferResult:
+    """What became of one item: staged with its checksums, or an error with its side.
+
+    `error` is a SourceError (changed, unreadable, gone: `code` says which) or a DestinationError.
+    """
+
+    version_uid: Uid
+    size: int = 0
+    checksums: Sequence[Checksum] = ()
+    chunks: Sequence[str] = ()
+    error: Exception | None = None
+
+
+@runtime_checkable
+class Transfer(Protocol):
+    """Moves the bytes of a batch into a staging directory.
+
+    Called from several threads at once, with different staging directories. May be called again with the
+    same directory after a crash: what is there from before is replaced. A fault of one file is its result's
+    error; a fault of the destination as a whole is raised as DestinationError.
+    """
+
+    def send(
+        self, items: Sequence[TransferItem], staging: str, stop: Callable[[], bool]
+    ) -> Iterator[TransferResult]:
+        """Move each item to `staging`/path (a URL of the plugin's scheme); one result an item, in any order."""
+        ...
+
+    def discard(self, staging: str) -> None:
+        """Remove a staging directory and all in it; nothing there is no error."""
+        ...
+
+
+class TransferFactory(Protocol):
+    """What the entry point of a transfer names: a class with an options model, built once a process."""
+
+    options: ClassVar[type[Options]]
+    summary: ClassVar[str]
+
+    def __call__(self, options: Options) -> Transfer:
+        """Build the transfer from its validated options."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that is stored, on its way through the chain of processors."""
+
+    new: NewFile
+    local_path: Path | None
+    """Where this process can read the very bytes that were stored; None where it cannot."""
+    source_path: bytes
+
+    @property
+    def kind(self) -> FileKind:
+        """Whether it is a file or a link."""
+        return self.new.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """What a processor has done for one file: metadata to add, or why it failed."""
+
+    version_uid: Uid
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict)
+    error: str = ""
+
+
+class Catalogue(Protocol):
+    """The part of the client that processors use to register files."""
+
+    def register(self, files: Sequence[NewFile]) -> RegisteredFiles:
+        """Register stored versions; idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorContext:
+    """What a processor may use."""
+
+    acquisition: Acquisition
+    experiment: Experiment
+    catalogue: Catalogue
+    stop: Callable[[], bool]
+
+
+@runtime_checkable
+class FileProcessor(Protocol):
+    """One link of the chain that every stored file goes through.
+
+    Called with a batch, from several threads, and again for the same files after a crash: it must be
+    idempotent by `version_uid`. What it raises fails the batch, which is tried again with a back-off.
+    """
+
+    def process(self, files: Sequence[StoredFile], context: ProcessorContext) -> Sequence[Processed]:
+        """Handle the files; one answer each. Metadata is merged and seen by the processors after this one."""
+        ...
+
+
+class ProcessorFactory(Protocol):
+    """What the entry point of a processor names: a class with an options model, built once a process."""
+
+    options: ClassVar[type[Options]]
+    summary: ClassVar[str]
+
+    def __call__(self, options: Options) -> FileProcessor:
+        """Build the processor from its validated options."""
+        ...

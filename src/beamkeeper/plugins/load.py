@@ -1,0 +1,63 @@
+"""From a name in the settings to an object: entry point, validated options, built once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from beamkeeper.domain.acquisition import PluginInfo
+from beamkeeper.domain.errors import NotFoundError, SettingsError
+from beamkeeper.plugins.api import GROUPS
+
+
+def find(group: str, name: str) -> EntryPoint:
+    """Return the entry point of a plugin."""
+    known = entry_points(group=group)
+    try:
+        return known[name]
+    except KeyError:
+        names = ", ".join(sorted(known.names)) or "none"
+        raise NotFoundError(
+            f'there is no plugin "{name}" of {group}: installed are {names}', group=group, name=name
+        ) from None
+
+
+def build(group: str, name: str, options: Mapping[str, object]) -> Any:
+    """Build a plugin; a setting that its options model refuses is named."""
+    entry = find(group, name)
+    try:
+        factory = entry.load()
+    except Exception as error:
+        raise SettingsError(f'plugin "{name}" of {group} cannot be loaded: {error}') from error
+    try:
+        return factory(factory.options.model_validate(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f'plugin "{name}": setting "{key}" is wrong: {first["msg"]}', plugin=name, key=key) from error
+
+
+def installed(active: frozenset[tuple[str, str]] = frozenset()) -> list[PluginInfo]:
+    """List the plugins that are installed; `active` holds (group, name) of those in use."""
+    found = []
+    for group in GROUPS:
+        for entry in sorted(entry_points(group=group), key=lambda e: e.name):
+            dist = entry.dist
+            try:
+                summary = str(getattr(entry.load(), "summary", ""))
+            except Exception as error:  # a broken package of somebody's must not hide the others
+                summary = f"cannot be loaded: {error}"
+            found.append(
+                PluginInfo(
+                    group=group,
+                    name=entry.name,
+                    package=dist.name if dist else "",
+                    version=dist.version if dist else "",
+                    summary=summary,
+                    is_active=(group, entry.name) in active,
+                )
+            )
+    return found

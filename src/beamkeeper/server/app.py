@@ -1,0 +1,56 @@
+"""Builds the application of one service: its routes, errors, health and feed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+import beamkeeper
+from beamkeeper.domain.status import Health, Service
+from beamkeeper.server import acquisition, errors, events, experiments, files, status, storage, users
+from beamkeeper.server.deps import Context
+from beamkeeper.server.limits import Limits
+
+API_VERSION = "1.0.0"
+"""Of the interface, in openapi.json: a change of the document needs a step here."""
+
+ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
+    Service.STORAGE: (users.router, users.mirror_router, experiments.router, storage.router, events.router, status.router),
+    Service.CATALOG: (files.router, events.router, status.router),
+    Service.ACQUISITION: (acquisition.router, events.router, status.router),
+}
+
+
+def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -> FastAPI:
+    """Return the application of a service."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.bell = events.Bell(context)
+        if on_start is not None:
+            on_start()
+        yield
+        app.state.bell.stop()
+
+    app = FastAPI(
+        title=f"Beamkeeper {context.service}",
+        version=API_VERSION,
+        description=f"The {context.service} service of Beamkeeper.",
+        lifespan=lifespan,
+        docs_url="/api/v1/docs",
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
+    app.state.context = context
+    errors.install(app, context.errors)
+    app.add_middleware(Limits)
+
+    @app.get("/health", tags=["status"], summary="That the service answers")
+    def health() -> Health:
+        return Health(service=context.service, version=beamkeeper.__version__)
+
+    for router in ROUTERS[context.service]:
+        app.include_router(router, prefix="/api/v1")
+    return app

@@ -1,0 +1,106 @@
+"""What routes ask for: a transaction of their service, who is calling, and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Annotated, Any, cast
+
+from fastapi import Depends, Header, Request
+
+from beamkeeper import config
+from beamkeeper.core import users as core_users
+from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, Database, StorageTransaction, Transaction
+from beamkeeper.domain.errors import MirrorBehindError, NotAuthenticatedError
+from beamkeeper.domain.status import LastError, Service
+from beamkeeper.domain.users import Caller
+
+MIRROR_HEADER = "Beamkeeper-Mirror"
+MIRROR_PATIENCE_S = 5.0
+
+
+class ErrorLog:
+    """Remembers the last fault, for the status page; the log has them all."""
+
+    def __init__(self) -> None:
+        self.last: LastError | None = None
+
+    def append(self, message: str) -> None:
+        """Remember a fault."""
+        self.last = LastError(at=datetime.now(UTC), message=message[:2000])
+
+
+@dataclass
+class Context:
+    """What one service's application holds: built in serve.py and put on `app.state.context`."""
+
+    service: Service
+    settings: config.Settings
+    database: Database[Any]
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    errors: ErrorLog = field(default_factory=ErrorLog)
+
+    @property
+    def last_error(self) -> LastError | None:
+        """The last thing that went wrong."""
+        return self.errors.last
+
+
+def context(request: Request) -> Context:
+    """Return what this application holds."""
+    return cast(Context, request.app.state.context)
+
+
+Ctx = Annotated[Context, Depends(context)]
+
+
+def caller(
+    ctx: Ctx,
+    authorization: Annotated[str | None, Header()] = None,
+    beamkeeper_mirror: Annotated[int | None, Header(description="Wait until identities are as new as this.")] = None,
+) -> Caller:
+    """Return who is calling; refuse nobody and who has no session any more."""
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise NotAuthenticatedError("nobody is logged in: log in with `dm login`")
+    if beamkeeper_mirror is not None and ctx.service is not Service.STORAGE:
+        _await_mirror(ctx, beamkeeper_mirror)
+    with ctx.database.read() as tx:
+        return core_users.authenticate(tx, token)
+
+
+def _await_mirror(ctx: Context, number: int) -> None:
+    def is_there() -> bool:
+        with ctx.database.read() as tx:
+            return core_users.mirror_number(tx) >= number
+
+    if not ctx.database.wait(is_there, MIRROR_PATIENCE_S):
+        raise MirrorBehindError(
+            f"the {ctx.service} service has not heard of the latest change of users or experiments yet: try again"
+        )
+
+
+Who = Annotated[Caller, Depends(caller)]
+
+
+def _read(ctx: Ctx) -> Iterator[Transaction]:
+    with ctx.database.read() as tx:
+        yield tx
+
+
+def _write(ctx: Ctx) -> Iterator[Transaction]:
+    with ctx.database.write() as tx:
+        yield tx
+
+
+# scope="function": the transaction ends before the answer is sent. With FastAPI's default a commit that
+# fails would still be answered with success (ADR 0002).
+AnyTx = Annotated[Transaction, Depends(_read, scope="function")]
+AnyWriteTx = Annotated[Transaction, Depends(_write, scope="function")]
+StorageTx = Annotated[StorageTransaction, Depends(_read, scope="function")]
+StorageWriteTx = Annotated[StorageTransaction, Depends(_write, scope="function")]
+CatalogTx = Annotated[CatalogTransaction, Depends(_read, scope="function")]
+CatalogWriteTx = Annotated[CatalogTransaction, Depends(_write, scope="function")]
+AcquisitionTx = Annotated[AcquisitionTransaction, Depends(_read, scope="function")]
+AcquisitionWriteTx = Annotated[AcquisitionTransaction, Depends(_write, scope="function")]

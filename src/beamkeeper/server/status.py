@@ -1,0 +1,31 @@
+"""How a service is doing, over HTTP."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+
+import beamkeeper
+from beamkeeper.core import status as core
+from beamkeeper.domain.status import Service, Status
+from beamkeeper.server.deps import AnyTx, Ctx, Who
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/status", summary="How the service is doing")
+def status(ctx: Ctx, who: Who, tx: AnyTx) -> Status:
+    """Version, uptime, database, queue lengths, age of the oldest unfinished item, last error."""
+    work = core.unfinished(tx)
+    return Status(
+        service=ctx.service,
+        station=None if ctx.service is Service.STORAGE else ctx.settings.station.name,
+        version=beamkeeper.__version__,
+        uptime_s=(datetime.now(UTC) - ctx.started_at).total_seconds(),
+        database=f"{ctx.database.name}: answers",
+        queues=work.queues,
+        oldest_unfinished_s=work.oldest_s,
+        mirror_behind_s=None,
+        last_error=ctx.last_error,
+    )
