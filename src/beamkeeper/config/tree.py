@@ -1,0 +1,302 @@
+"""The tree of settings: every one with its default and what it does."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SecretStr,
+    Strict,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from beamkeeper.domain.errors import InvalidError
+from beamkeeper.domain.experiments import DEFAULT_LAYOUT, check_layout
+from beamkeeper.domain.names import StationName, Title
+from beamkeeper.domain.status import Service
+
+DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
+WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, never bound by default
+LARGEST_PORT = 65535
+
+
+def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where a user's own beamline keeps its data when nothing is set (XDG base directories)."""
+    base = environ.get("XDG_DATA_HOME", "")
+    if os.path.isabs(base):  # the XDG specification: a relative path is to be ignored
+        return Path(base) / "beamkeeper"
+    home = environ.get("HOME")
+    return (Path(home) if home else Path.home()) / ".local" / "share" / "beamkeeper"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of HOST:PORT; an IPv6 host stands in brackets."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > LARGEST_PORT:
+        raise ValueError("it should be HOST:PORT, such as 127.0.0.1:22236")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], int(port)
+    if ":" in host:
+        raise ValueError("an IPv6 host stands in brackets, such as [::1]:22236")
+    return host, int(port)
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it should be http://HOST:PORT or https://HOST")
+    return value.rstrip("/")
+
+
+def _database(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if not url.startswith(DATABASE_SCHEMES) or url == "sqlite:///":
+        raise ValueError("it should be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE")
+    return value
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f'there is no time zone "{value}" here: use an IANA name such as America/Chicago') from error
+    return value
+
+
+def _path(value: Path) -> Path:
+    if not value.is_absolute() or "\0" in str(value):
+        raise ValueError("it should be an absolute path")
+    return value
+
+
+def _data_dir(value: Path) -> Path:
+    if any(char in "?%" or "\ud800" <= char <= "\udfff" for char in str(value)):
+        raise ValueError("it may have neither ? nor %, nor bytes that are not UTF-8: it is part of its databases' URLs")
+    return value
+
+
+def _layout(value: str) -> str:
+    try:
+        return check_layout(value)
+    except InvalidError as error:
+        raise ValueError(error.message) from error
+
+
+Address = Annotated[str, AfterValidator(_address)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+AbsolutePath = Annotated[Path, AfterValidator(_path)]
+Whole = Annotated[int, Strict()]
+Number = Annotated[float, Strict()]
+Switch = Annotated[bool, Strict()]
+Cycle = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,32}$")]
+Tables = Mapping[str, Mapping[str, JsonValue]]
+
+
+class Section(BaseModel):
+    """A table of the file; a key that is not here is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Station(Section):
+    """The beamline that this deployment serves; used when it is first started."""
+
+    name: StationName = Field(default="station", description="Its short name.")
+    title: Title = Field(default="", description="Its full name, for people.")
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        default="UTC", description="IANA time zone, for display and for layout fields."
+    )
+    layout: Annotated[str, AfterValidator(_layout)] = Field(
+        default=DEFAULT_LAYOUT,
+        description="Where an experiment lies below its storage area: fields "
+        "{cycle} {year} {month} {proposal} {pi} {type} {station} {experiment}.",
+    )
+    cycle: Cycle = Field(default="", description="The facility's run period, such as 2026-1; the year where empty.")
+    agent: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
+        default_factory=socket.gethostname, description="The name under which this process's disks are known."
+    )
+
+
+class ServiceSection(Section):
+    """What every service has."""
+
+    listen: Address = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
+    url: HttpUrl = Field(
+        default="http://127.0.0.1", description="The address that others reach it at; http://<listen> unless set."
+    )
+    database: DatabaseUrl = Field(
+        default=SecretStr("sqlite:///"),
+        description="Its database: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/DATABASE; "
+        "an SQLite file in data_dir unless set.",
+    )
+
+
+class Storage(ServiceSection):
+    """The storage service: users, experiments, and the place where files lie."""
+
+    listen: Address = Field(default="127.0.0.1:22236", description="HOST:PORT to listen on; port 0 takes a free one.")
+    area_path: AbsolutePath = Field(
+        default=Path("storage"), description="Directory of the first storage area; storage in data_dir unless set."
+    )
+    session_hours: Number = Field(default=12.0, gt=0, le=24 * 366, description="How long a login lasts, in hours.")
+
+
+class Catalog(ServiceSection):
+    """The catalog service: which files there are."""
+
+    listen: Address = Field(default="127.0.0.1:22237", description="HOST:PORT to listen on; port 0 takes a free one.")
+
+
+class Acquisition(ServiceSection):
+    """The acquisition service: DAQs and uploads."""
+
+    listen: Address = Field(default="127.0.0.1:22238", description="HOST:PORT to listen on; port 0 takes a free one.")
+    spool: AbsolutePath = Field(
+        default=Path("spool"), description="Directory for files that `dm put` sends; spool in data_dir unless set."
+    )
+    roots: tuple[AbsolutePath, ...] = Field(
+        default=(), description="Members may start DAQs and uploads below these directories; station managers anywhere."
+    )
+    processors: tuple[str, ...] = Field(
+        default=("metadata", "catalogue"), description="The chain of plugins that every stored file goes through."
+    )
+    quiet_s: Number = Field(
+        default=2.0, ge=0, le=3600, description="A file that rested this many seconds may count as finished."
+    )
+    scan_interval_s: Number = Field(default=30.0, gt=0, le=86400, description="Seconds between full scans of a DAQ.")
+    threads: Whole = Field(default=2, ge=1, le=64, description="How many batches move at the same time.")
+    batch_files: Whole = Field(default=256, ge=1, le=1000, description="The most files of one batch.")
+    batch_bytes: Whole = Field(default=1_000_000_000, ge=1, le=10**15, description="About the most bytes of one batch.")
+    read_back: Switch = Field(
+        default=True, description="Read every copy back from the device before it counts as verified."
+    )
+
+
+class Log(Section):
+    """What the services write about themselves."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is written."
+    )
+    format: Literal["text", "json"] = Field(default="text", description="One line of text, or of JSON, for each fact.")
+
+
+class Settings(Section):
+    """Every setting. What depends on another (paths in data_dir, URLs) is filled in when the tree is built."""
+
+    data_dir: Annotated[AbsolutePath, AfterValidator(_data_dir)] = Field(
+        default_factory=default_data_dir, description="Directory of databases, logs and, unless set, of all else."
+    )
+    site: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        default="site", description="The facility's name, for people."
+    )
+    service_key_file: AbsolutePath = Field(
+        default=Path("service.key"),
+        description="File with the key under which the station's services act; service.key in data_dir unless set.",
+    )
+    station: Station = Field(default_factory=Station, description="The beamline that this deployment serves.")
+    storage: Storage = Field(default_factory=Storage, description="The storage service.")
+    catalog: Catalog = Field(default_factory=Catalog, description="The catalog service.")
+    acquisition: Acquisition = Field(default_factory=Acquisition, description="The acquisition service.")
+    log: Log = Field(default_factory=Log, description="What the services write about themselves.")
+    transfer: Tables = Field(default_factory=dict, description="A table of options for each transfer plugin, by name.")
+    processor: Tables = Field(default_factory=dict, description="A table of options for each file processor, by name.")
+
+    def section(self, service: str) -> ServiceSection:
+        """Return the settings of a service."""
+        sections: dict[str, ServiceSection] = {
+            Service.STORAGE: self.storage,
+            Service.CATALOG: self.catalog,
+            Service.ACQUISITION: self.acquisition,
+        }
+        return sections[service]
+
+    def database_url(self, service: str) -> str:
+        """Return the URL of a service's database, with its password and its driver."""
+        url = self.section(service).database.get_secret_value()
+        return url.replace("postgresql://", "postgresql+psycopg://", 1) if url.startswith("postgresql://") else url
+
+    def url(self, service: str) -> str:
+        """Return the address that others reach a service at."""
+        return self.section(service).url
+
+    def listen(self, service: str) -> tuple[str, int]:
+        """Return host and port that a service listens on."""
+        return split_address(self.section(service).listen)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        data_dir = values["data_dir"] if "data_dir" in values else default_data_dir()
+        if not isinstance(data_dir, (str, Path)):
+            return values
+        base = Path(data_dir)
+        filled = {"service_key_file": base / "service.key", **values, "data_dir": base}
+        for service in Service:
+            section = filled.get(service, {})
+            if isinstance(section, BaseModel):
+                section = section.model_dump(exclude_unset=True)
+            if isinstance(section, dict):
+                filled[str(service)] = {**_derived(service, section, base), **section}
+        return filled
+
+    @model_validator(mode="after")
+    def _listen_apart(self) -> Self:
+        seen: dict[tuple[str, int], Service] = {}
+        for service in Service:
+            address = self.listen(service)
+            if address in seen and address[1] != 0:
+                raise PydanticCustomError(
+                    "same_address",
+                    "{key} and {other} are both {address}: give each service a port of its own",
+                    {
+                        "key": f"{service}.listen",
+                        "other": f"{seen[address]}.listen",
+                        "address": self.section(service).listen,
+                    },
+                )
+            seen[address] = service
+        return self
+
+
+def _derived(service: Service, section: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return what a service's settings are where they are not set, as far as it depends on others."""
+    models: dict[Service, type[ServiceSection]] = {
+        Service.STORAGE: Storage,
+        Service.CATALOG: Catalog,
+        Service.ACQUISITION: Acquisition,
+    }
+    found: dict[str, Any] = {"database": f"sqlite:///{base / service}.db"}
+    try:
+        host, port = split_address(str(section.get("listen", models[service].model_fields["listen"].default)))
+    except ValueError:
+        pass  # the setting's own validation refuses it, with its place
+    else:
+        name = socket.gethostname() if host in WILDCARDS else f"[{host}]" if ":" in host else host
+        found["url"] = f"http://{name}:{port}"
+    if service is Service.STORAGE:
+        found["area_path"] = base / "storage"
+    if service is Service.ACQUISITION:
+        found["spool"] = base / "spool"
+    return found
