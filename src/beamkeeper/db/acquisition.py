@@ -1,0 +1,363 @@
+"""DAQs and uploads: the table, and the queries on it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Index, UniqueConstraint, and_, func, or_, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from beamkeeper.db.base import EPOCH, MICROSECOND, Base, BigId, JsonDocument, new_uid
+from beamkeeper.domain.acquisition import ACTIVE, Acquisition, AcquisitionPage, Finished, Kind, State, check_step
+from beamkeeper.domain.errors import InvalidError, NotFoundError
+from beamkeeper.domain.experiments import Experiment, Tree
+from beamkeeper.domain.names import Metadata, from_b64, path_fields, to_b64
+from beamkeeper.domain.status import Service
+
+START_LOCK = 0x42_6B_44_41_51
+"""The key of PostgreSQL's advisory lock under which directories are claimed; any number that nobody else uses."""
+
+MESSAGE_LENGTH = 2000
+
+
+class AcquisitionRow(Base):
+    """A DAQ or an upload. `path` is the real path of its directory, without the leading slash."""
+
+    __tablename__ = "acquisitions"
+    services = frozenset({Service.ACQUISITION})
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID]
+    kind: Mapped[str]
+    state: Mapped[str]
+    experiment_uid: Mapped[UUID] = mapped_column(index=True)
+    station_uid: Mapped[UUID]
+    experiment: Mapped[str]
+    agent: Mapped[str]
+    path: Mapped[bytes]
+    destination: Mapped[str]
+    tree: Mapped[str]
+    include: Mapped[list[str]] = mapped_column(JsonDocument)
+    exclude: Mapped[list[str]] = mapped_column(JsonDocument)
+    with_hidden: Mapped[bool]
+    with_existing: Mapped[bool]
+    resend: Mapped[bool]
+    finished: Mapped[str]
+    quiet_s: Mapped[float | None]
+    meta: Mapped[Metadata] = mapped_column("metadata")
+    processors: Mapped[list[str] | None] = mapped_column(JsonDocument)
+    skip_processors: Mapped[list[str]] = mapped_column(JsonDocument)
+    max_run_time_s: Mapped[float | None]
+    is_put: Mapped[bool]
+    policy: Mapped[str]
+    message: Mapped[str]
+    started_by: Mapped[str]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    stop_requested_at: Mapped[datetime | None]
+    stop_now: Mapped[bool]
+    ended_at: Mapped[datetime | None]
+    taken_over_by: Mapped[UUID | None] = mapped_column(index=True)
+    taken_over_at: Mapped[datetime | None]
+    existing_before: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("uid"), Index(None, "state"), Index(None, "created_at", "uid"))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a new DAQ or upload is to be, with everything decided."""
+
+    uid: UUID | None
+    kind: Kind
+    agent: str
+    path: bytes
+    destination: str
+    tree: Tree
+    include: Sequence[str]
+    exclude: Sequence[str]
+    with_hidden: bool
+    with_existing: bool
+    resend: bool
+    finished: Finished
+    quiet_s: float | None
+    metadata: Metadata
+    processors: Sequence[str] | None
+    skip_processors: Sequence[str]
+    max_run_time_s: float | None
+    is_put: bool
+    started_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What the engine has to obey, beyond the options.
+
+    A DAQ that ignores existing files ignores what was there before `existing_before`. What the DAQs in
+    `took_over` saw before this one's `created_at` (their `taken_over_at`) stays with them.
+    """
+
+    state: State
+    stop_requested: bool
+    stop_now: bool
+    taken_over_by: UUID | None
+    taken_over_at: datetime | None
+    took_over: Sequence[UUID]
+    existing_before: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose DAQs and uploads are meant: those of these experiments, and all of these stations."""
+
+    experiments: Collection[UUID] = ()
+    stations: Collection[UUID] = ()
+
+
+class Acquisitions:
+    """Queries on DAQs and uploads."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    def lock_starts(self) -> None:
+        """Let nobody else claim a directory until this transaction ends: to look for overlaps and add is one step."""
+        if self._session.get_bind().dialect.name == "postgresql":
+            self._session.execute(select(func.pg_advisory_xact_lock(START_LOCK)))
+
+    def add(self, experiment: Experiment, options: Options) -> Acquisition:
+        """Write a new one, pending."""
+        row = AcquisitionRow(
+            uid=options.uid or new_uid(),
+            kind=options.kind,
+            state=State.PENDING,
+            experiment_uid=experiment.uid,
+            station_uid=experiment.station_uid,
+            experiment=experiment.name,
+            agent=options.agent,
+            path=bytes(options.path),
+            destination=options.destination,
+            tree=options.tree,
+            include=list(options.include),
+            exclude=list(options.exclude),
+            with_hidden=options.with_hidden,
+            with_existing=options.with_existing,
+            resend=options.resend,
+            finished=options.finished,
+            quiet_s=options.quiet_s,
+            meta=options.metadata,
+            processors=None if options.processors is None else list(options.processors),
+            skip_processors=list(options.skip_processors),
+            max_run_time_s=options.max_run_time_s,
+            is_put=options.is_put,
+            policy="",
+            message="",
+            started_by=options.started_by,
+            created_at=self._now,
+            stop_now=False,
+            existing_before=None if options.with_existing else self._now,
+        )
+        self._session.add(row)
+        self._session.flush()  # so that the uid's constraint speaks here, and later queries see the row
+        return _to_acquisition(row)
+
+    def find(self, uid: UUID) -> Acquisition | None:
+        """Return one, or None where there is none."""
+        row = self._session.scalars(select(AcquisitionRow).where(AcquisitionRow.uid == uid)).one_or_none()
+        return None if row is None else _to_acquisition(row)
+
+    def get(self, uid: UUID) -> Acquisition:
+        """Return one; NotFoundError where there is none."""
+        return _to_acquisition(self._row(uid))
+
+    def control(self, uid: UUID) -> Control:
+        """Return what the engine has to obey."""
+        row = self._row(uid)
+        took_over = select(AcquisitionRow.uid).where(AcquisitionRow.taken_over_by == uid).order_by(AcquisitionRow.id)
+        return Control(
+            state=State(row.state),
+            stop_requested=row.stop_requested_at is not None,
+            stop_now=row.stop_now,
+            taken_over_by=row.taken_over_by,
+            taken_over_at=row.taken_over_at,
+            took_over=self._session.scalars(took_over).all(),
+            existing_before=row.existing_before,
+        )
+
+    def active(self) -> list[Acquisition]:
+        """Return what the engine has to run, oldest first: all that has not ended, less puts that still receive."""
+        wanted = select(AcquisitionRow).where(AcquisitionRow.state.in_(sorted(ACTIVE)), ~_IS_RECEIVING)
+        return [_to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
+
+    def holding(self, agent: str) -> list[Acquisition]:
+        """Return the DAQs that hold directories of an agent; one that was taken over holds none any more."""
+        wanted = select(AcquisitionRow).where(
+            AcquisitionRow.state.in_(sorted(ACTIVE)),
+            AcquisitionRow.kind == Kind.DAQ,
+            AcquisitionRow.agent == agent,
+            AcquisitionRow.taken_over_at.is_(None),
+        )
+        return [_to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
+
+    def page(
+        self,
+        *,
+        kind: Kind | None = None,
+        experiment_uid: UUID | None = None,
+        is_active: bool = False,
+        scope: Scope | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> AcquisitionPage:
+        """Return some of those in the scope (None: all), newest first."""
+        wanted = select(AcquisitionRow).where(*_conditions(kind, experiment_uid, is_active, scope))
+        if after is not None:
+            wanted = wanted.where(_older(after))
+        newest_first = (AcquisitionRow.created_at.desc(), AcquisitionRow.uid.desc())
+        rows = self._session.scalars(wanted.order_by(*newest_first).limit(limit + 1)).all()
+        items = [_to_acquisition(row) for row in rows[:limit]]
+        return AcquisitionPage(items=items, next=_cursor(items[-1]) if len(rows) > limit else None)
+
+    def set_state(self, uid: UUID, state: State, *, message: str | None = None) -> Acquisition:
+        """Bring one to a state that STEPS allows, and stamp the time of it; what it is in already stays so."""
+        row = self._row(uid, for_update=True)
+        if row.state != state:
+            row.state = check_step(f"{row.kind} {uid}", State(row.state), state)
+            if state is State.RUNNING:
+                row.started_at = self._now
+            if state is State.STOPPING and row.stop_requested_at is None:
+                row.stop_requested_at = self._now
+            if state not in ACTIVE:
+                row.ended_at = self._now
+        if message is not None:
+            row.message = message[:MESSAGE_LENGTH]
+        self._session.flush()
+        return _to_acquisition(row)
+
+    def mark_started(self, uid: UUID) -> Acquisition:
+        """Say that it runs now; one whose end was asked for meanwhile stays as it is."""
+        row = self._row(uid, for_update=True)
+        return self.set_state(uid, State.RUNNING) if row.state == State.PENDING else _to_acquisition(row)
+
+    def request_stop(self, uid: UUID, *, now: bool = False) -> Acquisition:
+        """Ask for the end; `now` can be added later, and is never taken back."""
+        acquisition = self.set_state(uid, State.STOPPING)
+        if not now:
+            return acquisition
+        row = self._row(uid)
+        row.stop_now = True
+        self._session.flush()
+        return _to_acquisition(row)
+
+    def take_over(self, uid: UUID, *, by: UUID) -> Acquisition:
+        """End one in favour of another, which begins at this very instant."""
+        row = self._row(uid, for_update=True)
+        row.taken_over_by, row.taken_over_at = by, self._now
+        return self.set_state(uid, State.STOPPING)
+
+    def mark_ended(self, uid: UUID, state: State, message: str = "") -> Acquisition:
+        """Say how it ended."""
+        return self.set_state(uid, state, message=message)
+
+    def set_policy(self, uid: UUID, policy: str) -> None:
+        """Say when a file counts as finished here, and why."""
+        row = self._row(uid, for_update=True)
+        row.policy = policy[:MESSAGE_LENGTH]
+        self._session.flush()
+
+    def set_message(self, uid: UUID, message: str) -> None:
+        """Say what people should know of it now, such as that it waits for its directory."""
+        row = self._row(uid, for_update=True)
+        row.message = message[:MESSAGE_LENGTH]
+        self._session.flush()
+
+    def count_by_state(self, kind: Kind | None = None) -> dict[State, int]:
+        """Return how many are in each state."""
+        wanted = select(AcquisitionRow.state, func.count()).group_by(AcquisitionRow.state)
+        if kind is not None:
+            wanted = wanted.where(AcquisitionRow.kind == kind)
+        return {State(state): count for state, count in self._session.execute(wanted)}
+
+    def _row(self, uid: UUID, *, for_update: bool = False) -> AcquisitionRow:
+        wanted = select(AcquisitionRow).where(AcquisitionRow.uid == uid)
+        if for_update:
+            wanted = wanted.with_for_update().execution_options(populate_existing=True)
+        row = self._session.scalars(wanted).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no DAQ or upload {uid}", uid=str(uid))
+        return row
+
+
+_IS_RECEIVING = AcquisitionRow.is_put & (AcquisitionRow.state == State.PENDING)
+
+
+def _conditions(
+    kind: Kind | None, experiment_uid: UUID | None, is_active: bool, scope: Scope | None
+) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if kind is not None:
+        found.append(AcquisitionRow.kind == kind)
+    if experiment_uid is not None:
+        found.append(AcquisitionRow.experiment_uid == experiment_uid)
+    if is_active:
+        found.append(AcquisitionRow.state.in_(sorted(ACTIVE)))
+    if scope is not None:
+        found.append(
+            or_(
+                AcquisitionRow.experiment_uid.in_(list(scope.experiments)),
+                AcquisitionRow.station_uid.in_(list(scope.stations)),
+            )
+        )
+    return found
+
+
+def _cursor(last: Acquisition) -> str:
+    return to_b64(f"{(last.created_at - EPOCH) // MICROSECOND}.{last.uid.hex}".encode())
+
+
+def _older(cursor: str) -> ColumnElement[bool]:
+    try:
+        microseconds, _, uid = from_b64(cursor).decode("ascii").partition(".")
+        at, last = EPOCH + timedelta(microseconds=int(microseconds)), UUID(hex=uid)
+    except (ValueError, OverflowError) as error:
+        raise InvalidError(
+            f"cursor {cursor[:80]!r} is none of a list of DAQs: take it from an earlier answer"
+        ) from error
+    return or_(AcquisitionRow.created_at < at, and_(AcquisitionRow.created_at == at, AcquisitionRow.uid < last))
+
+
+def _to_acquisition(row: AcquisitionRow) -> Acquisition:
+    return Acquisition(
+        uid=row.uid,
+        kind=Kind(row.kind),
+        state=State(row.state),
+        experiment_uid=row.experiment_uid,
+        experiment=row.experiment,
+        agent=row.agent,
+        destination=row.destination,
+        tree=Tree(row.tree),
+        include=row.include,
+        exclude=row.exclude,
+        with_hidden=row.with_hidden,
+        with_existing=row.with_existing,
+        resend=row.resend,
+        finished=Finished(row.finished),
+        quiet_s=row.quiet_s,
+        metadata=row.meta,
+        processors=row.processors,
+        skip_processors=row.skip_processors,
+        max_run_time_s=row.max_run_time_s,
+        is_put=row.is_put,
+        policy=row.policy,
+        message=row.message,
+        started_by=row.started_by,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        stop_requested_at=row.stop_requested_at,
+        ended_at=row.ended_at,
+        **path_fields(row.path),
+    )
