@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Index, UniqueConstraint, and_, func, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import EPOCH, MICROSECOND, Base, BigId, JsonDocument, new_uid
+from beamkeeper.db.pages import from_cursor, to_cursor
+from beamkeeper.db.scope import experiment_uids
 from beamkeeper.domain.acquisition import ACTIVE, Acquisition, AcquisitionPage, Finished, Kind, State, check_step
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment, Tree
-from beamkeeper.domain.names import Metadata, from_b64, path_fields, to_b64
+from beamkeeper.domain.names import Metadata, path_fields
 from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import Reach
 
 START_LOCK = 0x42_6B_44_41_51
 """The key of PostgreSQL's advisory lock under which directories are claimed; any number that nobody else uses."""
@@ -34,7 +37,6 @@ class AcquisitionRow(Base):
     kind: Mapped[str]
     state: Mapped[str]
     experiment_uid: Mapped[UUID] = mapped_column(index=True)
-    station_uid: Mapped[UUID]
     experiment: Mapped[str]
     agent: Mapped[str]
     path: Mapped[bytes]
@@ -109,14 +111,6 @@ class Control:
     existing_before: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whose DAQs and uploads are meant: those of these experiments, and all of these stations."""
-
-    experiments: Collection[UUID] = ()
-    stations: Collection[UUID] = ()
-
-
 class Acquisitions:
     """Queries on DAQs and uploads."""
 
@@ -136,7 +130,6 @@ class Acquisitions:
             kind=options.kind,
             state=State.PENDING,
             experiment_uid=experiment.uid,
-            station_uid=experiment.station_uid,
             experiment=experiment.name,
             agent=options.agent,
             path=bytes(options.path),
@@ -209,12 +202,12 @@ class Acquisitions:
         kind: Kind | None = None,
         experiment_uid: UUID | None = None,
         is_active: bool = False,
-        scope: Scope | None = None,
+        within: Reach | None = None,
         after: str | None = None,
         limit: int = 100,
     ) -> AcquisitionPage:
-        """Return some of those in the scope (None: all), newest first."""
-        wanted = select(AcquisitionRow).where(*_conditions(kind, experiment_uid, is_active, scope))
+        """Return some, newest first, of the experiments that a caller's rights reach (None: of all)."""
+        wanted = select(AcquisitionRow).where(*_conditions(kind, experiment_uid, is_active), *self._within(within))
         if after is not None:
             wanted = wanted.where(_older(after))
         newest_first = (AcquisitionRow.created_at.desc(), AcquisitionRow.uid.desc())
@@ -282,6 +275,11 @@ class Acquisitions:
             wanted = wanted.where(AcquisitionRow.kind == kind)
         return {State(state): count for state, count in self._session.execute(wanted)}
 
+    def _within(self, reach: Reach | None) -> list[ColumnElement[bool]]:
+        if reach is None or reach.is_all:
+            return []
+        return [AcquisitionRow.experiment_uid.in_(experiment_uids(reach, self._now))]
+
     def _row(self, uid: UUID, *, for_update: bool = False) -> AcquisitionRow:
         wanted = select(AcquisitionRow).where(AcquisitionRow.uid == uid)
         if for_update:
@@ -295,9 +293,7 @@ class Acquisitions:
 _IS_RECEIVING = AcquisitionRow.is_put & (AcquisitionRow.state == State.PENDING)
 
 
-def _conditions(
-    kind: Kind | None, experiment_uid: UUID | None, is_active: bool, scope: Scope | None
-) -> list[ColumnElement[bool]]:
+def _conditions(kind: Kind | None, experiment_uid: UUID | None, is_active: bool) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if kind is not None:
         found.append(AcquisitionRow.kind == kind)
@@ -305,28 +301,19 @@ def _conditions(
         found.append(AcquisitionRow.experiment_uid == experiment_uid)
     if is_active:
         found.append(AcquisitionRow.state.in_(sorted(ACTIVE)))
-    if scope is not None:
-        found.append(
-            or_(
-                AcquisitionRow.experiment_uid.in_(list(scope.experiments)),
-                AcquisitionRow.station_uid.in_(list(scope.stations)),
-            )
-        )
     return found
 
 
 def _cursor(last: Acquisition) -> str:
-    return to_b64(f"{(last.created_at - EPOCH) // MICROSECOND}.{last.uid.hex}".encode())
+    return to_cursor((last.created_at - EPOCH) // MICROSECOND, last.uid.hex)
 
 
 def _older(cursor: str) -> ColumnElement[bool]:
+    microseconds, uid = from_cursor(cursor, int, str)
     try:
-        microseconds, _, uid = from_b64(cursor).decode("ascii").partition(".")
-        at, last = EPOCH + timedelta(microseconds=int(microseconds)), UUID(hex=uid)
+        at, last = EPOCH + int(microseconds) * MICROSECOND, UUID(hex=str(uid))
     except (ValueError, OverflowError) as error:
-        raise InvalidError(
-            f"cursor {cursor[:80]!r} is none of a list of DAQs: take it from an earlier answer"
-        ) from error
+        raise InvalidError(f"{cursor[:80]!r} is no cursor of this list: take the `next` of the page before") from error
     return or_(AcquisitionRow.created_at < at, and_(AcquisitionRow.created_at == at, AcquisitionRow.uid < last))
 
 
