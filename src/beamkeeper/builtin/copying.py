@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from typing import ClassVar
@@ -69,7 +69,7 @@ class CopyTransfer:
     def __init__(self, options: CopyOptions) -> None:
         self._options = options
 
-    def send(self, items: Sequence[TransferItem], staging: str, stop: Callable[[], bool]) -> Iterator[TransferResult]:
+    def send(self, items: Sequence[TransferItem], staging: str, stop: Callable[[], bool]) -> Generator[TransferResult]:
         """Copy each item to `staging`/path; what is there from before is replaced."""
         if not items:
             return
