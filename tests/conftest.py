@@ -17,6 +17,9 @@ from beamkeeper.testing.servers import (
     postgres,
 )
 
+REAL_DATA = "BEAMKEEPER_REAL_DATA"
+"""A directory of real files for the tests, where somebody has one: no setting of Beamkeeper."""
+
 XDG = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 
 
@@ -41,7 +44,7 @@ def pytest_runtest_makereport(
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep the developer's own settings out, and the tests out of the developer's home; return the home they get."""
     for name in list(os.environ):
-        if name.startswith("BEAMKEEPER_"):
+        if name.startswith("BEAMKEEPER_") and name != REAL_DATA:
             monkeypatch.delenv(name)
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))

@@ -193,12 +193,35 @@ def test_the_layers_hold() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
+def test_nothing_is_skipped_in_ci(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent / "conftest.py", tmp_path)
+    (tmp_path / "test_skips.py").write_text("import pytest\n\ndef test_skipped():\n    pytest.skip('no time')\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    here, ci = (
+        subprocess.run(command, env={**os.environ, "CI": value}, capture_output=True, text=True, check=False)
+        for value in ("", "true")
+    )
+    assert (here.returncode, ci.returncode) == (0, 1), here.stdout + ci.stdout
+    assert "no time" in ci.stdout
+
+
 def texts() -> Iterator[Path]:
     """Yield every file that we write ourselves."""
     yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in {"", ".md", ".toml", ".yml"})
     for folder in ("src", "tests", "docs", "scripts", "bench", ".ci"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
+            made = {"__pycache__", ".mypy_cache", ".ruff_cache"} & set(path.parts)
+            if path.is_file() and not made:
                 yield path
 
 
