@@ -120,6 +120,9 @@ class Database(Generic[TransactionT]):
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.engine = make_engine(url)
+        # SQLite gives every transaction one view; PostgreSQL only where it is asked to.
+        is_postgres = self.engine.dialect.name == "postgresql"
+        self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ") if is_postgres else self.engine
         self._transaction = transaction
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
@@ -134,7 +137,7 @@ class Database(Generic[TransactionT]):
     @contextmanager
     def read(self) -> Iterator[TransactionT]:
         """Open a transaction that only reads: one consistent view, nothing is kept."""
-        with translated(self.name), Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with translated(self.name), Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield self._transaction(self, session, self._clock())
 
     @contextmanager
@@ -171,12 +174,15 @@ class Database(Generic[TransactionT]):
         The second is for news that another process committed.
         """
         deadline = time.monotonic() + timeout_s
+        seen = self._news_count
         while not is_there():
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             with self._news:
-                self._news.wait(min(left, 1.0))
+                if self._news_count == seen:
+                    self._news.wait(min(left, 1.0))
+                seen = self._news_count
         return True
 
     def close(self) -> None:

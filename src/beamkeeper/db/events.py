@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -10,10 +10,12 @@ from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, new_uid
+from beamkeeper.db.scope import experiment_uids
 from beamkeeper.domain.errors import GoneError
 from beamkeeper.domain.events import Cursor, Event, NewEvent
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import Reach
 
 
 class SequenceRow(Base):
@@ -48,6 +50,21 @@ class Events:
         self._session = session
         self._now = now
         self._new: list[NewEvent] = []
+        self.revision: int | None = None
+        """The number of this transaction's change of identities, if it made any."""
+
+    def revise(self, *, experiment_uid: UUID | None = None) -> int:
+        """Return the number of this transaction's change of identities, which mirrors ask for.
+
+        Called before the first row is read or written: from here on nobody else changes identities until
+        this transaction ends, so what it checks stays true.
+        """
+        news = NewEvent(kind="identity.changed", experiment_uid=experiment_uid)
+        if news not in self._new:
+            self.add(news)
+        if self.revision is None:
+            self.revision = self.next_number()
+        return self.revision
 
     def add(self, event: NewEvent) -> None:
         """Collect an event; it gets its number as the transaction commits, so that the lock is held shortly."""
@@ -77,24 +94,21 @@ class Events:
         row = self._session.execute(select(SequenceRow.epoch, SequenceRow.number)).one()
         return Cursor(row.epoch, row.number)
 
-    def after(
-        self, cursor: Cursor, *, limit: int, experiments: Collection[UUID] | None, stations: Collection[UUID] = ()
-    ) -> tuple[Sequence[Event], Cursor]:
-        """Return events after a cursor in order, and the cursor to go on from.
+    def after(self, cursor: Cursor, *, limit: int, reach: Reach) -> tuple[Sequence[Event], Cursor]:
+        """Return events after a cursor in order that the caller may see, and the cursor to go on from.
 
-        `experiments` (and `stations`) are those that the caller may see; None is all. GoneError for another
-        epoch, or a cursor older than what is kept.
+        GoneError for another epoch, or a cursor older than what is kept.
         """
         end = self.cursor()
         oldest = self._session.execute(select(func.min(EventRow.number))).scalar_one()
         if cursor.epoch != end.epoch or cursor.number > end.number or (oldest is not None and cursor.number < oldest - 1):
             raise GoneError(f"cursor {cursor} is beyond what is kept: list again, and go on from {end}", next=str(end))
         wanted = select(EventRow).where(EventRow.number > cursor.number, EventRow.number <= end.number)
-        if experiments is not None:
+        if not reach.is_all:
             wanted = wanted.where(
                 or_(
-                    EventRow.experiment_uid.in_(experiments),
-                    (EventRow.experiment_uid.is_(None)) & EventRow.station_uid.in_(stations),
+                    EventRow.experiment_uid.in_(experiment_uids(reach, self._now)),
+                    (EventRow.experiment_uid.is_(None)) & EventRow.station_uid.in_(reach.stations),
                 )
             )
         rows = self._session.scalars(wanted.order_by(EventRow.number).limit(limit)).all()

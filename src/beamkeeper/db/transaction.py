@@ -14,6 +14,7 @@ from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Files
 from beamkeeper.db.journal import Journal
+from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.storage import StorageAreas
 from beamkeeper.db.users import Users
@@ -49,6 +50,11 @@ class Transaction:
     def storage(self) -> StorageAreas:
         """Storage areas; written by storage, mirrored elsewhere."""
         return StorageAreas(self.session, self.events, self.now)
+
+    @cached_property
+    def mirror(self) -> Mirrors:
+        """The identities as a whole: read at storage, applied elsewhere."""
+        return Mirrors(self.session, self.events, self.now)
 
     def flush(self) -> None:
         """Send what was added so far, so that its constraints speak now."""

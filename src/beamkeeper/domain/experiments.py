@@ -209,6 +209,25 @@ class Member(Model):
     role: Role
 
 
+class MemberRole(Input):
+    """The role that somebody gets in an experiment, in place of an earlier one."""
+
+    role: Role
+
+
+class ExperimentQuery(Input):
+    """Which experiments are wanted; conditions are joined by AND."""
+
+    station: StationName | None = None
+    name: ExperimentName | None = None
+    text: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="Part of the name, title, proposal or PI, in either case."
+    )
+    with_deleted: bool = False
+    after: str | None = Field(default=None, description="The `next` of the page before.")
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
 class ExperimentPage(Model):
     """Some experiments, and the cursor that continues the list."""
 

@@ -73,6 +73,13 @@ class PasswordChange(Input):
     present: SecretStr | None = None
 
 
+class UserPage(Model):
+    """Some accounts by name, and the cursor that continues the list."""
+
+    items: Sequence[User]
+    next: str | None = None
+
+
 class Grant(Model):
     """A role that a user holds: of the site, or of the station or experiment named."""
 
@@ -92,11 +99,12 @@ class NewGrant(Input):
 
 
 class Login(Input):
-    """A login; on an account that is shared, `experiment_uid` says what for."""
+    """A login; on an account that is shared, `experiment_uid` or the experiment's name says what for."""
 
     username: Annotated[str, StringConstraints(max_length=256)]
     password: SecretStr
     experiment_uid: Uid | None = None
+    experiment: Annotated[str, StringConstraints(max_length=128)] | None = None
 
 
 class Session(Model):
@@ -126,6 +134,7 @@ class SessionRecord(Model):
     user_uid: Uid | None = None
     station_uid: Uid | None = Field(default=None, description="Set on a service key: the station that it acts for.")
     experiment_uid: Uid | None = None
+    created_at: UtcTime
     expires_at: UtcTime | None = None
     revoked_at: UtcTime | None = None
 
@@ -206,6 +215,7 @@ class Action(StrEnum):
     USER_CHANGE_OWN = "user:change-own"
     STATION_READ = "station:read"
     STATION_MANAGE = "station:manage"
+    STATION_ANNOUNCE = "station:announce"
     EXPERIMENT_CREATE = "experiment:create"
     EXPERIMENT_READ = "experiment:read"
     EXPERIMENT_UPDATE = "experiment:update"
@@ -235,6 +245,7 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.USER_CHANGE_OWN: _ADMIN,
     Action.STATION_READ: _STAFF,
     Action.STATION_MANAGE: _STATION,
+    Action.STATION_ANNOUNCE: _STATION,
     Action.EXPERIMENT_CREATE: _STATION,
     Action.EXPERIMENT_READ: _MEMBERS | _STAFF,
     Action.EXPERIMENT_UPDATE: _LEADERS,
@@ -263,6 +274,7 @@ SERVICE_MAY = frozenset(
         Action.PUBLISH,
         Action.MIRROR_READ,
         Action.STATION_READ,
+        Action.STATION_ANNOUNCE,
     }
 )
 """What a service key may do, at its own station only."""
@@ -284,6 +296,34 @@ def may(caller: Caller, action: Action, target: Target) -> bool:
     is_open = target.publicity is not Publicity.PROPRIETARY and not target.is_embargoed
     unbound = caller.bound_experiment_uid is None
     return unbound and is_open and action in _EVERYBODY_MAY_READ and caller.user_uid is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The experiments on which `may` allows an action: all, those of some stations, some, and those open to readers."""
+
+    is_all: bool = False
+    stations: frozenset[Uid] = frozenset()
+    experiments: frozenset[Uid] = frozenset()
+    is_open_included: bool = False
+
+
+def reach(caller: Caller, action: Action) -> Reach:
+    """Return on which experiments the caller may do it: `may` for all of them at once, for queries."""
+    if caller.is_service:
+        allowed = action in SERVICE_MAY and caller.station_uid is not None
+        return Reach(stations=frozenset({caller.station_uid}) if allowed and caller.station_uid else frozenset())
+    roles, bound = ROLES_FOR[action], caller.bound_experiment_uid
+    counting = [grant for grant in caller.grants if grant.role in roles]
+    experiments = {g.experiment_uid for g in counting if g.role in EXPERIMENT_ROLES and g.experiment_uid}
+    if bound is not None:
+        return Reach(experiments=frozenset(experiments & {bound}))
+    return Reach(
+        is_all=any(grant.role is Role.ADMINISTRATOR for grant in counting),
+        stations=frozenset(g.station_uid for g in counting if g.role in STATION_ROLES and g.station_uid),
+        experiments=frozenset(experiments),
+        is_open_included=action in _EVERYBODY_MAY_READ and caller.user_uid is not None,
+    )
 
 
 def require(caller: Caller, action: Action, target: Target, what: str) -> None:

@@ -1,0 +1,322 @@
+"""Stations, experiment types and experiments: tables and queries."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, Select, Table, UniqueConstraint, func, insert, or_, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from beamkeeper.db.base import Base, BigId, new_uid
+from beamkeeper.db.events import Events
+from beamkeeper.db.pages import from_cursor, to_cursor
+from beamkeeper.db.scope import experiment_uids
+from beamkeeper.domain.errors import AlreadyExistsError, NotFoundError
+from beamkeeper.domain.experiments import (
+    Experiment,
+    ExperimentChange,
+    ExperimentPage,
+    ExperimentQuery,
+    ExperimentType,
+    NewExperiment,
+    NewExperimentType,
+    NewStation,
+    Station,
+    StationChange,
+)
+from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import Reach
+
+
+class StationRow(Base):
+    """A station."""
+
+    __tablename__ = "stations"
+    services = frozenset(Service)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    title: Mapped[str]
+    timezone: Mapped[str]
+    layout: Mapped[str]
+    cycle: Mapped[str]
+    storage_area_uid: Mapped[UUID | None] = mapped_column(ForeignKey("storage_areas.uid"))
+    catalog_url: Mapped[str]
+    acquisition_url: Mapped[str]
+    created_at: Mapped[datetime]
+    revision: Mapped[int] = mapped_column(BigId, index=True)
+
+
+class JoinTokenRow(Base):
+    """A one-time token, by its hash, with which a station's services get their key."""
+
+    __tablename__ = "join_tokens"
+    services = frozenset({Service.STORAGE})
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    station_uid: Mapped[UUID] = mapped_column(ForeignKey("stations.uid"))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class ExperimentTypeRow(Base):
+    """A kind of experiment."""
+
+    __tablename__ = "experiment_types"
+    services = frozenset({Service.STORAGE})
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str]
+
+
+class ExperimentRow(Base):
+    """An experiment; a row that is deleted stays, and its name and directory with it."""
+
+    __tablename__ = "experiments"
+    services = frozenset(Service)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    number: Mapped[int] = mapped_column(BigId, unique=True)
+    station_uid: Mapped[UUID] = mapped_column(ForeignKey("stations.uid"))
+    name: Mapped[str]
+    type: Mapped[str | None]
+    title: Mapped[str]
+    description: Mapped[str]
+    proposal: Mapped[str]
+    esaf: Mapped[str]
+    pi: Mapped[str | None]
+    cycle: Mapped[str]
+    starts_at: Mapped[datetime | None]
+    ends_at: Mapped[datetime | None]
+    publicity: Mapped[str]
+    embargo_until: Mapped[datetime | None]
+    licence: Mapped[str]
+    free: Mapped[Metadata] = mapped_column("metadata")
+    storage_area_uid: Mapped[UUID] = mapped_column(ForeignKey("storage_areas.uid"))
+    directory: Mapped[str]
+    created_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+    revision: Mapped[int] = mapped_column(BigId, index=True)
+
+    __table_args__ = (UniqueConstraint("station_uid", "name"), Index(None, "storage_area_uid", "directory"))
+
+
+_TABLE = cast(Table, ExperimentRow.__table__)
+_ASCII_LOWER = {ord(upper): ord(upper.lower()) for upper in string.ascii_uppercase}
+"""Both databases fold the case of ASCII only, where text compares by bytes."""
+
+
+class Experiments:
+    """Queries on stations, experiment types and experiments."""
+
+    def __init__(self, session: Session, events: Events, now: datetime) -> None:
+        self._session = session
+        self._events = events
+        self._now = now
+
+    def stations(self) -> Sequence[Station]:
+        """Return every station, by name."""
+        return [to_station(row) for row in self._session.scalars(select(StationRow).order_by(StationRow.name))]
+
+    def get_station(self, uid: UUID) -> Station:
+        """Return a station by its uid."""
+        row = self._session.scalars(select(StationRow).where(StationRow.uid == uid)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no station {uid}", uid=str(uid))
+        return to_station(row)
+
+    def find_station(self, name: str) -> Station | None:
+        """Return a station by its name, or None."""
+        row = self._session.scalars(select(StationRow).where(StationRow.name == name)).one_or_none()
+        return None if row is None else to_station(row)
+
+    def station_named(self, name: str) -> Station:
+        """Return a station by its name."""
+        station = self.find_station(name)
+        if station is None:
+            raise NotFoundError(f'there is no station "{name}": `dm station list` shows all', name=name)
+        return station
+
+    def add_station(self, new: NewStation) -> Station:
+        """Make a station."""
+        revision = self._events.revise()
+        if self.find_station(new.name) is not None:
+            raise AlreadyExistsError(f'there is a station "{new.name}" already', name=new.name)
+        station = Station(uid=new_uid(), created_at=self._now, **new.model_dump())
+        self._session.execute(insert(StationRow).values(**station.model_dump(), revision=revision))
+        return station
+
+    def change_station(self, uid: UUID, change: StationChange) -> Station:
+        """Change what is given of a station."""
+        values = change.model_dump(exclude_unset=True, exclude_none=True)
+        revision = self._events.revise()
+        self._session.execute(update(StationRow).where(StationRow.uid == uid).values(**values, revision=revision))
+        return self.get_station(uid)
+
+    def add_join_token(self, station_uid: UUID, token_sha256: str, *, expires_at: datetime) -> None:
+        """Keep a one-time token."""
+        self._session.execute(
+            insert(JoinTokenRow).values(
+                station_uid=station_uid, token_sha256=token_sha256, created_at=self._now, expires_at=expires_at
+            )
+        )
+
+    def use_join_token(self, token_sha256: str) -> Station | None:
+        """Use a one-time token up and return its station; None where it is unknown, used or too old."""
+        uid = self._session.execute(
+            update(JoinTokenRow)
+            .where(JoinTokenRow.token_sha256 == token_sha256)
+            .where(JoinTokenRow.used_at.is_(None), JoinTokenRow.expires_at > self._now)
+            .values(used_at=self._now)
+            .returning(JoinTokenRow.station_uid)
+        ).scalar_one_or_none()
+        return None if uid is None else self.get_station(uid)
+
+    def types(self) -> Sequence[ExperimentType]:
+        """Return every experiment type, by name."""
+        rows = self._session.scalars(select(ExperimentTypeRow).order_by(ExperimentTypeRow.name))
+        return [ExperimentType.model_validate(row, from_attributes=True) for row in rows]
+
+    def is_type(self, name: str) -> bool:
+        """Whether there is an experiment type of this name."""
+        wanted = select(ExperimentTypeRow.id).where(ExperimentTypeRow.name == name)
+        return self._session.execute(wanted).first() is not None
+
+    def add_type(self, new: NewExperimentType) -> ExperimentType:
+        """Make an experiment type."""
+        self._events.revise()  # so that nobody else makes one of this name meanwhile
+        if self.is_type(new.name):
+            raise AlreadyExistsError(f'there is an experiment type "{new.name}" already', name=new.name)
+        kind = ExperimentType(uid=new_uid(), **new.model_dump())
+        self._session.execute(insert(ExperimentTypeRow).values(**kind.model_dump()))
+        return kind
+
+    def get(self, uid: UUID) -> Experiment:
+        """Return an experiment by its uid, deleted or not."""
+        row = self._session.execute(_experiments().where(ExperimentRow.uid == uid)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no experiment {uid}", uid=str(uid))
+        return to_experiment(*row)
+
+    def find(self, station_uid: UUID, name: str) -> Experiment | None:
+        """Return an experiment by its station and name, deleted or not; or None."""
+        wanted = _experiments().where(ExperimentRow.station_uid == station_uid, ExperimentRow.name == name)
+        row = self._session.execute(wanted).one_or_none()
+        return None if row is None else to_experiment(*row)
+
+    def page(self, query: ExperimentQuery, reach: Reach) -> ExperimentPage:
+        """Return the experiments that are wanted and within reach, newest first."""
+        wanted = _experiments().order_by(ExperimentRow.number.desc()).limit(query.limit + 1)
+        wanted = wanted.where(*_conditions(query))
+        if not reach.is_all:
+            wanted = wanted.where(ExperimentRow.uid.in_(experiment_uids(reach, self._now)))
+        if query.after is not None:
+            wanted = wanted.where(ExperimentRow.number < from_cursor(query.after, int)[0])
+        found = [to_experiment(*row) for row in self._session.execute(wanted)]
+        more = to_cursor(found[query.limit - 1].number) if len(found) > query.limit else None
+        return ExperimentPage(items=found[: query.limit], next=more)
+
+    def uids(self, reach: Reach) -> Sequence[UUID]:
+        """Return the uids of the experiments within reach."""
+        return self._session.scalars(experiment_uids(reach, self._now)).all()
+
+    def overlapping(self, storage_area_uid: UUID, directory: str) -> Experiment | None:
+        """Return an experiment whose directory is this one, above it or below it; deleted ones count."""
+        parts = directory.split("/")
+        above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        # "0" follows "/" in bytes, so this range holds all that begins with the directory and a slash.
+        below = (ExperimentRow.directory > f"{directory}/") & (ExperimentRow.directory < f"{directory}0")
+        wanted = _experiments().where(ExperimentRow.storage_area_uid == storage_area_uid)
+        row = self._session.execute(wanted.where(or_(ExperimentRow.directory.in_(above), below)).limit(1)).first()
+        return None if row is None else to_experiment(*row)
+
+    def add(self, new: NewExperiment, *, station: Station, cycle: str, area_uid: UUID, directory: str) -> Experiment:
+        """Make an experiment; the name must be free for ever."""
+        uid = new_uid()
+        revision = self._events.revise(experiment_uid=uid)
+        if self.find(station.uid, new.name) is not None:
+            raise AlreadyExistsError(
+                f'there is or was an experiment "{new.name}" on station "{station.name}": names are given once',
+                name=new.name,
+            )
+        last = self._session.execute(select(func.max(ExperimentRow.number))).scalar_one()
+        experiment = Experiment(
+            uid=uid,
+            number=(last or 0) + 1,
+            station_uid=station.uid,
+            storage_area_uid=area_uid,
+            cycle=cycle,
+            directory=directory,
+            created_at=self._now,
+            **new.model_dump(exclude={"cycle", "root_path", "storage_area_uid"}),
+        )
+        values = {**experiment.model_dump(exclude={"station"}), "revision": revision}
+        self._session.execute(insert(_TABLE).values(values))
+        return experiment
+
+    def change(self, uid: UUID, change: ExperimentChange) -> Experiment:
+        """Change what is given of an experiment; metadata is merged, and a value of null goes."""
+        given = change.model_dump(exclude_unset=True)
+        values = {key: value for key, value in given.items() if value is not None or _TABLE.c[key].nullable}
+        revision = self._events.revise(experiment_uid=uid)
+        if change.metadata is not None:
+            merged = {**self.get(uid).metadata, **change.metadata}
+            values["metadata"] = {key: value for key, value in merged.items() if value is not None}
+        self._set(uid, **values, revision=revision)
+        return self.get(uid)
+
+    def set_pi(self, uid: UUID, pi: str | None) -> None:
+        """Say who the PI of an experiment is."""
+        self._set(uid, pi=pi, revision=self._events.revise(experiment_uid=uid))
+
+    def delete(self, uid: UUID) -> Experiment:
+        """Hide an experiment; one that is hidden already stays as it is."""
+        revision = self._events.revise(experiment_uid=uid)
+        if self.get(uid).deleted_at is None:
+            self._set(uid, deleted_at=self._now, revision=revision)
+        return self.get(uid)
+
+    def _set(self, uid: UUID, **values: Any) -> None:
+        self._session.execute(update(_TABLE).where(_TABLE.c.uid == uid).values(values))
+
+
+def _experiments() -> Select[tuple[ExperimentRow, str]]:
+    wanted = select(ExperimentRow, StationRow.name).join(StationRow, StationRow.uid == ExperimentRow.station_uid)
+    return wanted.execution_options(populate_existing=True)
+
+
+def _conditions(query: ExperimentQuery) -> list[Any]:
+    found: list[Any] = []
+    if query.station is not None:
+        found.append(StationRow.name == query.station)
+    if query.name is not None:
+        found.append(ExperimentRow.name == query.name)
+    if query.text:
+        columns = (ExperimentRow.name, ExperimentRow.title, ExperimentRow.proposal, ExperimentRow.pi)
+        text = query.text.translate(_ASCII_LOWER)
+        found.append(or_(*(func.lower(column).contains(text, autoescape=True) for column in columns)))
+    if not query.with_deleted:
+        found.append(ExperimentRow.deleted_at.is_(None))
+    return found
+
+
+def to_station(row: StationRow) -> Station:
+    """Return the station that a row holds."""
+    return Station.model_validate(row, from_attributes=True)
+
+
+def to_experiment(row: ExperimentRow, station: str) -> Experiment:
+    """Return the experiment that a row holds; its station is named in another table."""
+    plain = {key: getattr(row, key) for key in Experiment.model_fields if key not in ("station", "metadata")}
+    return Experiment.model_validate({**plain, "station": station, "metadata": row.free})

@@ -1,0 +1,297 @@
+"""Users, their passwords, roles and sessions: tables and queries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, UniqueConstraint, delete, func, insert, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from beamkeeper.db.base import Base, BigId, new_uid
+from beamkeeper.db.events import Events
+from beamkeeper.db.pages import from_cursor, to_cursor
+from beamkeeper.domain.errors import AlreadyExistsError, NotFoundError
+from beamkeeper.domain.experiments import Member
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import Grant, NewUser, Role, SessionRecord, User, UserChange, UserPage
+
+
+class UserRow(Base):
+    """An account."""
+
+    __tablename__ = "users"
+    services = frozenset(Service)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    number: Mapped[int] = mapped_column(BigId, unique=True)
+    username: Mapped[str] = mapped_column(unique=True)
+    full_name: Mapped[str]
+    email: Mapped[str]
+    badge: Mapped[str]
+    is_shared: Mapped[bool]
+    is_enabled: Mapped[bool]
+    created_at: Mapped[datetime]
+    revision: Mapped[int] = mapped_column(BigId, index=True)
+
+
+class CredentialRow(Base):
+    """A password, as a hash; the mirror never carries it."""
+
+    __tablename__ = "credentials"
+    services = frozenset({Service.STORAGE})
+
+    user_uid: Mapped[UUID] = mapped_column(ForeignKey("users.uid"), primary_key=True)
+    password_hash: Mapped[str]
+    changed_at: Mapped[datetime]
+
+
+class GrantRow(Base):
+    """A role that a user holds, or held: a row that is taken back stays, so that mirrors hear of it."""
+
+    __tablename__ = "grants"
+    services = frozenset(Service)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    user_uid: Mapped[UUID] = mapped_column(ForeignKey("users.uid"))
+    role: Mapped[str]
+    scope: Mapped[str]
+    station_uid: Mapped[UUID | None] = mapped_column(ForeignKey("stations.uid"))
+    experiment_uid: Mapped[UUID | None] = mapped_column(ForeignKey("experiments.uid"), index=True)
+    is_revoked: Mapped[bool]
+    revision: Mapped[int] = mapped_column(BigId, index=True)
+
+    # `scope` is site, or the uid of the station or experiment: NULLs would not count as equal here.
+    __table_args__ = (UniqueConstraint("user_uid", "scope", "role"),)
+
+
+class SessionRow(Base):
+    """A login or a service key, by the hash of its token."""
+
+    __tablename__ = "sessions"
+    services = frozenset(Service)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    user_uid: Mapped[UUID | None] = mapped_column(ForeignKey("users.uid"), index=True)
+    station_uid: Mapped[UUID | None] = mapped_column(ForeignKey("stations.uid"))
+    experiment_uid: Mapped[UUID | None] = mapped_column(ForeignKey("experiments.uid"))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    revoked_at: Mapped[datetime | None]
+    revision: Mapped[int] = mapped_column(BigId, index=True)
+
+
+class Users:
+    """Queries on users, grants and sessions."""
+
+    def __init__(self, session: Session, events: Events, now: datetime) -> None:
+        self._session = session
+        self._events = events
+        self._now = now
+
+    def is_any(self) -> bool:
+        """Whether there is any account."""
+        return self._session.execute(select(UserRow.id).limit(1)).first() is not None
+
+    def get(self, uid: UUID) -> User:
+        """Return an account by its uid."""
+        row = self._session.scalars(select(UserRow).where(UserRow.uid == uid)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no user {uid}", uid=str(uid))
+        return to_user(row)
+
+    def find(self, username: str) -> User | None:
+        """Return an account by its name, or None."""
+        row = self._session.scalars(select(UserRow).where(UserRow.username == username)).one_or_none()
+        return None if row is None else to_user(row)
+
+    def named(self, username: str) -> User:
+        """Return an account by its name."""
+        user = self.find(username)
+        if user is None:
+            raise NotFoundError(f'there is no user "{username}": `dm user list` shows all', username=username)
+        return user
+
+    def page(self, *, after: str | None, limit: int) -> UserPage:
+        """Return accounts in the order of their names."""
+        wanted = select(UserRow).order_by(UserRow.username).limit(limit + 1)
+        if after is not None:
+            wanted = wanted.where(UserRow.username > from_cursor(after, str)[0])
+        rows = self._session.scalars(wanted).all()
+        more = to_cursor(rows[limit - 1].username) if len(rows) > limit else None
+        return UserPage(items=[to_user(row) for row in rows[:limit]], next=more)
+
+    def add(self, new: NewUser) -> User:
+        """Make an account, with no password yet."""
+        revision = self._events.revise()
+        if self.find(new.username) is not None:
+            raise AlreadyExistsError(f'there is a user "{new.username}" already', username=new.username)
+        last = self._session.execute(select(func.max(UserRow.number))).scalar_one()
+        user = User(
+            uid=new_uid(),
+            number=(last or 0) + 1,
+            created_at=self._now,
+            **new.model_dump(include={"username", "full_name", "email", "badge", "is_shared"}),
+        )
+        self._session.execute(insert(UserRow).values(**user.model_dump(), revision=revision))
+        return user
+
+    def change(self, uid: UUID, change: UserChange) -> User:
+        """Change what is given of an account."""
+        values = change.model_dump(exclude_none=True)
+        revision = self._events.revise()
+        self._session.execute(update(UserRow).where(UserRow.uid == uid).values(**values, revision=revision))
+        return self.get(uid)
+
+    def password_hash(self, uid: UUID) -> str | None:
+        """Return the hash of an account's password, or None where it has none."""
+        return self._session.execute(
+            select(CredentialRow.password_hash).where(CredentialRow.user_uid == uid)
+        ).scalar_one_or_none()
+
+    def set_password_hash(self, uid: UUID, password_hash: str) -> None:
+        """Keep the hash of an account's new password."""
+        self._session.execute(delete(CredentialRow).where(CredentialRow.user_uid == uid))
+        self._session.execute(
+            insert(CredentialRow).values(user_uid=uid, password_hash=password_hash, changed_at=self._now)
+        )
+
+    def grants_of(self, uid: UUID) -> Sequence[Grant]:
+        """Return the roles that a user holds."""
+        wanted = select(GrantRow).where(GrantRow.user_uid == uid, GrantRow.is_revoked.is_(False)).order_by(GrantRow.id)
+        return [to_grant(row) for row in self._session.scalars(wanted)]
+
+    def is_granted(self, role: Role, *, besides: UUID) -> bool:
+        """Whether an enabled user besides this one holds a role of the site."""
+        wanted = (
+            select(GrantRow.id)
+            .join(UserRow, UserRow.uid == GrantRow.user_uid)
+            .where(GrantRow.role == role, GrantRow.is_revoked.is_(False))
+            .where(UserRow.is_enabled.is_(True), UserRow.uid != besides)
+        )
+        return self._session.execute(wanted.limit(1)).first() is not None
+
+    def members(self, experiment_uid: UUID) -> Sequence[Member]:
+        """Return the people of an experiment with their roles, by name."""
+        wanted = (
+            select(UserRow.username, UserRow.full_name, GrantRow.role)
+            .join(GrantRow, GrantRow.user_uid == UserRow.uid)
+            .where(GrantRow.experiment_uid == experiment_uid, GrantRow.is_revoked.is_(False))
+            .order_by(UserRow.username, GrantRow.role)
+        )
+        return [
+            Member(username=username, full_name=full_name, role=Role(role))
+            for username, full_name, role in self._session.execute(wanted)
+        ]
+
+    def grant(self, grant: Grant) -> Grant:
+        """Give a role; one that is held already stays as it is."""
+        revision = self._events.revise(experiment_uid=grant.experiment_uid)
+        held = self._session.execute(select(GrantRow.uid, GrantRow.is_revoked).where(*_same(grant))).one_or_none()
+        if held is None:
+            values = {**grant.model_dump(), "scope": scope_of(grant), "uid": new_uid(), "is_revoked": False}
+            self._session.execute(insert(GrantRow).values(**values, revision=revision))
+        elif held.is_revoked:
+            self._session.execute(
+                update(GrantRow).where(GrantRow.uid == held.uid).values(is_revoked=False, revision=revision)
+            )
+        return grant
+
+    def revoke(self, grant: Grant) -> bool:
+        """Take a role away; tell whether it was held."""
+        revision = self._events.revise(experiment_uid=grant.experiment_uid)
+        return bool(
+            self._session.execute(
+                update(GrantRow)
+                .where(*_same(grant), GrantRow.is_revoked.is_(False))
+                .values(is_revoked=True, revision=revision)
+                .returning(GrantRow.id)
+            ).all()
+        )
+
+    def add_session(
+        self,
+        token_sha256: str,
+        *,
+        user_uid: UUID | None = None,
+        station_uid: UUID | None = None,
+        experiment_uid: UUID | None = None,
+        expires_at: datetime | None = None,
+    ) -> SessionRecord:
+        """Keep a session; with a station it is a service key."""
+        revision = self._events.revise()
+        record = SessionRecord(
+            uid=new_uid(),
+            token_sha256=token_sha256,
+            user_uid=user_uid,
+            station_uid=station_uid,
+            experiment_uid=experiment_uid,
+            created_at=self._now,
+            expires_at=expires_at,
+        )
+        self._session.execute(insert(SessionRow).values(**record.model_dump(), revision=revision))
+        return record
+
+    def session_of(self, token_sha256: str) -> SessionRecord | None:
+        """Return the session with this token, or None."""
+        row = self._session.scalars(select(SessionRow).where(SessionRow.token_sha256 == token_sha256)).one_or_none()
+        return None if row is None else to_session(row)
+
+    def sessions_of(self, uid: UUID) -> Sequence[SessionRecord]:
+        """Return the sessions of a user that hold, newest first."""
+        wanted = select(SessionRow).where(SessionRow.user_uid == uid, *self._holding()).order_by(SessionRow.id.desc())
+        return [to_session(row) for row in self._session.scalars(wanted)]
+
+    def get_session(self, uid: UUID) -> SessionRecord:
+        """Return a session by its uid."""
+        row = self._session.scalars(select(SessionRow).where(SessionRow.uid == uid)).one_or_none()
+        if row is None:
+            raise NotFoundError(f"there is no session {uid}", uid=str(uid))
+        return to_session(row)
+
+    def revoke_sessions(self, uids: Collection[UUID]) -> None:
+        """End sessions at once."""
+        revision = self._events.revise()
+        self._session.execute(
+            update(SessionRow)
+            .where(SessionRow.uid.in_(uids), SessionRow.revoked_at.is_(None))
+            .values(revoked_at=self._now, revision=revision)
+        )
+
+    def forget_sessions(self, *, before: datetime) -> None:
+        """Remove sessions that expired long ago; nobody can tell them from tokens that never were."""
+        self._session.execute(delete(SessionRow).where(SessionRow.expires_at < before))
+
+    def _holding(self) -> tuple[Any, ...]:
+        is_current = (SessionRow.expires_at.is_(None)) | (SessionRow.expires_at > self._now)
+        return SessionRow.revoked_at.is_(None), is_current
+
+
+def scope_of(grant: Grant) -> str:
+    """Return what a role is of: the site, or the uid of a station or an experiment."""
+    return str(grant.experiment_uid or grant.station_uid or "site")
+
+
+def _same(grant: Grant) -> tuple[Any, ...]:
+    return GrantRow.user_uid == grant.user_uid, GrantRow.role == str(grant.role), GrantRow.scope == scope_of(grant)
+
+
+def to_user(row: UserRow) -> User:
+    """Return the account that a row holds."""
+    return User.model_validate(row, from_attributes=True)
+
+
+def to_grant(row: GrantRow) -> Grant:
+    """Return the grant that a row holds."""
+    return Grant.model_validate(row, from_attributes=True)
+
+
+def to_session(row: SessionRow) -> SessionRecord:
+    """Return the session that a row holds."""
+    return SessionRecord.model_validate(row, from_attributes=True)
