@@ -1,0 +1,123 @@
+"""What the demo says at its end: one table, what does not match, one search, and how to look around."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Self
+
+from beamkeeper.cli import output
+from beamkeeper.cli.demo.beamline import PROFILE
+from beamkeeper.cli.demo.check import Row, Verdict
+from beamkeeper.client import Client
+from beamkeeper.domain.acquisition import Acquisition, State
+from beamkeeper.domain.experiments import Experiment
+from beamkeeper.domain.files import FileQuery, MetadataTest
+from beamkeeper.domain.names import Model, show_path
+
+SEARCH = MetadataTest(key="energy.value", op=">=", value=12)
+"""The question that is put to the catalogue: which measurements were made at 12 keV or more?"""
+
+_SHOWN_MISMATCHES = 20
+
+
+class Hit(Model):
+    """A file that the search found."""
+
+    path: str
+    energy: str
+
+
+class Result(Model):
+    """The end of a run."""
+
+    experiment: str
+    daq: str
+    state: State
+    message: str
+    verdict: Verdict
+    search: str
+    hits: Sequence[Hit]
+
+    @classmethod
+    def of(cls, client: Client, experiment: Experiment, daq: Acquisition, verdict: Verdict) -> Self:
+        """Return the result with the answer to the search."""
+        found = client.files.find(FileQuery(experiment_uid=experiment.uid, where=[SEARCH]))
+        return cls(
+            experiment=experiment.name,
+            daq=str(daq.uid),
+            state=daq.state,
+            message=daq.message,
+            verdict=verdict,
+            search=f"{SEARCH.key}{SEARCH.op}{SEARCH.value}",
+            hits=[Hit(path=show_path(file.relpath), energy=output.safe(file.metadata.get("energy"))) for file in found],
+        )
+
+
+def report(result: Result, *, used_bytes: int) -> None:
+    """Print the result for a person, or as JSON."""
+    if output.is_json():
+        output.data(result)
+        return
+    verdict = result.verdict
+    output.rows(
+        verdict.rows,
+        {"": "what", "files": "files", "bytes": lambda row: output.size(row.bytes), "rate": _rate},
+        title=f'experiment "{result.experiment}"',
+    )
+    output.pairs(
+        [
+            ("last byte written to catalogued", f"median {_seconds(verdict.median_s)}, p99 {_seconds(verdict.p99_s)}"),
+            ("skipped with a reason", verdict.skipped or None),
+            ("older versions kept", verdict.older_versions or None),
+        ]
+    )
+    _say_verdict(result)
+    output.say("")
+    output.say(f"Which files were measured at 12 keV or more ({result.search})?")
+    for hit in result.hits:
+        output.say(f"    {hit.path}  {hit.energy}")
+    _say_how_to_go_on(result, used_bytes)
+
+
+def _say_verdict(result: Result) -> None:
+    verdict = result.verdict
+    if result.state is not State.DONE:
+        output.say(f"The DAQ ended {result.state}: {result.message}")
+    if verdict.is_match:
+        output.say("Every file is stored, verified and catalogued as it was written.")
+        return
+    output.say(f"{len(verdict.mismatches)} mismatches:")
+    for mismatch in verdict.mismatches[:_SHOWN_MISMATCHES]:
+        output.say(f"    {mismatch.path}: {mismatch.what}")
+    if len(verdict.mismatches) > _SHOWN_MISMATCHES:
+        output.say(f"    and {len(verdict.mismatches) - _SHOWN_MISMATCHES} more")
+
+
+def _say_how_to_go_on(result: Result, used_bytes: int) -> None:
+    dm, profile = dm_command(), f"--profile {PROFILE}"
+    output.say("")
+    output.say(f"The beamline stays up ({output.size(used_bytes)} on disk). Look around, and stop it:")
+    for line in (
+        f"{dm} {profile} experiment show {result.experiment}",
+        f"{dm} {profile} file find --experiment {result.experiment} 'data/scan_001/*'",
+        f"{dm} {profile} daq show {result.daq}",
+        f"{dm} {profile} status",
+        f"{dm} demo --stop",
+    ):
+        output.say(f"    {line}")
+
+
+def dm_command() -> str:
+    """Return how this person calls `dm`: by its name where that finds this one, else by its path."""
+    found = shutil.which("dm")
+    return "dm" if found is not None and found == shutil.which(sys.argv[0]) else sys.argv[0]
+
+
+def _rate(row: Row) -> str:
+    return "" if row.bytes_per_s is None else f"{output.size(round(row.bytes_per_s))}/s"
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f} s"
