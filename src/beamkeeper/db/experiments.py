@@ -291,7 +291,7 @@ class Experiments:
         self._session.execute(update(_TABLE).where(_TABLE.c.uid == uid).values(values))
 
 
-def _experiments() -> Select[tuple[ExperimentRow, str]]:
+def _experiments() -> Select[ExperimentRow, str]:
     wanted = select(ExperimentRow, StationRow.name).join(StationRow, StationRow.uid == ExperimentRow.station_uid)
     return wanted.execution_options(populate_existing=True)
 

@@ -20,7 +20,7 @@ _experiments = table(
 )
 
 
-def experiment_uids(reach: Reach, now: datetime) -> Select[tuple[UUID]]:
+def experiment_uids(reach: Reach, now: datetime) -> Select[UUID]:
     """Return the uids of the experiments that a caller's rights reach, as a sub-query."""
     return select(_experiments.c.uid).where(_in_reach(reach, now))
 
