@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import Field, JsonValue, RootModel, StringConstraints
 
 from beamkeeper.domain.names import Checksum, Input, Metadata, Model, Title, Uid, UtcTime, WireInt, WithPath
 
@@ -87,7 +87,7 @@ class NewFile(Input, WithPath):
     version_uid: Uid
     number: int = Field(ge=1)
     kind: FileKind = FileKind.FILE
-    size: WireInt = Field(ge=0)
+    size: WireInt = Field(ge=0, lt=2**63)
     checksums: Sequence[Checksum] = ()
     chunks: Sequence[str] = ()
     link_target_b64: str | None = None
@@ -198,6 +198,10 @@ class FileHistory(Model):
     versions: Sequence[Version]
     replicas: Sequence[Replica]
     ledger: Sequence[Verification]
+
+
+class MetadataPatch(RootModel[Metadata]):
+    """A change of metadata as in RFC 7396: what is left out stays, a value of null goes, objects are merged."""
 
 
 class MetadataTest(Input):

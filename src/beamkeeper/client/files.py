@@ -1,0 +1,130 @@
+"""Files of a station's catalogue: registering, finding, metadata, hiding and bringing back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from urllib.parse import quote
+from uuid import UUID
+
+from beamkeeper.client.http import Http
+from beamkeeper.domain.files import (
+    REGISTER_LIMIT,
+    Deleted,
+    ExperimentSummary,
+    File,
+    FileCount,
+    FileDeletion,
+    FileHistory,
+    FileLookup,
+    FilePage,
+    FileQuery,
+    MetadataPatch,
+    NewFile,
+    NewFiles,
+    PathRef,
+    Registered,
+    RegisteredFiles,
+)
+from beamkeeper.domain.metadata import acceptable
+from beamkeeper.domain.names import Metadata, to_b64
+
+CALL_BYTES = 16 * 1024 * 1024
+"""About the largest body of one call that registers; services take several times this."""
+
+
+class Files:
+    """The catalogue's files."""
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def register(self, files: Sequence[NewFile]) -> RegisteredFiles:
+        """Register stored versions, and return the answers in the order asked; idempotent.
+
+        Metadata that no catalogue keeps is replaced by the reason, as the service would do: one such file
+        must not keep the others from being registered.
+        """
+        answers: list[Registered] = []
+        for part in _parts(files):
+            done: RegisteredFiles = self._http().call(
+                "POST", "/api/v1/files:register", RegisteredFiles, body=NewFiles(files=part)
+            )
+            answers.extend(done.files)
+        return RegisteredFiles(files=answers)
+
+    def lookup(self, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[File]:
+        """Return what these paths hold now; those that are not catalogued are left out."""
+        refs = [PathRef(path_b64=to_b64(path)) for path in dict.fromkeys(map(bytes, paths))]
+        found: list[File] = []
+        for start in range(0, len(refs), REGISTER_LIMIT):
+            wanted = FileLookup(experiment_uid=experiment_uid, paths=refs[start : start + REGISTER_LIMIT])
+            page: FilePage = self._http().call("POST", "/api/v1/files:lookup", FilePage, body=wanted)
+            found.extend(page.items)
+        return found
+
+    def find(self, query: FileQuery | None = None) -> Iterator[File]:
+        """Yield every file that a query means, asking for a page at a time."""
+        wanted = query or FileQuery(limit=REGISTER_LIMIT)
+        while True:
+            page = self.page(wanted)
+            yield from page.items
+            if page.next is None:
+                return
+            wanted = wanted.model_copy(update={"after": page.next})
+
+    def page(self, query: FileQuery) -> FilePage:
+        """Return one page of a query."""
+        page: FilePage = self._http().call("POST", "/api/v1/files:find", FilePage, body=query)
+        return page
+
+    def get(self, uid: UUID) -> File:
+        """Return a file with its newest version."""
+        file: File = self._http().get(f"/api/v1/files/{uid}", File)
+        return file
+
+    def history(self, uid: UUID) -> FileHistory:
+        """Return the versions, replicas and ledger of a file."""
+        found: FileHistory = self._http().get(f"/api/v1/files/{uid}/history", FileHistory)
+        return found
+
+    def set_metadata(self, uid: UUID, patch: Metadata) -> File:
+        """Change a file's metadata: what is left out stays, a value of None goes, objects are merged."""
+        file: File = self._http().call("PATCH", f"/api/v1/files/{uid}/metadata", File, body=MetadataPatch(patch))
+        return file
+
+    def remove_metadata(self, uid: UUID, key: str) -> File:
+        """Remove one key of a file's metadata, which may be a dotted path such as `sample.name`."""
+        file: File = self._http().call("DELETE", f"/api/v1/files/{uid}/metadata/{quote(key, safe='')}", File)
+        return file
+
+    def delete(self, query: FileQuery, expected_count: int | None = None) -> Deleted:
+        """Count the files that a query means; hide them where just so many are expected."""
+        wanted = FileDeletion(query=query, expected_count=expected_count)
+        deleted: Deleted = self._http().call("POST", "/api/v1/files:delete", Deleted, body=wanted)
+        return deleted
+
+    def restore(self, query: FileQuery) -> FileCount:
+        """Bring back the hidden files that a query means."""
+        count: FileCount = self._http().call("POST", "/api/v1/files:restore", FileCount, body=query)
+        return count
+
+    def summary(self, experiment_uid: UUID) -> ExperimentSummary:
+        """Return the files of an experiment in numbers."""
+        found: ExperimentSummary = self._http().get(f"/api/v1/experiments/{experiment_uid}/summary", ExperimentSummary)
+        return found
+
+
+def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[NewFile]]:
+    """Yield the files in calls that a service takes, by number and by size."""
+    part: list[NewFile] = []
+    size = 0
+    for file in files:
+        sent = file.model_copy(update={"metadata": acceptable(file.metadata)})
+        weight = len(sent.model_dump_json())
+        if part and (len(part) == REGISTER_LIMIT or size + weight > CALL_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(sent)
+        size += weight
+    if part:
+        yield part

@@ -1,0 +1,182 @@
+"""Files: registering, finding, annotating, hiding and bringing back, and who may do which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from uuid import UUID
+
+from pydantic import JsonValue
+
+from beamkeeper.db import CatalogTransaction
+from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError
+from beamkeeper.domain.events import NewEvent
+from beamkeeper.domain.experiments import Experiment
+from beamkeeper.domain.files import (
+    Deleted,
+    ExperimentSummary,
+    File,
+    FileCount,
+    FileDeletion,
+    FileHistory,
+    FileLookup,
+    FilePage,
+    FileQuery,
+    NewFile,
+    NewFiles,
+    RegisteredAs,
+    RegisteredFiles,
+)
+from beamkeeper.domain.metadata import removal
+from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.users import Action, Caller, may, reach, require
+
+AVAILABLE = "files.available"
+CHANGED = "files.changed"
+DELETED = "files.deleted"
+RESTORED = "files.restored"
+EVENT_UIDS = 100
+"""An event names at most so many files; a reader who needs all of them lists."""
+
+
+def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> RegisteredFiles:
+    """Register stored versions, all in one transaction; the same `version_uid` again changes nothing."""
+    experiments = {
+        uid: _experiment(tx, caller, uid, action=Action.FILE_REGISTER)
+        for uid in {file.experiment_uid for file in new.files}
+    }
+    answers = tx.files.register(new.files, by=caller.username)
+    created = [
+        (file, answer.file_uid)
+        for file, answer in zip(new.files, answers, strict=True)
+        if answer.result is RegisteredAs.CREATED
+    ]
+    created.sort(key=lambda pair: pair[0].experiment_uid)
+    for uid, pairs in groupby(created, key=lambda pair: pair[0].experiment_uid):
+        tx.events.add(_available(experiments[uid], list(pairs)))
+    return RegisteredFiles(files=answers)
+
+
+def lookup(tx: CatalogTransaction, caller: Caller, wanted: FileLookup) -> FilePage:
+    """Return what these paths hold now; those who register see hidden files too, to know the next version."""
+    experiment = _experiment(tx, caller, wanted.experiment_uid, action=Action.FILE_READ)
+    found = tx.files.lookup(experiment.uid, [path.relpath for path in wanted.paths])
+    if not may(caller, Action.FILE_REGISTER, experiment.target(tx.now)):
+        found = [file for file in found if file.deleted_at is None]
+    return FilePage(items=found)
+
+
+def find(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> FilePage:
+    """Return one page of the files that are wanted, out of those that the caller may read."""
+    if query.experiment_uid is not None:
+        _experiment(tx, caller, query.experiment_uid, action=Action.FILE_READ)
+    if query.with_deleted:
+        _meant(tx, caller, query)
+    return tx.files.find(query, reach(caller, Action.FILE_READ))
+
+
+def get(tx: CatalogTransaction, caller: Caller, uid: UUID) -> File:
+    """Return a file with its newest version."""
+    return _file(tx, caller, uid, action=Action.FILE_READ)
+
+
+def history(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileHistory:
+    """Return the versions, replicas and ledger of a file."""
+    _file(tx, caller, uid, action=Action.FILE_READ)
+    return tx.files.history(uid)
+
+
+def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Metadata) -> File:
+    """Change a file's metadata by a merge patch."""
+    file = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
+    changed = tx.files.set_metadata(uid, patch)
+    experiment = tx.experiments.get(file.experiment_uid)
+    tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
+    return changed
+
+
+def remove_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, key: str) -> File:
+    """Remove one key of a file's metadata, which may be a dotted path."""
+    file = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
+    return set_metadata(tx, caller, uid, patch=removal(file.metadata, key))
+
+
+def delete(tx: CatalogTransaction, caller: Caller, wanted: FileDeletion) -> Deleted:
+    """Count the files that are meant; hide them where the caller expects just so many."""
+    experiment = _meant(tx, caller, wanted.query)
+    tx.files.lock([experiment.uid])
+    count = tx.files.count(wanted.query, is_deleted=False)
+    if wanted.expected_count is None:
+        return Deleted(files=count.files, bytes=count.bytes, is_done=False)
+    if wanted.expected_count != count.files:
+        raise ConflictError(
+            f'{count.files} files of "{experiment.name}" are meant now, and not {wanted.expected_count}: '
+            f"nothing was deleted, look again",
+            files=count.files,
+            bytes=count.bytes,
+        )
+    tx.files.hide(wanted.query, by=caller.username)
+    tx.events.add(_news(DELETED, experiment, count))
+    return Deleted(files=count.files, bytes=count.bytes, is_done=True)
+
+
+def restore(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> FileCount:
+    """Bring back the hidden files that a query means, of the last 30 days."""
+    experiment = _meant(tx, caller, query)
+    tx.files.lock([experiment.uid])
+    count = tx.files.count(query, is_deleted=True)
+    if count.files:
+        tx.files.bring_back(query)
+        tx.events.add(_news(RESTORED, experiment, count))
+    return count
+
+
+def summary(tx: CatalogTransaction, caller: Caller, experiment_uid: UUID) -> ExperimentSummary:
+    """Return the files of an experiment in numbers."""
+    experiment = _experiment(tx, caller, experiment_uid, action=Action.EXPERIMENT_READ)
+    return tx.files.summary(experiment.uid)
+
+
+def _experiment(tx: CatalogTransaction, caller: Caller, uid: UUID, *, action: Action) -> Experiment:
+    """Return an experiment on which the caller may do it; to who may not know of it, it is not there."""
+    experiment = tx.experiments.get(uid)
+    target = experiment.target(tx.now)
+    if not may(caller, action, target):
+        if not may(caller, Action.EXPERIMENT_READ, target):
+            raise NotFoundError(f"there is no experiment {uid}", uid=str(uid))
+        require(caller, action, target, f'the files of experiment "{experiment.name}"')
+    return experiment
+
+
+def _file(tx: CatalogTransaction, caller: Caller, uid: UUID, *, action: Action) -> File:
+    """Return a file with which the caller may do it; what is hidden is there only for who may bring it back."""
+    file = tx.files.get(uid)
+    target = tx.experiments.get(file.experiment_uid).target(tx.now)
+    is_hidden = file.deleted_at is not None and not may(caller, Action.FILE_DELETE, target)
+    if is_hidden or not may(caller, Action.FILE_READ, target):
+        raise NotFoundError(f"there is no file {uid}", uid=str(uid))
+    require(caller, action, target, f"file {uid}")
+    return file
+
+
+def _meant(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> Experiment:
+    """Return the experiment whose files may be hidden or brought back, one at a time."""
+    if query.experiment_uid is None:
+        raise InvalidError("deleted files are of one experiment at a time: say which")
+    return _experiment(tx, caller, query.experiment_uid, action=Action.FILE_DELETE)
+
+
+def _available(experiment: Experiment, created: Sequence[tuple[NewFile, UUID | None]]) -> NewEvent:
+    count = FileCount(files=len(created), bytes=sum(file.size for file, _ in created))
+    return _news(AVAILABLE, experiment, count, uids=(uid for _, uid in created if uid is not None))
+
+
+def _news(kind: str, experiment: Experiment, count: FileCount, *, uids: Iterable[UUID] = ()) -> NewEvent:
+    first: list[JsonValue] = [str(uid) for uid in uids][:EVENT_UIDS]
+    data: Metadata = {"count": count.files, "bytes": count.bytes}
+    return NewEvent(
+        kind=kind,
+        station_uid=experiment.station_uid,
+        experiment_uid=experiment.uid,
+        data={**data, "file_uids": first} if first else data,
+    )

@@ -1,0 +1,207 @@
+"""Every query on the catalogue: registering, finding, metadata, hiding and bringing back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, case, func, select, update
+from sqlalchemy.orm import Session
+
+from beamkeeper.db.files.finding import Condition, beyond, conditions, cursor_of
+from beamkeeper.db.files.registering import Registration, checksums_of, newest
+from beamkeeper.db.files.tables import (
+    FileRow,
+    ReplicaRow,
+    VerificationRow,
+    VersionRow,
+    to_file,
+    to_replica,
+    to_verification,
+    to_version,
+)
+from beamkeeper.db.scope import experiment_uids
+from beamkeeper.domain.errors import NotFoundError
+from beamkeeper.domain.files import (
+    ExperimentSummary,
+    File,
+    FileCount,
+    FileHistory,
+    FilePage,
+    FileQuery,
+    NewFile,
+    Registered,
+    Replica,
+    Verification,
+)
+from beamkeeper.domain.metadata import check_metadata, joined, patched
+from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.users import Reach
+
+UNDO = timedelta(days=30)
+"""How long a hidden file can be brought back."""
+
+_IS_NEWEST = (VersionRow.file_id == FileRow.id) & (VersionRow.number == FileRow.number)
+
+
+class Files:
+    """Queries on files, versions, replicas and the ledger."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    @property
+    def _dialect(self) -> str:
+        return self._session.get_bind().dialect.name
+
+    def lock(self, experiments: Iterable[UUID]) -> None:
+        """Let no other transaction register or hide files of these experiments until this one ends.
+
+        On SQLite every transaction that writes is alone already.
+        """
+        if self._dialect == "postgresql":
+            for uid in sorted(set(experiments)):
+                key = int.from_bytes(uid.bytes[8:], "big", signed=True)
+                self._session.execute(select(func.pg_advisory_xact_lock(key)))
+
+    def register(self, files: Sequence[NewFile], *, by: str) -> Sequence[Registered]:
+        """Register stored versions, and answer for each in the order asked; `by` is for the ledger."""
+        self.lock(new.experiment_uid for new in files)
+        return Registration(self._session, self._now, by).run(files)
+
+    def lookup(self, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[File]:
+        """Return what is known at these paths, hidden files too, in the order of paths."""
+        return self._files(newest(self._session, experiment_uid, set(map(bytes, paths))))
+
+    def find(self, query: FileQuery, reach: Reach) -> FilePage:
+        """Return one page of a query, in the order of (experiment, path), out of the experiments within reach."""
+        wanted = _joined().where(*conditions(query, dialect=self._dialect))
+        if not reach.is_all:
+            wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
+        if query.after is not None:
+            wanted = wanted.where(beyond(query.after))
+        wanted = wanted.order_by(FileRow.experiment_uid, FileRow.path).limit(query.limit + 1)
+        rows = [(file, version) for file, version in self._session.execute(wanted)]
+        items = self._files(rows[: query.limit])
+        return FilePage(items=items, next=cursor_of(items[-1]) if len(rows) > query.limit else None)
+
+    def get(self, uid: UUID) -> File:
+        """Return a file with its newest version, also if it is hidden."""
+        return self._files([self._row(uid)])[0]
+
+    def history(self, uid: UUID) -> FileHistory:
+        """Return everything that is known of a file, oldest first."""
+        file, newest_version = self._row(uid)
+        versions = self._session.scalars(
+            select(VersionRow).where(VersionRow.file_id == file.id).order_by(VersionRow.number)
+        ).all()
+        checksums = checksums_of(self._session, [version.id for version in versions])
+        return FileHistory(
+            file=to_file(file, newest_version, checksums),
+            versions=[to_version(version, file.uid, checksums) for version in versions],
+            replicas=self._replicas(file.id),
+            ledger=self._ledger(file.id),
+        )
+
+    def set_metadata(self, uid: UUID, patch: Metadata) -> File:
+        """Change a file's metadata by a merge patch, which later versions of the file keep."""
+        check_metadata(patch)
+        file, version = self._row(uid, is_for_update=True)
+        file.metadata_ = check_metadata(patched(file.metadata_, patch))
+        file.annotations = check_metadata(joined(file.annotations, patch))
+        self._session.flush()  # so that a query of the same transaction finds it
+        return self._files([(file, version)])[0]
+
+    def count(self, query: FileQuery, *, is_deleted: bool) -> FileCount:
+        """Return how many files a query means: of those in sight, or of the hidden that can come back."""
+        files, size = self._session.execute(
+            _joined(func.count(), func.coalesce(func.sum(VersionRow.size), 0)).where(*self._meant(query, is_deleted))
+        ).one()
+        return FileCount(files=files, bytes=int(size))
+
+    def hide(self, query: FileQuery, *, by: str) -> None:
+        """Hide the files that a query means."""
+        self._mark(query, is_deleted=False, values={"deleted_at": self._now, "deleted_by": by})
+
+    def bring_back(self, query: FileQuery) -> None:
+        """Bring back the hidden files that a query means."""
+        self._mark(query, is_deleted=True, values={"deleted_at": None, "deleted_by": None})
+
+    def summary(self, experiment_uid: UUID) -> ExperimentSummary:
+        """Return the files of an experiment in numbers."""
+        is_there = FileRow.deleted_at.is_(None)
+        row = self._session.execute(
+            _joined(
+                _count_if(is_there),
+                func.coalesce(func.sum(case((is_there, VersionRow.size), else_=0)), 0),
+                func.coalesce(func.sum(case((is_there, FileRow.number), else_=0)), 0),
+                _count_if(is_there & VersionRow.is_verified),
+                func.count(),
+            ).where(FileRow.experiment_uid == experiment_uid)
+        ).one()
+        files, size, versions, verified, every = (int(value) for value in row)
+        return ExperimentSummary(
+            experiment_uid=experiment_uid,
+            files=files,
+            bytes=size,
+            versions=versions,
+            verified=verified,
+            unverified=files - verified,
+            deleted=every - files,
+        )
+
+    def _row(self, uid: UUID, *, is_for_update: bool = False) -> tuple[FileRow, VersionRow]:
+        wanted = _joined().where(FileRow.uid == uid)
+        if is_for_update:
+            wanted = wanted.with_for_update(of=FileRow)
+        found = self._session.execute(wanted).one_or_none()
+        if found is None:
+            raise NotFoundError(f"there is no file {uid}")
+        return found[0], found[1]
+
+    def _files(self, rows: Sequence[tuple[FileRow, VersionRow]]) -> list[File]:
+        checksums = checksums_of(self._session, [version.id for _, version in rows])
+        return [to_file(file, version, checksums) for file, version in rows]
+
+    def _replicas(self, file_id: int) -> list[Replica]:
+        wanted = (
+            select(ReplicaRow, VersionRow.uid)
+            .join(VersionRow, VersionRow.id == ReplicaRow.version_id)
+            .where(VersionRow.file_id == file_id)
+            .order_by(ReplicaRow.id)
+        )
+        return [to_replica(row, version_uid) for row, version_uid in self._session.execute(wanted)]
+
+    def _ledger(self, file_id: int) -> list[Verification]:
+        wanted = (
+            select(VerificationRow, ReplicaRow.uid, VersionRow.uid)
+            .join(ReplicaRow, ReplicaRow.id == VerificationRow.replica_id)
+            .join(VersionRow, VersionRow.id == ReplicaRow.version_id)
+            .where(VersionRow.file_id == file_id)
+            .order_by(VerificationRow.id)
+        )
+        return [to_verification(row, replica, version) for row, replica, version in self._session.execute(wanted)]
+
+    def _meant(self, query: FileQuery, is_deleted: bool) -> list[Condition]:
+        everything = query.model_copy(update={"with_deleted": True})
+        state = FileRow.deleted_at >= self._now - UNDO if is_deleted else FileRow.deleted_at.is_(None)
+        return [state, *conditions(everything, dialect=self._dialect)]
+
+    def _mark(self, query: FileQuery, *, is_deleted: bool, values: dict[str, Any]) -> None:
+        meant = _joined(FileRow.id).where(*self._meant(query, is_deleted))
+        self._session.execute(
+            update(FileRow).where(FileRow.id.in_(meant)).values(values),
+            execution_options={"synchronize_session": False},
+        )
+
+
+def _joined(*columns: ColumnElement[Any] | Any) -> Select[Any]:
+    """Select from files joined with their newest versions: both rows, or the columns named."""
+    return select(*(columns or (FileRow, VersionRow))).select_from(FileRow).join(VersionRow, _IS_NEWEST)
+
+
+def _count_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)

@@ -1,0 +1,201 @@
+"""The tables of the catalogue, and how their rows become what callers get."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from beamkeeper.db.base import Base, BigId, JsonDocument
+from beamkeeper.domain.files import (
+    File,
+    FileKind,
+    ReadFrom,
+    Replica,
+    ReplicaState,
+    Source,
+    SourceIdentity,
+    Verification,
+    Version,
+)
+from beamkeeper.domain.names import Checksum, Metadata, to_b64
+from beamkeeper.domain.status import Service
+
+CATALOG = frozenset({Service.CATALOG})
+_CHECKSUM = TypeAdapter(Checksum)
+
+
+class FileRow(Base):
+    """A path below an experiment; `number` is that of its newest version."""
+
+    __tablename__ = "files"
+    __table_args__ = (UniqueConstraint("experiment_uid", "path"),)
+    services = CATALOG
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    experiment_uid: Mapped[UUID]
+    path: Mapped[bytes]
+    path_shown: Mapped[str]
+    parent: Mapped[bytes]
+    kind: Mapped[str]
+    number: Mapped[int]
+    source_agent: Mapped[str]
+    source_path: Mapped[bytes]
+    metadata_: Mapped[Metadata] = mapped_column("metadata", JsonDocument)
+    annotations: Mapped[Metadata]
+    """What people have set and removed, as a merge patch: it is laid over the metadata of the next version too."""
+    deleted_at: Mapped[datetime | None]
+    deleted_by: Mapped[str | None]
+
+
+class VersionRow(Base):
+    """The content of a path at one time."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("file_id", "number"),)
+    services = CATALOG
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    file_id: Mapped[int] = mapped_column(BigId, ForeignKey("files.id"))
+    number: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
+    identity: Mapped[Metadata]
+    """A document, since inode numbers may have all of 64 bits, for which neither database has a column."""
+    link_target: Mapped[str | None]
+    chunks: Mapped[list[str] | None] = mapped_column(JsonDocument)
+    is_snapshot: Mapped[bool]
+    is_verified: Mapped[bool]
+    modified_at: Mapped[datetime]
+    finished_at: Mapped[datetime]
+    transferred_at: Mapped[datetime]
+    verified_at: Mapped[datetime | None]
+    catalogued_at: Mapped[datetime]
+
+
+class ChecksumRow(Base):
+    """A version's checksum by one algorithm."""
+
+    __tablename__ = "checksums"
+    services = CATALOG
+
+    version_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id"), primary_key=True)
+    algorithm: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class ReplicaRow(Base):
+    """A copy of a version in a storage area."""
+
+    __tablename__ = "replicas"
+    __table_args__ = (UniqueConstraint("version_id", "storage_area_uid"),)
+    services = CATALOG
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    version_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id"))
+    storage_area_uid: Mapped[UUID]
+    state: Mapped[str]
+    created_at: Mapped[datetime]
+    verified_at: Mapped[datetime | None]
+
+
+class VerificationRow(Base):
+    """The ledger: rows are added, and never changed."""
+
+    __tablename__ = "verifications"
+    __table_args__ = (Index(None, "replica_id"),)
+    services = CATALOG
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    uid: Mapped[UUID] = mapped_column(unique=True)
+    replica_id: Mapped[int] = mapped_column(BigId, ForeignKey("replicas.id"))
+    verified_at: Mapped[datetime]
+    is_match: Mapped[bool]
+    read_from: Mapped[str]
+    algorithm: Mapped[str]
+    value: Mapped[str]
+    by: Mapped[str]
+
+
+Checksums = Mapping[int, Sequence[Checksum]]
+"""Checksums by the local key of their version."""
+
+
+def to_checksum(algorithm: str, value: str) -> Checksum:
+    """Return the checksum of a row."""
+    return _CHECKSUM.validate_python({"algorithm": algorithm, "value": value})
+
+
+def to_file(row: FileRow, version: VersionRow, checksums: Checksums) -> File:
+    """Return a file with its newest version."""
+    return File(
+        path_b64=to_b64(row.path),
+        uid=row.uid,
+        experiment_uid=row.experiment_uid,
+        kind=FileKind(row.kind),
+        version=version.number,
+        version_uid=version.uid,
+        size=version.size,
+        checksums=checksums.get(version.id, ()),
+        link_target_b64=version.link_target,
+        source=Source(agent=row.source_agent, path_b64=to_b64(row.source_path)),
+        identity=SourceIdentity.model_validate(version.identity),
+        is_snapshot=version.is_snapshot,
+        is_verified=version.is_verified,
+        modified_at=version.modified_at,
+        finished_at=version.finished_at,
+        transferred_at=version.transferred_at,
+        verified_at=version.verified_at,
+        catalogued_at=version.catalogued_at,
+        metadata=row.metadata_,
+        deleted_at=row.deleted_at,
+    )
+
+
+def to_version(row: VersionRow, file_uid: UUID, checksums: Checksums) -> Version:
+    """Return a version."""
+    return Version(
+        uid=row.uid,
+        file_uid=file_uid,
+        number=row.number,
+        size=row.size,
+        checksums=checksums.get(row.id, ()),
+        is_snapshot=row.is_snapshot,
+        modified_at=row.modified_at,
+        finished_at=row.finished_at,
+        transferred_at=row.transferred_at,
+        verified_at=row.verified_at,
+        catalogued_at=row.catalogued_at,
+    )
+
+
+def to_replica(row: ReplicaRow, version_uid: UUID) -> Replica:
+    """Return a replica."""
+    return Replica(
+        uid=row.uid,
+        version_uid=version_uid,
+        storage_area_uid=row.storage_area_uid,
+        state=ReplicaState(row.state),
+        created_at=row.created_at,
+        verified_at=row.verified_at,
+    )
+
+
+def to_verification(row: VerificationRow, replica_uid: UUID, version_uid: UUID) -> Verification:
+    """Return a row of the ledger."""
+    return Verification(
+        uid=row.uid,
+        replica_uid=replica_uid,
+        version_uid=version_uid,
+        verified_at=row.verified_at,
+        is_match=row.is_match,
+        read_from=ReadFrom(row.read_from),
+        checksum=to_checksum(row.algorithm, row.value),
+        by=row.by,
+    )

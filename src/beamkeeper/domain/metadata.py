@@ -1,0 +1,121 @@
+"""Free metadata: what is accepted of it, how a patch changes it, and where a dotted path leads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+
+from pydantic import JsonValue
+
+from beamkeeper.domain.errors import InvalidError, NotFoundError
+from beamkeeper.domain.names import Metadata
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 32
+MAX_KEYS = 10_000
+MAX_INT = 2**63 - 1
+
+
+def check_metadata(metadata: Metadata) -> Metadata:
+    """Return metadata that both databases and every JSON reader keep as it is; refuse other metadata."""
+    keys = 0
+    for value, depth in _walk(metadata):
+        if depth > MAX_DEPTH:
+            raise InvalidError(f"the metadata is nested deeper than {MAX_DEPTH} levels: flatten it")
+        if isinstance(value, dict):
+            keys += len(value)
+            for key in value:
+                _check_text(key)
+        if keys > MAX_KEYS:
+            raise InvalidError(f"the metadata has more than {MAX_KEYS} keys: keep such a table in a file")
+        _check_scalar(value)
+    size = len(json.dumps(metadata, ensure_ascii=False).encode())
+    if size > MAX_BYTES:
+        raise InvalidError(f"the metadata has {size} bytes, and {MAX_BYTES} are accepted: keep such a table in a file")
+    return metadata
+
+
+def acceptable(metadata: Metadata) -> Metadata:
+    """Return metadata that can be kept: as given, or why it was refused. A file is never lost for its metadata."""
+    try:
+        return check_metadata(metadata)
+    except InvalidError as error:
+        return {"extraction": {"error": error.message}}
+
+
+def _walk(metadata: JsonValue) -> Iterator[tuple[JsonValue, int]]:
+    waiting: list[tuple[JsonValue, int]] = [(metadata, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        yield value, depth
+        inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting.extend((item, depth + isinstance(item, dict | list)) for item in inside)
+
+
+def _check_scalar(value: JsonValue) -> None:
+    if isinstance(value, str):
+        _check_text(value)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InvalidError(f"the metadata has the number {value}, which JSON does not know: leave it out")
+    elif isinstance(value, int) and not -MAX_INT - 1 <= value <= MAX_INT:
+        raise InvalidError("the metadata has an integer beyond 64 bits: write it as text")
+
+
+def _check_text(text: str) -> None:
+    if "\0" in text:
+        raise InvalidError("the metadata has a text with a NUL character, which PostgreSQL does not keep: leave it out")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidError("the metadata has a text that is not Unicode (half of a surrogate pair)") from error
+
+
+def merge(target: JsonValue, patch: JsonValue) -> JsonValue:
+    """Return what a merge patch (RFC 7396) makes of a value: null removes a key, objects are merged."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge(merged.get(key), value)
+    return merged
+
+
+def patched(metadata: Metadata, patch: Metadata) -> Metadata:
+    """Return metadata with a merge patch applied."""
+    merged = merge(metadata, patch)
+    return merged if isinstance(merged, dict) else {}
+
+
+def joined(first: Metadata, second: Metadata) -> Metadata:
+    """Return one patch that does what two do one after the other; what they remove is remembered as null."""
+    both: Metadata = dict(first)
+    for key, value in second.items():
+        before = both.get(key)
+        both[key] = joined(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return both
+
+
+def dotted(key: str) -> list[str]:
+    """Return the parts of a dotted path such as `sample.name`."""
+    parts = key.split(".")
+    if not all(parts):
+        raise InvalidError(f'metadata key "{key[:200]}" has an empty part: write it like sample.name')
+    return parts
+
+
+def removal(metadata: Metadata, key: str) -> Metadata:
+    """Return the patch that removes a key: one at the top of exactly that name, else at the dotted path."""
+    parts = [key] if key in metadata else dotted(key)
+    here: JsonValue = metadata
+    for part in parts:
+        if not isinstance(here, dict) or part not in here:
+            raise NotFoundError(f'the file has no metadata "{key[:200]}"')
+        here = here[part]
+    patch: JsonValue = None
+    for part in reversed(parts):
+        patch = {part: patch}
+    return patch if isinstance(patch, dict) else {}

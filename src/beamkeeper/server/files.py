@@ -1,0 +1,110 @@
+"""Files over HTTP: registering in bulk, finding, metadata, hiding and bringing back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query
+
+from beamkeeper.core import files as core
+from beamkeeper.domain.files import (
+    Deleted,
+    ExperimentSummary,
+    File,
+    FileCount,
+    FileDeletion,
+    FileHistory,
+    FileLookup,
+    FilePage,
+    FileQuery,
+    MetadataPatch,
+    NewFiles,
+    RegisteredFiles,
+)
+from beamkeeper.domain.names import Uid
+from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
+
+router = APIRouter(tags=["files"])
+
+FIND_EXAMPLE = {
+    "glob": "data/scan1/*.tif",
+    "min_size": 1000,
+    "modified_after": "2026-03-01T00:00:00Z",
+    "where": [{"key": "sample.name", "op": "=", "value": "Ag"}],
+}
+PATCH_EXAMPLE = {"sample": {"name": "Ag", "note": None}}
+
+
+@router.post("/files:register", summary="Register stored versions")
+def register(new: NewFiles, tx: CatalogWriteTx, who: Who) -> RegisteredFiles:
+    """Register stored versions in one transaction; the same `version_uid` again changes nothing."""
+    return core.register(tx, who, new)
+
+
+@router.post("/files:lookup", summary="What some paths hold now")
+def lookup(wanted: FileLookup, tx: CatalogTx, who: Who) -> FilePage:
+    """What these paths of an experiment hold now; paths that are not catalogued are left out."""
+    return core.lookup(tx, who, wanted)
+
+
+@router.post("/files:find", summary="Find files by path, size, time and metadata")
+def find(query: Annotated[FileQuery, Body(examples=[FIND_EXAMPLE])], tx: CatalogTx, who: Who) -> FilePage:
+    """One page of the files that meet every condition, in the order of experiment and path."""
+    return core.find(tx, who, query)
+
+
+@router.get("/files", summary="List files")
+def list_files(
+    tx: CatalogTx,
+    who: Who,
+    experiment_uid: Uid | None = None,
+    glob: Annotated[str | None, Query(max_length=4096)] = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> FilePage:
+    """One page of files by experiment and path."""
+    return core.find(tx, who, FileQuery(experiment_uid=experiment_uid, glob=glob, after=after, limit=limit))
+
+
+@router.get("/files/{uid}", summary="A file")
+def get(uid: Uid, tx: CatalogTx, who: Who) -> File:
+    """A file with its newest version."""
+    return core.get(tx, who, uid)
+
+
+@router.get("/files/{uid}/history", summary="Versions, replicas and ledger of a file")
+def history(uid: Uid, tx: CatalogTx, who: Who) -> FileHistory:
+    """Everything that is known of a file."""
+    return core.history(tx, who, uid)
+
+
+@router.patch("/files/{uid}/metadata", summary="Change metadata")
+def set_metadata(
+    uid: Uid, patch: Annotated[MetadataPatch, Body(examples=[PATCH_EXAMPLE])], tx: CatalogWriteTx, who: Who
+) -> File:
+    """Change a file's metadata by a merge patch (RFC 7396)."""
+    return core.set_metadata(tx, who, uid, patch=patch.root)
+
+
+@router.delete("/files/{uid}/metadata/{key:path}", summary="Remove a metadata key")
+def remove_metadata(uid: Uid, key: str, tx: CatalogWriteTx, who: Who) -> File:
+    """Remove one key, which may be a dotted path such as `sample.name`."""
+    return core.remove_metadata(tx, who, uid, key=key)
+
+
+@router.post("/files:delete", summary="Hide files")
+def delete(wanted: FileDeletion, tx: CatalogWriteTx, who: Who) -> Deleted:
+    """Count what is meant; hide it where `expected_count` agrees. Undone by `files:restore` for 30 days."""
+    return core.delete(tx, who, wanted)
+
+
+@router.post("/files:restore", summary="Bring hidden files back")
+def restore(query: FileQuery, tx: CatalogWriteTx, who: Who) -> FileCount:
+    """Bring back the hidden files that a query means."""
+    return core.restore(tx, who, query)
+
+
+@router.get("/experiments/{uid}/summary", summary="An experiment's files in numbers")
+def summary(uid: Uid, tx: CatalogTx, who: Who) -> ExperimentSummary:
+    """The files of an experiment in numbers."""
+    return core.summary(tx, who, uid)
