@@ -16,7 +16,10 @@ from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.files import FileQuery, MetadataTest
 from beamkeeper.domain.names import Model, show_path
 
-SEARCH = MetadataTest(key="energy.value", op=">=", value=12)
+SEARCH = (
+    MetadataTest(key="energy.value", op=">=", value=12),
+    MetadataTest(key="energy.unit", op="=", value="keV"),
+)
 """The question that is put to the catalogue: which measurements were made at 12 keV or more?"""
 
 _SHOWN_MISMATCHES = 20
@@ -43,14 +46,14 @@ class Result(Model):
     @classmethod
     def of(cls, client: Client, experiment: Experiment, daq: Acquisition, verdict: Verdict) -> Self:
         """Return the result with the answer to the search."""
-        found = client.files.find(FileQuery(experiment_uid=experiment.uid, where=[SEARCH]))
+        found = client.files.find(FileQuery(experiment_uid=experiment.uid, where=SEARCH))
         return cls(
             experiment=experiment.name,
             daq=str(daq.uid),
             state=daq.state,
             message=daq.message,
             verdict=verdict,
-            search=f"{SEARCH.key}{SEARCH.op}{SEARCH.value}",
+            search=", ".join(f"{test.key}{test.op}{test.value}" for test in SEARCH),
             hits=[Hit(path=show_path(file.relpath), energy=output.safe(file.metadata.get("energy"))) for file in found],
         )
 

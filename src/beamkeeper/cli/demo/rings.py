@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from datetime import datetime
 
 import numpy as np
@@ -54,7 +53,7 @@ def tiff_bytes(image: Image, *, number: int, taken_at: datetime) -> bytes:
         stream,
         image,
         photometric="minisblack",
-        description=json.dumps({"frame": number, "exposure_s": 0.009, "detector": "simulated"}),
+        description=f"frame:{number}\nexposure_s:0.009\ndetector:simulated",
         datetime=taken_at.strftime("%Y:%m:%d %H:%M:%S"),
         software="Beamkeeper's simulated detector",
         metadata=None,
