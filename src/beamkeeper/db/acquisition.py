@@ -13,7 +13,16 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from beamkeeper.db.base import EPOCH, MICROSECOND, Base, BigId, JsonDocument, new_uid
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
-from beamkeeper.domain.acquisition import ACTIVE, Acquisition, AcquisitionPage, Finished, Kind, State, check_step
+from beamkeeper.domain.acquisition import (
+    ACTIVE,
+    Acquisition,
+    AcquisitionPage,
+    AcquisitionQuery,
+    Finished,
+    Kind,
+    State,
+    check_step,
+)
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment, Tree
 from beamkeeper.domain.names import Metadata, path_fields
@@ -196,24 +205,15 @@ class Acquisitions:
         )
         return [_to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
 
-    def page(
-        self,
-        *,
-        kind: Kind | None = None,
-        experiment_uid: UUID | None = None,
-        is_active: bool = False,
-        within: Reach | None = None,
-        after: str | None = None,
-        limit: int = 100,
-    ) -> AcquisitionPage:
+    def page(self, kind: Kind | None, query: AcquisitionQuery, within: Reach | None = None) -> AcquisitionPage:
         """Return some, newest first, of the experiments that a caller's rights reach (None: of all)."""
-        wanted = select(AcquisitionRow).where(*_conditions(kind, experiment_uid, is_active), *self._within(within))
-        if after is not None:
-            wanted = wanted.where(_older(after))
+        wanted = select(AcquisitionRow).where(*_conditions(kind, query), *self._within(within))
+        if query.after is not None:
+            wanted = wanted.where(_older(query.after))
         newest_first = (AcquisitionRow.created_at.desc(), AcquisitionRow.uid.desc())
-        rows = self._session.scalars(wanted.order_by(*newest_first).limit(limit + 1)).all()
-        items = [_to_acquisition(row) for row in rows[:limit]]
-        return AcquisitionPage(items=items, next=_cursor(items[-1]) if len(rows) > limit else None)
+        rows = self._session.scalars(wanted.order_by(*newest_first).limit(query.limit + 1)).all()
+        items = [_to_acquisition(row) for row in rows[: query.limit]]
+        return AcquisitionPage(items=items, next=_cursor(items[-1]) if len(rows) > query.limit else None)
 
     def set_state(self, uid: UUID, state: State, *, message: str | None = None) -> Acquisition:
         """Bring one to a state that STEPS allows, and stamp the time of it; what it is in already stays so."""
@@ -293,13 +293,13 @@ class Acquisitions:
 _IS_RECEIVING = AcquisitionRow.is_put & (AcquisitionRow.state == State.PENDING)
 
 
-def _conditions(kind: Kind | None, experiment_uid: UUID | None, is_active: bool) -> list[ColumnElement[bool]]:
+def _conditions(kind: Kind | None, query: AcquisitionQuery) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if kind is not None:
         found.append(AcquisitionRow.kind == kind)
-    if experiment_uid is not None:
-        found.append(AcquisitionRow.experiment_uid == experiment_uid)
-    if is_active:
+    if query.experiment_uid is not None:
+        found.append(AcquisitionRow.experiment_uid == query.experiment_uid)
+    if query.is_active:
         found.append(AcquisitionRow.state.in_(sorted(ACTIVE)))
     return found
 

@@ -1,0 +1,227 @@
+"""DAQs, uploads, puts and plugins of a station."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar, TypeVar
+from uuid import UUID
+
+from uuid6 import uuid7
+
+from beamkeeper.client.http import Http
+from beamkeeper.domain.acquisition import (
+    ACTIVE,
+    PUT_CHUNK_BYTES,
+    Acquisition,
+    AcquisitionPage,
+    AcquisitionQuery,
+    ChunkQuery,
+    JournalEntry,
+    JournalPage,
+    JournalQuery,
+    JournalState,
+    NewDaq,
+    NewPut,
+    NewUpload,
+    PluginInfo,
+    PutChunk,
+    StopRequest,
+)
+from beamkeeper.domain.errors import ConflictError, SourceError, UnavailableError
+from beamkeeper.domain.names import RelPath, Uid, show_path, to_b64
+
+PAGE = 500
+LONGEST_PAUSE_S = 2.0
+ASKS_AGAIN = 3
+"""So often a put goes back to what the service says it has, before it is given up."""
+
+NewT = TypeVar("NewT", NewDaq, NewUpload, NewPut)
+
+
+class _Acquisitions:
+    """What DAQs and uploads share."""
+
+    path: ClassVar[str]
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def get(self, uid: Uid) -> Acquisition:
+        """Return one with its tallies."""
+        found: Acquisition = self._http().get(f"{self.path}/{uid}", Acquisition)
+        return found
+
+    def list(self, *, experiment_uid: Uid | None = None, active: bool = False) -> Iterator[Acquisition]:
+        """Yield those that one may see, newest first; only the active ones carry tallies."""
+        after: str | None = None
+        while True:
+            query = AcquisitionQuery(experiment_uid=experiment_uid, is_active=active, after=after, limit=PAGE)
+            page: AcquisitionPage = self._http().get(self.path, AcquisitionPage, query=query)
+            yield from page.items
+            if (after := page.next) is None:
+                return
+
+    def stop(self, uid: Uid, now: bool = False) -> Acquisition:
+        """Ask for the end: after a last scan and the delivery of the rest, or now."""
+        body = StopRequest(now=now)
+        found: Acquisition = self._http().call("POST", f"{self.path}/{uid}:stop", Acquisition, body=body)
+        return found
+
+    def entries(self, uid: Uid, state: JournalState | None = None) -> Iterator[JournalEntry]:
+        """Yield files in the order of their paths, with where they stand and why."""
+        after: str | None = None
+        while True:
+            query = JournalQuery(state=state, after=after, limit=PAGE)
+            page: JournalPage = self._http().get(f"{self.path}/{uid}/entries", JournalPage, query=query)
+            yield from page.items
+            if (after := page.next) is None:
+                return
+
+    def wait(
+        self,
+        uid: Uid,
+        timeout_s: float | None = None,
+        on_change: Callable[[Acquisition], None] | None = None,
+    ) -> Acquisition:
+        """Return when it has ended; UnavailableError where that takes longer than `timeout_s`.
+
+        `on_change` gets every new state of it. Asks with pauses that grow while nothing changes.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        seen, pause = None, 0.05
+        while True:
+            found = self.get(uid)
+            if found != seen:
+                seen, pause = found, 0.05
+                if on_change is not None:
+                    on_change(found)
+            if found.state not in ACTIVE:
+                return found
+            if deadline is not None and time.monotonic() + pause > deadline:
+                raise UnavailableError(
+                    f"{found.kind} {uid} has not ended within {timeout_s:g} s: it is {found.state}",
+                    state=str(found.state),
+                )
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE_S)
+
+
+class Daqs(_Acquisitions):
+    """Running watches of directories."""
+
+    path = "/api/v1/daqs"
+
+    def start(self, new: NewDaq) -> Acquisition:
+        """Start to watch a directory."""
+        found: Acquisition = self._http().call("POST", self.path, Acquisition, body=_named(new))
+        return found
+
+
+class Uploads(_Acquisitions):
+    """Single passes over directories, and files sent from this machine."""
+
+    path = "/api/v1/uploads"
+
+    def start(self, new: NewUpload) -> Acquisition:
+        """Start one pass over a directory or file that the station sees."""
+        found: Acquisition = self._http().call("POST", self.path, Acquisition, body=_named(new))
+        return found
+
+    def put(
+        self,
+        new: NewPut,
+        files: Iterable[tuple[RelPath, Path]],
+        on_bytes: Callable[[int], None] | None = None,
+    ) -> Acquisition:
+        """Send files of this machine and return the upload that they have become.
+
+        Where it breaks off, calling again with the same `new.uid` and files sends what is missing.
+        `on_bytes` hears of each piece how many bytes it was.
+        """
+        named = _named(new)
+        put: Acquisition = self._http().call("POST", "/api/v1/puts", Acquisition, body=named)
+        for path, source in files:
+            self._send(put.uid, path, source, on_bytes=on_bytes or _silent)
+        found: Acquisition = self._http().call("POST", f"/api/v1/puts/{put.uid}:close", Acquisition)
+        return found
+
+    def _send(self, uid: UUID, path: RelPath, source: Path, *, on_bytes: Callable[[int], None]) -> None:
+        try:
+            file = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise _unreadable(source, error) from error
+        try:
+            before = os.fstat(file)
+            if not stat.S_ISREG(before.st_mode):
+                raise SourceError(f'"{_shown(source)}" is not a file: name files, or directories with --recursive')
+            self._send_open(uid, path, file, before, on_bytes)
+            if _identity(os.fstat(file)) != _identity(before):
+                raise SourceError(f'"{_shown(source)}" changed while it was sent: send it again when it is finished')
+        except OSError as error:
+            raise _unreadable(source, error) from error
+        finally:
+            os.close(file)
+
+    def _send_open(
+        self, uid: UUID, path: RelPath, file: int, before: os.stat_result, on_bytes: Callable[[int], None]
+    ) -> None:
+        offset, asked = 0, 0
+        while True:
+            content = os.pread(file, min(PUT_CHUNK_BYTES, before.st_size - offset), offset)
+            try:
+                reached = self._send_chunk(uid, path, offset, before, content)
+            except ConflictError as error:
+                known = error.details.get("size")
+                if asked == ASKS_AGAIN or not isinstance(known, int):
+                    raise
+                asked, offset = asked + 1, known
+                continue
+            if reached < before.st_size and reached <= offset:
+                return  # the file has become shorter: its identity tells
+            on_bytes(reached - offset)
+            offset = reached
+            if offset >= before.st_size:
+                return
+
+    def _send_chunk(self, uid: UUID, path: RelPath, offset: int, before: os.stat_result, content: bytes) -> int:
+        query = ChunkQuery(offset=offset, size=before.st_size, modified_ns=before.st_mtime_ns)
+        url = f"/api/v1/puts/{uid}/files/{to_b64(path)}"
+        answer: PutChunk = self._http().call("PUT", url, PutChunk, content=content, query=query)
+        return answer.size
+
+
+class Plugins:
+    """The plugins that the station can use."""
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def list(self) -> list[PluginInfo]:
+        """Return the plugins that are installed."""
+        found: list[PluginInfo] = self._http().get("/api/v1/plugins", list[PluginInfo])
+        return found
+
+
+def _named(new: NewT) -> NewT:
+    """Return what is to be made with a uid, so that it is made once though the request be sent twice."""
+    return new if new.uid is not None else new.model_copy(update={"uid": UUID(bytes=uuid7().bytes)})
+
+
+def _silent(_count: int) -> None:
+    return
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _shown(source: Path) -> str:
+    return show_path(os.fsencode(source))
+
+
+def _unreadable(source: Path, error: OSError) -> SourceError:
+    return SourceError(f'"{_shown(source)}" cannot be read: {(error.strerror or type(error).__name__).lower()}')

@@ -1,0 +1,223 @@
+"""The spool: where files wait that clients send over HTTP, each put in a directory of its own.
+
+Below SPOOL/UID, `parts` holds what still arrives and `files` what is whole; a file goes from one to the
+other by rename, its bytes made durable before. Every step goes by directory descriptors and follows no link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from beamkeeper.domain.acquisition import PUT_CHUNK_BYTES
+from beamkeeper.domain.errors import ConflictError, DestinationError, DmError, InvalidError, TooLargeError
+from beamkeeper.domain.names import RelPath, show_path
+
+FILES, PARTS = b"files", b"parts"
+LONGEST_PATH = 3500
+"""In bytes, so that it is a path that the kernel takes with the spool's own before it."""
+DEEPEST_PATH = 200
+NAMED = 5
+"""So many files are named in a sentence."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TAKEN = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENXIO})
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some bytes of a file that is being put; `size` is what the whole file has.
+
+    `modified_ns` is when its source was modified: a part that was begun from another state begins again.
+    """
+
+    path: RelPath
+    offset: int
+    size: int
+    content: bytes
+    modified_ns: int | None = None
+
+
+def files_of(spool: Path, uid: UUID) -> RelPath:
+    """Return the directory with the whole files of a put: its real path, without the leading slash."""
+    top = os.path.realpath(os.fsencode(spool))
+    return RelPath(b"/".join((top, str(uid).encode(), FILES)).lstrip(b"/"))
+
+
+def write(spool: Path, uid: UUID, chunk: Chunk) -> int:
+    """Write a chunk and return how much of the file there is now; sending one again changes nothing."""
+    _check(chunk)
+    top = os.path.join(os.fsencode(spool), str(uid).encode())
+    try:
+        os.makedirs(os.path.join(top, FILES), 0o700, exist_ok=True)
+        with _parent(os.path.join(top, FILES), chunk.path) as files:
+            if (found := _lstat(chunk.path.name, files)) is not None:
+                return _size_of_whole(chunk, found)
+            os.makedirs(os.path.join(top, PARTS), 0o700, exist_ok=True)
+            with _parent(os.path.join(top, PARTS), chunk.path) as parts:
+                return _write_part(chunk, parts, files)
+    except OSError as error:
+        raise _translated(chunk.path, error) from error
+
+
+def _check(chunk: Chunk) -> None:
+    shown = show_path(chunk.path[:200])
+    if len(chunk.content) > PUT_CHUNK_BYTES:
+        raise TooLargeError(f'"{shown}": a chunk may have {PUT_CHUNK_BYTES} bytes at most: send it in parts')
+    if chunk.offset + len(chunk.content) > chunk.size:
+        raise InvalidError(f'"{shown}": the chunk goes beyond the {chunk.size} bytes that the file is said to have')
+    if len(chunk.path) > LONGEST_PATH or chunk.path.count(b"/") >= DEEPEST_PATH:
+        raise InvalidError(
+            f'"{shown}..." is too long a path for a put: {LONGEST_PATH} bytes and {DEEPEST_PATH} levels at most'
+        )
+
+
+@contextmanager
+def _parent(top: bytes, path: RelPath) -> Iterator[int]:
+    """Yield the directory of a path below `top`, making what is missing."""
+    here = os.open(top, _DIRECTORY)
+    try:
+        for part in path.split(b"/")[:-1]:
+            if _lstat(part, here) is None:
+                with suppress(FileExistsError):  # another file of the same directory arrives at the same time
+                    os.mkdir(part, 0o700, dir_fd=here)
+            below = os.open(part, _DIRECTORY, dir_fd=here)
+            os.close(here)
+            here = below
+        yield here
+    finally:
+        os.close(here)
+
+
+def _lstat(name: bytes, directory: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _size_of_whole(chunk: Chunk, found: os.stat_result) -> int:
+    is_same = chunk.modified_ns is None or found.st_mtime_ns == chunk.modified_ns
+    if not stat.S_ISREG(found.st_mode) or found.st_size != chunk.size or not is_same:
+        raise ConflictError(
+            f'"{show_path(chunk.path)}" was put already, with other contents: send the new one with another put'
+        )
+    return found.st_size
+
+
+def _write_part(chunk: Chunk, parts: int, files: int) -> int:
+    name = chunk.path.name
+    part = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=parts)
+    try:
+        reached = _reached(chunk, os.fstat(part))
+        if chunk.offset > reached:
+            raise ConflictError(
+                f'"{show_path(chunk.path)}" has {reached} bytes here, and the chunk begins at {chunk.offset}: '
+                f"send from {reached} on",
+                size=reached,
+            )
+        if reached == 0:
+            os.ftruncate(part, 0)
+        _pwrite(part, chunk.content, chunk.offset)
+        reached = max(reached, chunk.offset + len(chunk.content))
+        if chunk.modified_ns is not None:
+            os.utime(part, ns=(chunk.modified_ns, chunk.modified_ns))
+        if reached == chunk.size:
+            os.fsync(part)
+            _move(name, parts, files)
+        return reached
+    finally:
+        os.close(part)
+
+
+def _reached(chunk: Chunk, found: os.stat_result) -> int:
+    is_same = chunk.modified_ns is None or found.st_mtime_ns == chunk.modified_ns
+    return found.st_size if is_same and found.st_size <= chunk.size else 0
+
+
+def _pwrite(file: int, content: bytes, offset: int) -> None:
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(file, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
+def _move(name: bytes, parts: int, files: int) -> None:
+    try:
+        os.rename(name, name, src_dir_fd=parts, dst_dir_fd=files)
+    except FileNotFoundError:
+        if _lstat(name, files) is None:  # else the same chunk, sent twice at once, was moved by the other
+            raise
+
+
+def _translated(path: RelPath, error: OSError) -> DmError:
+    shown, reason = show_path(path), (error.strerror or type(error).__name__).lower()
+    if error.errno == errno.ENAMETOOLONG:
+        return InvalidError(f'"{shown}" has a name that is too long for the file system of the spool')
+    if error.errno in _TAKEN:
+        return ConflictError(f'"{shown}" cannot be put: one of its names is a directory here and a file there')
+    way_out = "make room on it" if error.errno in _FULL else "see that it can be written"
+    return DestinationError(f'"{shown}" cannot be put, since the spool fails ({reason}): {way_out}, then try again')
+
+
+def seal(spool: Path, uid: UUID) -> int:
+    """Make every name durable and count the files; refuse where some are not whole, or there are none."""
+    top = os.path.join(os.fsencode(spool), str(uid).encode())
+    if unfinished := sorted(path for path, _ in _walk(os.path.join(top, PARTS))):
+        names = ", ".join(f'"{show_path(path)}"' for path in unfinished[:NAMED])
+        raise ConflictError(
+            f"put {uid} has {len(unfinished)} files that are not whole ({names}): send the rest of them"
+        )
+    directories, count = {os.path.join(top, FILES), top, os.fsencode(spool)}, 0
+    for _, directory in _walk(os.path.join(top, FILES)):
+        directories.add(directory)
+        count += 1
+    if count == 0:
+        raise InvalidError(f"put {uid} has no files: send some, or stop it")
+    for directory in directories:
+        _sync(directory)
+    return count
+
+
+def _walk(top: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the files below a directory, each with the directory it is in; nothing where it is missing."""
+    for directory, _, names in os.walk(top):
+        for name in names:
+            path = os.path.join(directory, name)
+            yield path[len(top) + 1 :], directory
+
+
+def _sync(directory: bytes) -> None:
+    descriptor = os.open(directory, _DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard(spool: Path, uid: UUID) -> None:
+    """Remove what a put has sent; nothing there is no error."""
+    shutil.rmtree(spool / str(uid), ignore_errors=True)
+
+
+def puts_in(spool: Path) -> list[UUID]:
+    """Return the puts that have files in the spool."""
+    found = []
+    try:
+        names = os.listdir(spool)
+    except FileNotFoundError:
+        return []
+    for name in names:
+        try:
+            found.append(UUID(name))
+        except ValueError:
+            continue  # not ours, so not ours to remove
+    return found
