@@ -177,8 +177,8 @@ def _daq(client: Client, place: Place, this: Run, experiment: Experiment) -> Acq
     directory = place.detector(this)
     directory.mkdir(parents=True, exist_ok=True)
     below_root = os.fsencode(directory).lstrip(b"/")
-    for daq in client.daqs.list():
-        if daq.state in ACTIVE and daq.experiment_uid == experiment.uid and daq.relpath == below_root:
+    for daq in client.daqs.list(experiment_uid=experiment.uid, active=True):
+        if daq.relpath == below_root:
             return daq
     return client.daqs.start(NewDaq(experiment_uid=experiment.uid, **path_fields(below_root)))
 
