@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from beamkeeper.config import Settings
-from beamkeeper.core import sources, spool
+from beamkeeper.core import rights, sources, spool
 from beamkeeper.core.sources import Place, Rules
 from beamkeeper.core.spool import Chunk
 from beamkeeper.db import AcquisitionTransaction
@@ -31,7 +31,7 @@ from beamkeeper.domain.acquisition import (
 )
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError, OverlapError
 from beamkeeper.domain.events import NewEvent
-from beamkeeper.domain.experiments import Experiment, Tree
+from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.metadata import check_metadata
 from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.users import Action, Caller, may, reach, require
@@ -50,7 +50,7 @@ def changed(acquisition: Acquisition) -> NewEvent:
 
 def look(tx: AcquisitionTransaction, caller: Caller, new: NewDaq | NewUpload, *, rules: Rules) -> Place:
     """Check what is asked, and look at the directory; to be called before the transaction that starts."""
-    experiment = _experiment(tx, caller, new.experiment_uid, action=Action.ACQUISITION_RUN)
+    experiment = rights.experiment(tx, caller, Action.ACQUISITION_RUN, new.experiment_uid)
     kind = Kind.DAQ if isinstance(new, NewDaq) else Kind.UPLOAD
     if (same := _asked_before(tx, new, kind)) is not None:
         return Place(same.agent, same.relpath)
@@ -60,7 +60,7 @@ def look(tx: AcquisitionTransaction, caller: Caller, new: NewDaq | NewUpload, *,
 
 def start_daq(tx: AcquisitionTransaction, caller: Caller, new: NewDaq, *, place: Place) -> Acquisition:
     """Start to watch a directory that `look` found good."""
-    experiment = _experiment(tx, caller, new.experiment_uid, action=Action.ACQUISITION_RUN)
+    experiment = rights.experiment(tx, caller, Action.ACQUISITION_RUN, new.experiment_uid)
     tx.acquisitions.lock_starts()
     if (same := _asked_before(tx, new, Kind.DAQ)) is not None:
         return same
@@ -87,7 +87,7 @@ def start_daq(tx: AcquisitionTransaction, caller: Caller, new: NewDaq, *, place:
 
 def start_upload(tx: AcquisitionTransaction, caller: Caller, new: NewUpload, *, place: Place) -> Acquisition:
     """Start one pass over a directory or file that `look` found good."""
-    experiment = _experiment(tx, caller, new.experiment_uid, action=Action.ACQUISITION_RUN)
+    experiment = rights.experiment(tx, caller, Action.ACQUISITION_RUN, new.experiment_uid)
     tx.acquisitions.lock_starts()
     if (same := _asked_before(tx, new, Kind.UPLOAD)) is not None:
         return same
@@ -100,7 +100,7 @@ def start_upload(tx: AcquisitionTransaction, caller: Caller, new: NewUpload, *, 
 
 def start_put(tx: AcquisitionTransaction, caller: Caller, new: NewPut, *, rules: Rules) -> Acquisition:
     """Make ready to receive files; they become an upload when the put is closed."""
-    experiment = _experiment(tx, caller, new.experiment_uid, action=Action.FILE_PUT)
+    experiment = rights.experiment(tx, caller, Action.FILE_PUT, new.experiment_uid)
     _check_options(new)
     tx.acquisitions.lock_starts()
     if (same := _asked_before(tx, new, Kind.UPLOAD)) is not None:
@@ -145,7 +145,7 @@ def stop(
 ) -> Acquisition:
     """Ask a DAQ or upload to end: after what is there has been delivered, or now; asking again changes nothing."""
     found = _readable(tx, caller, uid, kind=kind)
-    _experiment(tx, caller, found.experiment_uid, action=Action.ACQUISITION_RUN, even_deleted=True)
+    _require_run(tx, caller, found)  # even of an experiment that is deleted: its DAQs must be able to end
     if found.state not in ACTIVE:
         if found.stop_requested_at is not None:
             return found
@@ -201,23 +201,6 @@ def plugins(tx: AcquisitionTransaction, settings: Settings) -> list[PluginInfo]:
     return load.installed(frozenset(chain | transfers))
 
 
-def _experiment(
-    tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, action: Action, even_deleted: bool = False
-) -> Experiment:
-    unknown = f"there is no experiment {uid} at this station"
-    try:
-        experiment = tx.experiments.get(uid)
-    except NotFoundError as error:
-        raise NotFoundError(unknown, uid=str(uid)) from error
-    target = experiment.target(tx.now)
-    if not may(caller, Action.EXPERIMENT_READ, target):
-        raise NotFoundError(unknown, uid=str(uid))
-    require(caller, action, target, f'experiment "{experiment.name}"')
-    if experiment.deleted_at is not None and not even_deleted:
-        raise ConflictError(f'experiment "{experiment.name}" is deleted: it takes no more files')
-    return experiment
-
-
 def _readable(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, kind: Kind | None) -> Acquisition:
     found = tx.acquisitions.find(uid)
     if found is None or (kind is not None and found.kind is not kind) or not _may_read(tx, caller, found):
@@ -241,7 +224,7 @@ def _with_tallies(tx: AcquisitionTransaction, acquisition: Acquisition) -> Acqui
 def _own_put(tx: AcquisitionTransaction, caller: Caller, uid: UUID) -> Acquisition:
     """Return a put, for a caller who may put files into its experiment."""
     put = _readable(tx, caller, uid, kind=Kind.UPLOAD)
-    _experiment(tx, caller, put.experiment_uid, action=Action.FILE_PUT)
+    rights.experiment(tx, caller, Action.FILE_PUT, put.experiment_uid)
     if not put.is_put:
         raise NotFoundError(f"upload {uid} is no put: it takes its files from a directory")
     return put
@@ -336,5 +319,10 @@ def _overlap(
 def _check_take_over(tx: AcquisitionTransaction, caller: Caller, daq: Acquisition, *, place: Place) -> None:
     if not _may_read(tx, caller, daq):
         raise _overlap(tx, caller, daq, place=place)
-    target = tx.experiments.get(daq.experiment_uid).target(tx.now)
-    require(caller, Action.ACQUISITION_RUN, target, f'DAQ {daq.uid} of experiment "{daq.experiment}"')
+    _require_run(tx, caller, daq)
+
+
+def _require_run(tx: AcquisitionTransaction, caller: Caller, acquisition: Acquisition) -> None:
+    target = tx.experiments.get(acquisition.experiment_uid).target(tx.now)
+    what = f'{acquisition.kind} {acquisition.uid} of experiment "{acquisition.experiment}"'
+    require(caller, Action.ACQUISITION_RUN, target, what)
