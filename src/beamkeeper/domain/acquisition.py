@@ -23,6 +23,13 @@ SNAPSHOT_INTERVAL_S = 600.0
 """A file that only grows becomes a new version at most this often, and when its DAQ ends (DESIGN 4)."""
 
 
+PUT_CHUNK_BYTES = 8 * 1024 * 1024
+"""The most bytes of a file in one call of a put."""
+
+LONGEST_RUN_S = 10 * 366 * 86400.0
+"""The largest maximum run time that may be asked for, so that its end is a time that exists."""
+
+
 class Kind(StrEnum):
     """A running watch, or one pass."""
 
@@ -62,6 +69,7 @@ class Finished(StrEnum):
 class _Options(Input):
     """What DAQs and uploads share."""
 
+    uid: Uid | None = Field(default=None, description="Asking again with the same uid gives the same one.")
     experiment_uid: Uid
     destination: str = Field(default="", description="Directory below the tree; empty for its top.")
     tree: Tree = Tree.DATA
@@ -72,7 +80,7 @@ class _Options(Input):
     metadata: Metadata = Field(default_factory=dict, description="Given to every file.")
     processors: Sequence[str] | None = Field(default=None, description="In place of the station's chain.")
     skip_processors: Sequence[str] = ()
-    max_run_time_s: float | None = Field(default=None, gt=0)
+    max_run_time_s: float | None = Field(default=None, gt=0, le=LONGEST_RUN_S)
     agent: str | None = Field(default=None, description="Where the directory is; the station's own by default.")
 
 
@@ -92,6 +100,25 @@ class NewUpload(_Options, WithPath):
 
 class NewPut(_Options):
     """Files that a client will send over HTTP."""
+
+
+class AcquisitionQuery(Input):
+    """Which DAQs or uploads are wanted, newest first."""
+
+    experiment_uid: Uid | None = None
+    is_active: bool = Field(default=False, description="Only those that have not ended.")
+    after: str | None = Field(default=None, description="The `next` of the page before.")
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class ChunkQuery(Input):
+    """Which part of which file is sent."""
+
+    offset: int = Field(ge=0, le=2**62, description="Where in the file the bytes begin.")
+    size: int = Field(ge=0, le=2**62, description="How many bytes the whole file has.")
+    modified_ns: int | None = Field(
+        default=None, ge=-(2**62), le=2**62, description="When its source was modified, in nanoseconds since 1970."
+    )
 
 
 class PutChunk(Model):
@@ -182,6 +209,14 @@ class JournalEntry(Model, WithPath):
     available_at: UtcTime | None = None
 
 
+class JournalQuery(Input):
+    """Which files of a DAQ or upload are wanted, in the order of their paths."""
+
+    state: JournalState | None = None
+    after: str | None = Field(default=None, description="The `next` of the page before.")
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
 class JournalPage(Model):
     """Some entries, and the cursor that continues the list."""
 
@@ -251,6 +286,12 @@ def check_step(name: str, here: State, there: State) -> State:
     if there not in STEPS[here]:
         raise ConflictError(f"{name} cannot go from {here} to {there}")
     return there
+
+
+def overlaps(one: bytes, other: bytes) -> bool:
+    """Return whether two paths are the same, or one lies below the other."""
+    one, other = one.strip(b"/") + b"/", other.strip(b"/") + b"/"
+    return b"/" in (one, other) or one.startswith(other) or other.startswith(one)
 
 
 class PluginInfo(Model):
