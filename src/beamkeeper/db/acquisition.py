@@ -248,9 +248,11 @@ class Acquisitions:
 
     def take_over(self, uid: UUID, *, by: UUID) -> Acquisition:
         """End one in favour of another, which begins at this very instant."""
-        row = self._row(uid, for_update=True)
+        self.set_state(uid, State.STOPPING)
+        row = self._row(uid)
         row.taken_over_by, row.taken_over_at = by, self._now
-        return self.set_state(uid, State.STOPPING)
+        self._session.flush()
+        return _to_acquisition(row)
 
     def mark_ended(self, uid: UUID, state: State, message: str = "") -> Acquisition:
         """Say how it ended."""
