@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from uuid import UUID
 
 from pydantic import JsonValue
 
+from beamkeeper.core import rights
 from beamkeeper.db import CatalogTransaction
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError
 from beamkeeper.domain.events import NewEvent
@@ -42,7 +43,7 @@ EVENT_UIDS = 100
 def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> RegisteredFiles:
     """Register stored versions, all in one transaction; the same `version_uid` again changes nothing."""
     experiments = {
-        uid: _experiment(tx, caller, uid, action=Action.FILE_REGISTER)
+        uid: rights.experiment(tx, caller, Action.FILE_REGISTER, uid)
         for uid in {file.experiment_uid for file in new.files}
     }
     answers = tx.files.register(new.files, by=caller.username)
@@ -59,7 +60,7 @@ def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> Registere
 
 def lookup(tx: CatalogTransaction, caller: Caller, wanted: FileLookup) -> FilePage:
     """Return what these paths hold now; those who register see hidden files too, to know the next version."""
-    experiment = _experiment(tx, caller, wanted.experiment_uid, action=Action.FILE_READ)
+    experiment = rights.experiment(tx, caller, Action.FILE_READ, wanted.experiment_uid)
     found = tx.files.lookup(experiment.uid, [path.relpath for path in wanted.paths])
     if not may(caller, Action.FILE_REGISTER, experiment.target(tx.now)):
         found = [file for file in found if file.deleted_at is None]
@@ -69,7 +70,7 @@ def lookup(tx: CatalogTransaction, caller: Caller, wanted: FileLookup) -> FilePa
 def find(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> FilePage:
     """Return one page of the files that are wanted, out of those that the caller may read."""
     if query.experiment_uid is not None:
-        _experiment(tx, caller, query.experiment_uid, action=Action.FILE_READ)
+        rights.experiment(tx, caller, Action.FILE_READ, query.experiment_uid)
     if query.with_deleted:
         _meant(tx, caller, query)
     return tx.files.find(query, reach(caller, Action.FILE_READ))
@@ -77,7 +78,7 @@ def find(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> FilePage:
 
 def get(tx: CatalogTransaction, caller: Caller, uid: UUID) -> File:
     """Return a file with its newest version."""
-    return _file(tx, caller, uid, action=Action.FILE_READ)
+    return _file(tx, caller, uid, action=Action.FILE_READ)[0]
 
 
 def history(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileHistory:
@@ -88,16 +89,15 @@ def history(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileHistory:
 
 def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Metadata) -> File:
     """Change a file's metadata by a merge patch."""
-    file = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
+    file, experiment = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
     changed = tx.files.set_metadata(uid, patch)
-    experiment = tx.experiments.get(file.experiment_uid)
     tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
     return changed
 
 
 def remove_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, key: str) -> File:
     """Remove one key of a file's metadata, which may be a dotted path."""
-    file = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
+    file, _ = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
     return set_metadata(tx, caller, uid, patch=removal(file.metadata, key))
 
 
@@ -133,37 +133,30 @@ def restore(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> FileCou
 
 def summary(tx: CatalogTransaction, caller: Caller, experiment_uid: UUID) -> ExperimentSummary:
     """Return the files of an experiment in numbers."""
-    experiment = _experiment(tx, caller, experiment_uid, action=Action.EXPERIMENT_READ)
+    experiment = rights.experiment(tx, caller, Action.EXPERIMENT_READ, experiment_uid)
     return tx.files.summary(experiment.uid)
 
 
-def _experiment(tx: CatalogTransaction, caller: Caller, uid: UUID, *, action: Action) -> Experiment:
-    """Return an experiment on which the caller may do it; to who may not know of it, it is not there."""
-    experiment = tx.experiments.get(uid)
-    target = experiment.target(tx.now)
-    if not may(caller, action, target):
-        if not may(caller, Action.EXPERIMENT_READ, target):
-            raise NotFoundError(f"there is no experiment {uid}", uid=str(uid))
-        require(caller, action, target, f'the files of experiment "{experiment.name}"')
-    return experiment
-
-
-def _file(tx: CatalogTransaction, caller: Caller, uid: UUID, *, action: Action) -> File:
+def _file(tx: CatalogTransaction, caller: Caller, uid: UUID, *, action: Action) -> tuple[File, Experiment]:
     """Return a file with which the caller may do it; what is hidden is there only for who may bring it back."""
     file = tx.files.get(uid)
-    target = tx.experiments.get(file.experiment_uid).target(tx.now)
-    is_hidden = file.deleted_at is not None and not may(caller, Action.FILE_DELETE, target)
-    if is_hidden or not may(caller, Action.FILE_READ, target):
-        raise NotFoundError(f"there is no file {uid}", uid=str(uid))
+    unknown = NotFoundError(f"there is no file {uid}", uid=str(uid))
+    try:
+        experiment = rights.experiment(tx, caller, Action.FILE_READ, file.experiment_uid)
+    except NotFoundError as error:
+        raise unknown from error
+    target = experiment.target(tx.now)
+    if file.deleted_at is not None and not may(caller, Action.FILE_DELETE, target):
+        raise unknown
     require(caller, action, target, f"file {uid}")
-    return file
+    return file, experiment
 
 
 def _meant(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> Experiment:
     """Return the experiment whose files may be hidden or brought back, one at a time."""
     if query.experiment_uid is None:
         raise InvalidError("deleted files are of one experiment at a time: say which")
-    return _experiment(tx, caller, query.experiment_uid, action=Action.FILE_DELETE)
+    return rights.experiment(tx, caller, Action.FILE_DELETE, query.experiment_uid)
 
 
 def _available(experiment: Experiment, created: Sequence[tuple[NewFile, UUID | None]]) -> NewEvent:
@@ -172,7 +165,8 @@ def _available(experiment: Experiment, created: Sequence[tuple[NewFile, UUID | N
 
 
 def _news(kind: str, experiment: Experiment, count: FileCount, *, uids: Iterable[UUID] = ()) -> NewEvent:
-    first: list[JsonValue] = [str(uid) for uid in uids][:EVENT_UIDS]
+    first: list[JsonValue] = []
+    first.extend(str(uid) for uid in islice(uids, EVENT_UIDS))
     data: Metadata = {"count": count.files, "bytes": count.bytes}
     return NewEvent(
         kind=kind,

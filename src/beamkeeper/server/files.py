@@ -57,6 +57,7 @@ def find(query: Annotated[FileQuery, Body(examples=[FIND_EXAMPLE])], tx: Catalog
 def list_files(
     tx: CatalogTx,
     who: Who,
+    *,
     experiment_uid: Uid | None = None,
     glob: Annotated[str | None, Query(max_length=4096)] = None,
     after: str | None = None,

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, case, func, select, update
 from sqlalchemy.orm import Session
 
+from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.files.finding import Condition, beyond, conditions, cursor_of
 from beamkeeper.db.files.registering import Registration, checksums_of, newest
 from beamkeeper.db.files.tables import (
@@ -81,6 +82,9 @@ class Files:
         wanted = _joined().where(*conditions(query, dialect=self._dialect))
         if not reach.is_all:
             wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
+        if query.experiment_uid is None:
+            deleted = select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None))
+            wanted = wanted.where(FileRow.experiment_uid.not_in(deleted))
         if query.after is not None:
             wanted = wanted.where(beyond(query.after))
         wanted = wanted.order_by(FileRow.experiment_uid, FileRow.path).limit(query.limit + 1)

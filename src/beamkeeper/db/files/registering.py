@@ -258,7 +258,7 @@ class Registration:
         if not wanted:
             return {}
         found = self._session.execute(select(table.uid, table.id).where(table.uid.in_(wanted)))
-        return dict(found.tuples().all())
+        return dict(found.all())
 
     def _insert(self, table: type[Any], rows: Sequence[dict[str, Any]]) -> None:
         if rows:
