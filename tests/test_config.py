@@ -122,7 +122,7 @@ def test_relative_paths_of_a_flag_are_relative_to_the_working_directory(
         ("[acquisition]\nthreads = true\n", 2, "acquisition.threads", "a whole number"),
         ("[acquisition]\nthreads = 0\n", 2, "acquisition.threads", "greater than or equal to 1"),
         ("[acquisition]\nquiet_s = nan\n", 2, "acquisition.quiet_s", "finite"),
-        ("[acquisition]\nread_back = 'no'\n", 2, "acquisition.read_back", "true or false"),
+        ("[acquisition]\nquiet_s = '2'\n", 2, "acquisition.quiet_s", "a number"),
         ("[acquisition]\nroots = [\n  '/a',\n  3]\n", 4, "acquisition.roots", "a path"),
         ("[acquisition]\nprocessors = 'metadata'\n", 2, "acquisition.processors", "a list"),
         ("data_dir = ''\n", 1, "data_dir", "an absolute path"),
@@ -223,7 +223,6 @@ def test_variables_are_toml_values_or_text() -> None:
             "BEAMKEEPER_STATION__CYCLE": "2026-1",
             "BEAMKEEPER_STATION__LAYOUT": "",
             "BEAMKEEPER_ACQUISITION__ROOTS": '["~/a", "/b"]',
-            "BEAMKEEPER_ACQUISITION__READ_BACK": "false",
             "BEAMKEEPER_TRANSFER__RSYNC__COMPRESS": "true",
             "BEAMKEEPER_TRANSFER__RSYNC__HOST": "dtn01",
             "BEAMKEEPER_TOKEN": "not a setting",
@@ -233,7 +232,6 @@ def test_variables_are_toml_values_or_text() -> None:
     assert (settings.station.name, settings.station.title, settings.station.cycle) == ("8", "in quotes", "2026-1")
     assert settings.station.layout == "{cycle}/{experiment}"
     assert settings.acquisition.roots == (Path("/home/ada/a"), Path("/b"))
-    assert not settings.acquisition.read_back
     assert settings.transfer == {"rsync": {"compress": True, "host": "dtn01"}}
 
 

@@ -38,7 +38,6 @@ PLUGIN_TABLES = ("transfer", "processor")
 """Tables whose keys are a plugin's name and then its own options."""
 
 _WORDS = {
-    "bool_type": "it should be true or false",
     "float_type": "it should be a number",
     "int_type": "it should be a whole number",
     "path_type": "it should be a path",

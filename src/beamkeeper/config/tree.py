@@ -106,7 +106,6 @@ DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
 AbsolutePath = Annotated[Path, AfterValidator(_path)]
 Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]
-Switch = Annotated[bool, Strict()]
 Cycle = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,32}$")]
 Tables = Mapping[str, Mapping[str, JsonValue]]
 
@@ -186,9 +185,6 @@ class Acquisition(ServiceSection):
     threads: Whole = Field(default=2, ge=1, le=64, description="How many batches move at the same time.")
     batch_files: Whole = Field(default=256, ge=1, le=1000, description="The most files of one batch.")
     batch_bytes: Whole = Field(default=1_000_000_000, ge=1, le=10**15, description="About the most bytes of one batch.")
-    read_back: Switch = Field(
-        default=True, description="Read every copy back from the device before it counts as verified."
-    )
 
 
 class Log(Section):
