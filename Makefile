@@ -41,7 +41,7 @@ bench: $(VENV)/.dev ## Measure what the project promises in numbers
 
 docs: $(VENV)/.dev ## Write the generated reference pages, and build the documentation into site/
 	$(VENV)/bin/python scripts/gen_docs.py
-	$(RUN) mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 openapi: $(VENV)/.dev ## Write docs/reference/openapi.json anew
 	$(VENV)/bin/python scripts/gen_openapi.py

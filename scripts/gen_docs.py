@@ -89,11 +89,11 @@ def settings_page() -> str:
             f"# Settings\n\n{GENERATED}\n",
             "A setting is taken from the last of these that has it: its default, the file, the environment, a flag.\n",
             "The file is the first of: the one that `BEAMKEEPER_CONFIG` names, `beamkeeper.toml` in the data "
-            "directory, `~/.config/beamkeeper/beamkeeper.toml`. The variable of `log.level` is `BEAMKEEPER_LOG__LEVEL`: "
-            "upper case, with two underscores in place of the dot.\n",
-            "`dm config show` prints what holds and where each value comes from; `dm config check` says whether it can "
-            "be used. A setting that is wrong or not known keeps the services from starting: the message names file, key "
-            "and line.\n",
+            "directory, `~/.config/beamkeeper/beamkeeper.toml`. The variable of `log.level` is "
+            "`BEAMKEEPER_LOG__LEVEL`: upper case, with two underscores in place of the dot.\n",
+            "`dm config show` prints what holds and where each value comes from; `dm config check` says whether it "
+            "can be used. A setting that is wrong or not known keeps the services from starting: the message names "
+            "file, key and line.\n",
             f"## The file\n\n```toml\n{example()}```\n",
             "## Variables that are not settings\n",
             "\n".join(["| variable | |", "|---|---|", *variables]) + "\n",
