@@ -1,9 +1,9 @@
 """The client: one object with an attribute for each noun.
 
-    from beamkeeper import Client
+from beamkeeper import Client
 
-    client = Client()                       # as `dm login` left it
-    for file in client.files.find(FileQuery(glob="data/*.tif")): ...
+client = Client()                       # as `dm login` left it
+for file in client.files.find(FileQuery(glob="data/*.tif")): ...
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
 from beamkeeper.client.http import Credentials, Http
+from beamkeeper.client.mirror import Mirrors
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.client.storage import Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
@@ -158,6 +159,11 @@ class Client:
     def publishes(self) -> Publishes:
         """Batches on their way to their plain names."""
         return Publishes(self.on(Service.STORAGE))
+
+    @cached_property
+    def mirror(self) -> Mirrors:
+        """The identities of the site, for services."""
+        return Mirrors(self.on(Service.STORAGE))
 
     @cached_property
     def files(self) -> Files:

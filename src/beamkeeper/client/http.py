@@ -58,7 +58,12 @@ class Http:
     """
 
     def __init__(
-        self, url: str, credentials: Credentials, *, timeout_s: float = 30.0, transport: httpx2.BaseTransport | None = None
+        self,
+        url: str,
+        credentials: Credentials,
+        *,
+        timeout_s: float = 30.0,
+        transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.credentials = credentials
@@ -103,7 +108,13 @@ class Http:
             ) from error
 
     def _send(
-        self, method: str, path: str, payload: bytes | None, kind: str, query: Mapping[str, str], timeout_s: float | None
+        self,
+        method: str,
+        path: str,
+        payload: bytes | None,
+        kind: str,
+        query: Mapping[str, str],
+        timeout_s: float | None,
     ) -> httpx2.Response:
         is_renewed = False
         for attempt in range(1, TRIES + 1):
@@ -121,7 +132,13 @@ class Http:
         raise UnavailableError(f"{self.url} did not answer {method} {path}")
 
     def _once(
-        self, method: str, path: str, payload: bytes | None, kind: str, query: Mapping[str, str], timeout_s: float | None
+        self,
+        method: str,
+        path: str,
+        payload: bytes | None,
+        kind: str,
+        query: Mapping[str, str],
+        timeout_s: float | None,
     ) -> httpx2.Response:
         headers = self.credentials.headers()
         if payload is not None:
@@ -141,7 +158,9 @@ class Http:
                 url=self.url,
             ) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise UnavailableError(f'"{self.url}" is no address of a service ({error}): use http://HOST:PORT') from error
+            raise UnavailableError(
+                f'"{self.url}" is no address of a service ({error}): use http://HOST:PORT'
+            ) from error
         if response.is_error:
             raise decode(response.status_code, response.content, self.url)
         if number := response.headers.get(MIRROR_HEADER):

@@ -87,7 +87,10 @@ class Logins:
 
     def _write(self, profiles: Mapping[str, Profile]) -> None:
         plain = {
-            name: {**profile.model_dump(mode="json"), "token": profile.token.get_secret_value() if profile.token else None}
+            name: {
+                **profile.model_dump(mode="json"),
+                "token": profile.token.get_secret_value() if profile.token else None,
+            }
             for name, profile in profiles.items()
         }
         new = self.path.with_suffix(".new")

@@ -31,11 +31,11 @@ from sqlalchemy import Uuid as SqlUuid
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Session, registry
 from uuid6 import uuid7
 
-from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.domain.errors import InvalidError, UnavailableError
 from beamkeeper.domain.names import Metadata
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -199,6 +199,8 @@ def translated(name: str) -> Iterator[None]:
         raise UnavailableError(
             f"the {name} database does not answer ({_first_line(error)}): see that it runs and has space, then try again"
         ) from error
+    except DataError as error:
+        raise InvalidError(f"the {name} database refuses a value ({_first_line(error)}): give another") from error
     except DBAPIError as error:
         if error.connection_invalidated:
             raise UnavailableError(f"the {name} database ended the connection: try again") from error

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Index, UniqueConstraint, bindparam, delete, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, Index, UniqueConstraint, bindparam, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, JsonDocument, new_uid, upsert
@@ -65,6 +65,7 @@ class JournalRow(Base):
     ready_at: Mapped[datetime | None]
     staged_at: Mapped[datetime | None]
     stored_at: Mapped[datetime | None]
+    read_from: Mapped[str | None]
     available_at: Mapped[datetime | None]
 
     __table_args__ = (
@@ -123,6 +124,7 @@ class Claimed:
     finished_at: datetime
     staged_at: datetime | None
     stored_at: datetime | None
+    read_from: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ class Journal:
         rows = [self._seen_row(acquisition_uid, seen) for seen in files]
         if not rows:
             return
-        keep = {"uid", "acquisition_uid", "path", "directory", "first_seen_at"}
+        keep = {"uid", "acquisition_uid", "path", "directory", "first_seen_at", "attempts"}
         free = JournalRow.lease.is_(None) & JournalRow.state.not_in([J.STAGED, J.STORED])
         upsert(self._session, JournalRow, rows, key=("acquisition_uid", "path"), keep=keep, where=free)
 
@@ -184,7 +186,29 @@ class Journal:
             "ready_at": self._now if is_ready else None,
             "staged_at": None,
             "stored_at": None,
+            "read_from": None,
         }
+
+    def drop(self, acquisition_uid: UUID, paths: Sequence[bytes]) -> None:
+        """Remove files that turned out to be none: temporary names that were renamed, directories that can be read."""
+        for start in range(0, len(paths), IN_CHUNK):
+            self._session.execute(
+                delete(JournalRow).where(
+                    JournalRow.acquisition_uid == acquisition_uid,
+                    JournalRow.path.in_(paths[start : start + IN_CHUNK]),
+                    JournalRow.state.in_([J.CANDIDATE, J.QUARANTINED, J.SKIPPED]),
+                )
+            )
+
+    def park(self, acquisition_uid: UUID) -> None:
+        """Take back what no worker has begun with: the acquisition ends now, a later one may go on."""
+        self._session.execute(
+            update(JournalRow)
+            .where(
+                JournalRow.acquisition_uid == acquisition_uid, JournalRow.state == J.READY, JournalRow.lease.is_(None)
+            )
+            .values(state=J.CANDIDATE, next_at=None)
+        )
 
     def known(self, acquisition_uid: UUID, paths: Sequence[bytes]) -> dict[bytes, Known]:
         """Return what is known of these paths."""
@@ -205,7 +229,17 @@ class Journal:
     def _known(self, acquisition_uid: UUID, condition: ColumnElement[bool]) -> dict[bytes, Known]:
         r = JournalRow
         wanted = select(
-            r.path, r.state, r.dev, r.ino, r.size, r.mtime_ns, r.ctime_ns, r.reason_code, r.lease, r.available_at, r.attempts
+            r.path,
+            r.state,
+            r.dev,
+            r.ino,
+            r.size,
+            r.mtime_ns,
+            r.ctime_ns,
+            r.reason_code,
+            r.lease,
+            r.available_at,
+            r.attempts,
         ).where(r.acquisition_uid == acquisition_uid, condition)
         return {
             row.path: Known(
@@ -239,7 +273,10 @@ class Journal:
             same = due & (JournalRow.batch_uid == half.batch_uid) & (JournalRow.state == half.state)
             return self._lease(owner, half.acquisition_uid, half.batch_uid, J(half.state), same, files, size)
         ready = self._session.execute(
-            select(JournalRow.acquisition_uid).where(due, JournalRow.state == J.READY).order_by(JournalRow.next_at).limit(1)
+            select(JournalRow.acquisition_uid)
+            .where(due, JournalRow.state == J.READY)
+            .order_by(JournalRow.next_at)
+            .limit(1)
         ).first()
         if ready is None:
             return None
@@ -294,9 +331,16 @@ class Journal:
         result = self._session.connection().execute(statement, parameters)
         return int(result.rowcount)
 
-    def pause(self, batch: Batch, ids: Iterable[int], *, until: datetime) -> None:
-        """Give files back as they are, to be gone on with later; it is not their fault."""
-        self.step(batch, batch.state, {id_: {"next_at": until} for id_ in ids}, free=True)
+    def held(self, batch: Batch, state: JournalState) -> list[Claimed]:
+        """Return the files of a batch that are in a state and still ours, as they are now."""
+        mine = (JournalRow.lease == batch.uid) & (JournalRow.state == state)
+        return [_claimed(row) for row in self._session.scalars(select(JournalRow).where(mine).order_by(JournalRow.id))]
+
+    def pause(self, batch: Batch, *, until: datetime) -> None:
+        """Give back all that is still ours of a batch, as it is, to be gone on with later."""
+        self._session.execute(
+            update(JournalRow).where(JournalRow.lease == batch.uid).values(lease=None, lease_owner=None, next_at=until)
+        )
 
     def owners(self) -> list[UUID]:
         """Return the workers that hold files."""
@@ -309,9 +353,7 @@ class Journal:
         half_copied = self._session.execute(
             select(JournalRow.acquisition_uid, JournalRow.batch_uid).where(held, JournalRow.state == J.READY).distinct()
         ).all()
-        self._session.execute(
-            update(JournalRow).where(held).values(lease=None, lease_owner=None, next_at=self._now)
-        )
+        self._session.execute(update(JournalRow).where(held).values(lease=None, lease_owner=None, next_at=self._now))
         return [(row.acquisition_uid, row.batch_uid) for row in half_copied if row.batch_uid is not None]
 
     def retry(self, acquisition_uid: UUID) -> int:
@@ -370,10 +412,6 @@ class Journal:
         oldest = [row[2] for row in found if row[2] is not None]
         return {row[0]: row[1] for row in found}, min(oldest, default=None)
 
-    def forget(self, acquisition_uid: UUID) -> None:
-        """Remove the rows of an acquisition."""
-        self._session.execute(delete(JournalRow).where(JournalRow.acquisition_uid == acquisition_uid))
-
 
 def _signed(value: int) -> int:
     """Fold an unsigned 64-bit number into the signed range that SQL has."""
@@ -412,6 +450,7 @@ def _claimed(row: JournalRow) -> Claimed:
         finished_at=row.finished_at or row.first_seen_at,
         staged_at=row.staged_at,
         stored_at=row.stored_at,
+        read_from=row.read_from,
     )
 
 

@@ -18,6 +18,7 @@ from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.storage import StorageAreas
 from beamkeeper.db.users import Users
+from beamkeeper.db.workers import Workers
 from beamkeeper.domain.status import Service
 
 
@@ -102,6 +103,11 @@ class AcquisitionTransaction(Transaction):
     def journal(self) -> Journal:
         """Files on their way."""
         return Journal(self.session, self.now)
+
+    @cached_property
+    def workers(self) -> Workers:
+        """The engine's processes that hold leases."""
+        return Workers(self.session, self.now)
 
 
 TRANSACTIONS: dict[Service, type[Transaction]] = {

@@ -1,0 +1,1 @@
+"""The long-running loops; their state is only in the database."""

@@ -1,0 +1,169 @@
+"""The files of a directory that are not decided yet: when to look at each again, and what the evidence makes of it."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from beamkeeper.db.journal import Known, Seen
+from beamkeeper.domain.acquisition import SNAPSHOT_INTERVAL_S, JournalState, Kind
+from beamkeeper.domain.files import SourceIdentity
+from beamkeeper.engine import choose
+from beamkeeper.engine.finish import Hints, Policy, Verdict, Writer, format_of, weigh, writer_of
+from beamkeeper.engine.scan import identity_of
+
+J = JournalState
+
+LAST_PATIENCE_S = 10.0
+"""After a stop, a file that never gets quiet is taken as a snapshot after this long (or three quiet periods)."""
+
+LONGEST_PAUSE_S = 5.0
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(slots=True)
+class Track:
+    """A file that is not decided yet; times are of the monotonic clock but for `changed_wall`."""
+
+    identity: SourceIdentity
+    changed_at: float
+    changed_wall: datetime
+    hints: Hints = field(default_factory=Hints)
+    hold_until: float = 0.0
+    is_growing: bool = False
+
+
+class Undecided:
+    """Tracks files until the policy calls them finished; `put` takes what was decided.
+
+    Only our own observations are counted, by the monotonic clock: a file's times are the writer's word at best.
+    """
+
+    def __init__(self, root: bytes, policy: Policy, put: Callable[[Seen], None]) -> None:
+        self._root = root
+        self._policy = policy
+        self._put = put
+        self._tracks: dict[bytes, Track] = {}
+        self._due: list[tuple[float, bytes]] = []
+        self._final_since: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    def __contains__(self, path: bytes) -> bool:
+        return path in self._tracks
+
+    @property
+    def next_due(self) -> float:
+        """When to decide next (monotonic); far away where nothing waits."""
+        return self._due[0][0] if self._due else float("inf")
+
+    def begin_final(self) -> None:
+        """No snapshot is waited for any more: what there is when quiet returns is the last."""
+        now = self._final_since = time.monotonic()
+        self._due = [(min(due, now + self._policy.quiet_s), path) for due, path in self._due]
+        heapq.heapify(self._due)
+
+    def track(self, path: bytes, identity: SourceIdentity, known: Known | None, hints: Hints | None) -> None:
+        """Take in that a file is there in this state; `hints` is None where a scan found it."""
+        now = time.monotonic()
+        track = self._tracks.get(path)
+        if track is None or track.identity != identity:
+            hold = _hold_until(identity, known, now)
+            track = self._tracks[path] = Track(identity, now, datetime.now(UTC), hints or Hints(), hold)
+            if known is None or known.state is not J.CANDIDATE or known.identity != identity:
+                self._put(Seen(path, J.CANDIDATE, identity=identity, finished_at=track.changed_wall))
+        elif hints is None:
+            return
+        else:
+            track.hints = hints
+        is_early = hints is not None and (hints.is_closed or hints.is_renamed_in)
+        is_at_once = is_early or self._policy.kind is Kind.UPLOAD
+        heapq.heappush(self._due, (now if is_at_once else now + self._policy.quiet_s, path))
+
+    def forget(self, path: bytes) -> None:
+        """Track a file no more."""
+        self._tracks.pop(path, None)
+
+    def decide_due(self) -> None:
+        """Look at every file whose time has come."""
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            _, path = heapq.heappop(self._due)
+            track = self._tracks.get(path)
+            if track is not None:
+                self._decide(path, track, now)
+
+    def _decide(self, path: bytes, track: Track, now: float) -> None:
+        try:
+            descriptor = os.open(os.path.join(self._root, path), READ_FLAGS)
+        except OSError as error:
+            self._tracks.pop(path)
+            self._put(_unopened(path, track, error))
+            return
+        try:
+            identity = identity_of(os.fstat(descriptor))
+            if identity != track.identity:
+                track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
+                track.hints = Hints()
+            writer = writer_of(descriptor)
+            form = format_of(descriptor, track.identity.size)
+        finally:
+            os.close(descriptor)
+        quiet_for_s = now - track.changed_at
+        verdict = weigh(self._policy, track.hints, quiet_for_s=quiet_for_s, writer=writer, form=form)
+        self._follow(path, track, verdict, writer, now)
+
+    def _follow(self, path: bytes, track: Track, verdict: Verdict, writer: Writer, now: float) -> None:
+        is_final = self._final_since is not None
+        if verdict.is_finished and (verdict.is_strong or is_final or now >= track.hold_until):
+            self._ready(path, track, is_snapshot=False)
+            return
+        patience = max(LAST_PATIENCE_S, 3 * self._policy.quiet_s)
+        if self._final_since is not None and now - self._final_since > patience:
+            self._ready(path, track, is_snapshot=writer is Writer.OPEN or verdict.is_growing)
+            return
+        if (verdict.is_growing or verdict.is_finished) and not track.is_growing:
+            track.is_growing = True
+            self._put(_growing(path, track, verdict))
+        pause = max(0.05, verdict.look_again_s)
+        if verdict.is_finished:
+            pause = min(LONGEST_PAUSE_S, max(0.2, track.hold_until - now))
+        heapq.heappush(self._due, (now + (min(pause, 1.0) if is_final else pause), path))
+
+    def _ready(self, path: bytes, track: Track, *, is_snapshot: bool) -> None:
+        self._tracks.pop(path, None)
+        self._put(Seen(path, J.READY, identity=track.identity, finished_at=track.changed_wall, is_snapshot=is_snapshot))
+
+
+def vanished(path: bytes, identity: SourceIdentity | None) -> Seen:
+    """Return what is written of a file that went before it was finished."""
+    why = "it was removed before it was finished"
+    return Seen(path, J.VANISHED, identity=identity, reason_code="vanished", reason=why)
+
+
+def _unopened(path: bytes, track: Track, error: OSError) -> Seen:
+    if isinstance(error, FileNotFoundError):
+        return vanished(path, track.identity)
+    why = f"it cannot be read: {os.strerror(error.errno or 0)}"
+    return Seen(path, J.QUARANTINED, identity=track.identity, reason_code=choose.UNREADABLE, reason=why)
+
+
+def _growing(path: bytes, track: Track, verdict: Verdict) -> Seen:
+    why = verdict.why if not verdict.is_finished else "it grows now and then: the next snapshot follows later"
+    return Seen(
+        path, J.GROWING, identity=track.identity, reason_code="growing", reason=why, finished_at=track.changed_wall
+    )
+
+
+def _hold_until(identity: SourceIdentity, known: Known | None, now: float) -> float:
+    """A file that only grows, and is stored already, waits for its next snapshot."""
+    if known is None or known.available_at is None or known.identity is None:
+        return 0.0
+    if known.identity.ino != identity.ino or identity.size < known.identity.size:
+        return 0.0
+    return now + SNAPSHOT_INTERVAL_S - (datetime.now(UTC) - known.available_at).total_seconds()

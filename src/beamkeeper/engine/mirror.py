@@ -1,0 +1,48 @@
+"""The sync loop: brings identities from the storage service to this service's own small copy."""
+
+from __future__ import annotations
+
+import time
+
+from beamkeeper.client import Client
+from beamkeeper.core import users as core
+from beamkeeper.db import Database, Transaction
+from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.engine.worker import Loop, Report
+
+WAIT_S = 20.0
+"""How long one question stays open while nothing changes."""
+
+
+class MirrorLoop(Loop):
+    """Asks the storage service what changed, waits for it there, and applies it here in one transaction."""
+
+    def __init__(self, database: Database[Transaction], client: Client, *, report: Report) -> None:
+        super().__init__("mirror", report=report, idle_s=0.0)
+        self._database = database
+        self._client = client
+        self._heard_at = time.monotonic()
+        self._is_known_down = False
+
+    @property
+    def behind_s(self) -> float:
+        """How long ago the storage service was last heard of, in seconds."""
+        return time.monotonic() - self._heard_at
+
+    def step(self) -> bool:
+        """Take one answer over."""
+        with self._database.read() as tx:
+            state = core.mirror_state(tx)
+        mirror = self._client.mirror.after(state, wait_s=WAIT_S)
+        self._heard_at = time.monotonic()
+        if state is None or mirror.number != state.number or mirror.epoch != state.epoch:
+            with self._database.write() as tx:
+                core.apply_mirror(tx, mirror)
+            self._database.tell()
+        return True
+
+    def failed(self, error: Exception) -> None:
+        """Report; a storage service that is down says so once, not with each try."""
+        if isinstance(error, UnavailableError) and self.behind_s < WAIT_S:
+            return
+        super().failed(error)

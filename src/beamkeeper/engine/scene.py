@@ -1,0 +1,44 @@
+"""What a batch belongs to, and the paths that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote
+from uuid import UUID
+
+from beamkeeper.db import AcquisitionTransaction
+from beamkeeper.db.journal import Claimed
+from beamkeeper.domain.acquisition import Acquisition
+from beamkeeper.domain.experiments import Experiment
+from beamkeeper.domain.names import RelPath
+from beamkeeper.domain.storage import STAGING, StorageArea
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a batch belongs to."""
+
+    acquisition: Acquisition
+    experiment: Experiment
+    area: StorageArea
+
+    @classmethod
+    def of(cls, tx: AcquisitionTransaction, acquisition_uid: UUID) -> Self:
+        """Return the scene of an acquisition."""
+        acquisition = tx.acquisitions.get(acquisition_uid)
+        experiment = tx.experiments.get(acquisition.experiment_uid)
+        return cls(acquisition, experiment, tx.storage.get(experiment.storage_area_uid))
+
+    def path(self, file: Claimed) -> RelPath:
+        """Return a file's path below the experiment."""
+        parts = [str(self.acquisition.tree).encode(), self.acquisition.destination.encode(), file.path]
+        return RelPath(b"/".join(part for part in parts if part))
+
+    def source(self, file: Claimed) -> bytes:
+        """Return the absolute path of a file at its source."""
+        return b"/" + self.acquisition.relpath + b"/" + file.path
+
+    def staging(self, batch: UUID) -> str:
+        """Return the URL of a batch's staging directory, as the station reaches it."""
+        return f"{self.area.station_url.rstrip('/')}/{quote(self.experiment.directory)}/{STAGING}/{batch}"

@@ -1,0 +1,66 @@
+"""Opening the databases of the settings, and the first start of a site."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from beamkeeper import db
+from beamkeeper.config import Settings
+from beamkeeper.core import bootstrap as core
+from beamkeeper.db import upgrade
+from beamkeeper.db.base import Database
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import NewSession
+from beamkeeper.server.deps import Context
+
+FIRST_SESSION = "first-session.json"
+"""In the data directory: the administrator's first login, which `dm up` takes over and removes."""
+
+
+def opened(settings: Settings, service: Service) -> Database[Any]:
+    """Return a service's database, made where it is new; an older schema is refused with what to do."""
+    url = settings.database_url(service)
+    database = db.open_database(url, service)
+    if upgrade.is_empty(database):
+        upgrade.upgrade(url, service)
+    upgrade.check(database, service)
+    return database
+
+
+def bootstrap(context: Context) -> None:
+    """On a site's first start: its station, storage area, administrator, and the keys for both of them."""
+    settings = context.settings
+    # The keys are on disk before the commit that makes them valid: a crash between leaves keys to nothing.
+    with context.database.write() as tx:
+        if not core.is_fresh(tx):
+            return
+        first = core.bootstrap(tx, settings)
+        write_private(settings.service_key_file, first.service_key + "\n")
+        write_session(settings, first.operator)
+
+
+def write_session(settings: Settings, new: NewSession) -> None:
+    """Leave the operator's session where `dm up` finds it."""
+    session = {
+        "url": settings.url(Service.STORAGE),
+        "username": new.session.username,
+        "token": new.token,
+        "expires_at": new.session.expires_at.isoformat(),
+        "station": settings.station.name,
+    }
+    write_private(settings.data_dir / FIRST_SESSION, json.dumps(session))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)

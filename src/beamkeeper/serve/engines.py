@@ -1,0 +1,149 @@
+"""Which loops belong to which service, and how they are started and stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from beamkeeper.client import Client
+from beamkeeper.client.logins import Logins
+from beamkeeper.config import Settings
+from beamkeeper.db.base import new_uid
+from beamkeeper.domain.errors import SettingsError
+from beamkeeper.domain.status import Service
+from beamkeeper.engine.acquire import AcquireLoop
+from beamkeeper.engine.intake import Rules
+from beamkeeper.engine.mirror import MirrorLoop
+from beamkeeper.engine.pipeline import Limits, Worker
+from beamkeeper.engine.process import Chain
+from beamkeeper.engine.publish import PublishLoop
+from beamkeeper.engine.reap import ReapLoop
+from beamkeeper.engine.worker import Loop
+from beamkeeper.plugins import load
+from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
+from beamkeeper.server.deps import Context
+
+logger = logging.getLogger(__name__)
+
+STOP_S = 15.0
+"""How long a loop may take for its last step."""
+
+
+class Engine:
+    """The loops of one service, stopped in the order in which they were given."""
+
+    def __init__(self, loops: Sequence[Loop], before: Callable[[], None] = lambda: None) -> None:
+        self._loops = loops
+        self._before = before
+
+    def start(self) -> None:
+        """Start the loops."""
+        self._before()
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """Let each take its last step; what that leaves undone is in the database."""
+        for loop in self._loops:
+            loop.stop()
+        for loop in self._loops:
+            loop.join(timeout=STOP_S)
+            if loop.is_alive():
+                logger.warning("loop did not end in time", extra={"loop": loop.name})
+
+
+def build_engine(context: Context) -> Engine:
+    """Return the engine of a service."""
+    if context.service is Service.STORAGE:
+        return Engine([PublishLoop(context.database, report=context.errors.append)])
+    client = _client(context.settings)
+    mirror = MirrorLoop(context.database, client, report=context.errors.append)
+    if context.service is Service.CATALOG:
+        return Engine([mirror])
+    return _acquisition(context, client, mirror)
+
+
+def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine:
+    settings, report = context.settings, context.errors.append
+    transfer, processor = _plugins(settings)
+    owner = new_uid()
+    reaper = ReapLoop(context.database, owner, transfer, report=report)
+    workers: list[Worker] = []
+    acquire = AcquireLoop(
+        context.database,
+        settings.station.agent,
+        Rules(settings.acquisition.quiet_s, settings.acquisition.scan_interval_s),
+        wake_workers=lambda: _wake(workers),
+        report=report,
+    )
+
+    def give_back(uid: UUID, paths: Sequence[bytes]) -> None:
+        if intake := acquire.intake(uid):
+            intake.give_back(paths)
+
+    chain = Chain(settings.acquisition.processors, processor, lambda: client.files)
+    limits = Limits(settings.acquisition.batch_files, settings.acquisition.batch_bytes)
+    workers += [
+        Worker(
+            number,
+            context.database,
+            client,
+            owner=owner,
+            limits=limits,
+            transfer=transfer,
+            chain=chain,
+            give_back=give_back,
+            report=report,
+        )
+        for number in range(settings.acquisition.threads)
+    ]
+    return Engine([acquire, *workers, reaper, mirror], before=reaper.register)
+
+
+def _wake(workers: Sequence[Loop]) -> None:
+    for worker in workers:
+        worker.wake()
+
+
+def _plugins(settings: Settings) -> tuple[Callable[[str], Transfer], Callable[[str], FileProcessor]]:
+    """Return what gives a plugin by name; each is built once, those of the settings now, so that faults show early."""
+
+    @cache
+    def transfer(name: str) -> Transfer:
+        built: Any = load.build(TRANSFERS, name, settings.transfer.get(name, {}))
+        return built  # type: ignore[no-any-return]
+
+    @cache
+    def processor(name: str) -> FileProcessor:
+        built: Any = load.build(PROCESSORS, name, settings.processor.get(name, {}))
+        return built  # type: ignore[no-any-return]
+
+    for name in settings.acquisition.processors:
+        processor(name)
+    return transfer, processor
+
+
+def _client(settings: Settings) -> Client:
+    """Return a client that acts under the station's service key."""
+    return Client(
+        settings.url(Service.STORAGE),
+        token=read_key(settings.service_key_file),
+        urls={service: settings.url(service) for service in Service},
+        logins=Logins(settings.data_dir / "run" / "no-logins.json"),
+    )
+
+
+def read_key(path: Path) -> str:
+    """Return the service key; it must be readable by its owner only."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise SettingsError(f"{path} can be read by others: make it private with `chmod 600`")
+        return path.read_text().strip()
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"there is no service key {path}: get one with `dm station join`, or run the storage service here first"
+        ) from error

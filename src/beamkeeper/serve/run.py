@@ -1,0 +1,126 @@
+"""Runs services in this process: one loop of HTTP servers, and the threads of their engines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import uvicorn
+
+from beamkeeper import config
+from beamkeeper.domain.errors import ConflictError, InvalidError, SettingsError
+from beamkeeper.domain.status import Service
+from beamkeeper.engine.processes import die_with_supervisor
+from beamkeeper.serve import databases, logs
+from beamkeeper.serve.engines import Engine, build_engine
+from beamkeeper.server.app import build_app
+from beamkeeper.server.deps import Context
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 5
+"""How long open answers may take when the services stop."""
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to us: several of them share this process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+
+def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -> int:
+    """Run services until SIGTERM or SIGINT; returns the exit status."""
+    die_with_supervisor()
+    overrides = {"data_dir": str(data_dir)} if data_dir else None
+    settings = config.load(config_file, overrides=overrides).settings
+    logs.set_up(settings.log.level, settings.log.format)
+    services = _services(names)
+    settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    sockets = {service: _bind(settings, service) for service in services}
+    contexts = {service: Context(service, settings, databases.opened(settings, service)) for service in services}
+    if Service.STORAGE in contexts:
+        databases.bootstrap(contexts[Service.STORAGE])
+    engines = [build_engine(context) for context in contexts.values()]
+    gc.collect()
+    gc.freeze()  # what lives as long as the process need not be looked at again
+    try:
+        asyncio.run(_serve(contexts, sockets, engines))
+    finally:
+        for context in contexts.values():
+            context.database.close()
+    return 0
+
+
+def _services(names: Sequence[str]) -> list[Service]:
+    try:
+        return [Service(name) for name in dict.fromkeys(names)] or list(Service)
+    except ValueError as error:
+        known = ", ".join(Service)
+        raise InvalidError(f"{error}: the services are {known}") from error
+
+
+def _bind(settings: config.Settings, service: Service) -> socket.socket:
+    host, port = settings.listen(service)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        bound = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise ConflictError(
+            f"the {service} service cannot listen on {host}:{port} ({error.strerror}): "
+            f"another program has it; set {service}.listen to a free one"
+        ) from error
+    return bound
+
+
+async def _serve(
+    contexts: dict[Service, Context], sockets: dict[Service, socket.socket], engines: Sequence[Engine]
+) -> None:
+    servers = {
+        service: _Server(
+            uvicorn.Config(
+                build_app(context),
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                timeout_graceful_shutdown=GRACE_S,
+                server_header=False,
+            )
+        )
+        for service, context in contexts.items()
+    }
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    tasks = [asyncio.create_task(server.serve(sockets=[sockets[s]])) for s, server in servers.items()]
+    while not all(server.started for server in servers.values()):
+        await asyncio.sleep(0.01)
+        _raise_first(tasks)
+    for engine in engines:
+        await loop.run_in_executor(None, engine.start)
+    logger.info("services are up", extra={"services": " ".join(servers)})
+    ends = asyncio.create_task(stopping.wait())
+    await asyncio.wait([ends, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    # Loops first: their last steps need the services of this very process.
+    for engine in reversed(engines):
+        await loop.run_in_executor(None, engine.stop)
+    for server in servers.values():
+        server.should_exit = True
+    await asyncio.gather(*tasks)
+    logger.info("services are down")
+
+
+def _raise_first(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        if task.done():
+            task.result()
+            raise SettingsError("a service ended as it started: the log has the reason")
