@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -24,38 +22,26 @@ from beamkeeper.db.schema import create
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.files import (
     File,
+    FileCount,
     FileKind,
     FileQuery,
     MetadataTest,
     NewFile,
-    ReadFrom,
     Registered,
     RegisteredAs,
     ReplicaState,
     Source,
-    SourceIdentity,
 )
-from beamkeeper.domain.names import Algorithm, Checksum, Metadata, show_path, to_b64
+from beamkeeper.domain.names import Metadata, show_path, to_b64
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Reach
+from beamkeeper.testing.beamline import Clock
+from beamkeeper.testing.catalogue import EXPERIMENT, TAKEN, new_file
 
-EXPERIMENT = UUID("01900000-0000-7000-8000-000000000001")
 OTHER = UUID("01900000-0000-7000-8000-000000000002")
-AREA = new_uid()
-TAKEN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVERYTHING = Reach(is_all=True)
 
 Catalog = Database[CatalogTransaction]
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = TAKEN + timedelta(hours=1)
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture
@@ -68,29 +54,6 @@ def catalog(database_url: str, clock: Clock) -> Iterator[Catalog]:
     with closing(Database(database_url, CatalogTransaction, clock=clock)) as database:
         create(database, Service.CATALOG)
         yield database
-
-
-def new_file(path: bytes | str, *, content: bytes = b"frame", number: int = 1, **changes: Any) -> NewFile:
-    """Return a version as the station registers it."""
-    raw = path.encode() if isinstance(path, str) else path
-    checksum = Checksum(algorithm=Algorithm.SHA256, value=hashlib.sha256(content).hexdigest())
-    values: dict[str, Any] = {
-        "path_b64": to_b64(raw),
-        "experiment_uid": EXPERIMENT,
-        "version_uid": new_uid(),
-        "number": number,
-        "size": len(content),
-        "checksums": [checksum],
-        "source": Source(agent="det1", path_b64=to_b64(b"data/" + raw)),
-        "identity": SourceIdentity(dev=2**64 - 1, ino=2**64 - 2, size=len(content), mtime_ns=1, ctime_ns=number),
-        "storage_area_uid": AREA,
-        "read_from": ReadFrom.DEVICE,
-        "modified_at": TAKEN,
-        "finished_at": TAKEN,
-        "transferred_at": TAKEN,
-        "verified_at": TAKEN,
-    }
-    return NewFile(**{**values, **changes})
 
 
 def register(catalog: Catalog, *files: NewFile) -> list[Registered]:
@@ -182,7 +145,7 @@ def test_another_sources_different_bytes_are_a_conflict(catalog: Catalog) -> Non
     elsewhere = Source(agent="det2", path="other/a")
     (refused,) = register(catalog, new_file("data/a", content=b"yours", number=2, source=elsewhere))
     assert refused.result is RegisteredAs.CONFLICT
-    assert "det1:/data/data/a" in refused.message
+    assert "det1:/disk/data/a" in refused.message
     (adopted,) = register(catalog, new_file("data/a", content=b"mine", source=elsewhere))
     assert (adopted.result, adopted.file_uid) == (RegisteredAs.EXISTS, at(catalog, "data/a").uid)
     assert at(catalog, "data/a").source.agent == "det1"
@@ -330,7 +293,7 @@ DOCUMENTS: st.SearchStrategy[dict[str, JsonValue]] = st.dictionaries(
     st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=2)),
     max_size=3,
 )
-OPERATORS = {
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -385,8 +348,17 @@ def test_a_metadata_test_means_the_same_on_both_databases(catalog: Catalog, data
 
 @pytest.mark.parametrize(
     ("key", "op", "value"),
-    [("a..b", "=", 1), (".", "exists", None), ("a", "<", None), ("a", ">", True), ("a", "=", [1]), ("a", "=", {})]
-    + [("a", "=", 2**63), ("a", "=", "\0"), ("a", "=", float("inf"))],
+    [
+        ("a..b", "=", 1),
+        (".", "exists", None),
+        ("a", "<", None),
+        ("a", ">", True),
+        ("a", "=", [1]),
+        ("a", "=", {}),
+        ("a", "=", 2**63),
+        ("a", "=", "\0"),
+        ("a", "=", float("inf")),
+    ],
 )
 def test_a_condition_without_meaning_is_refused(catalog: Catalog, key: str, op: str, value: JsonValue) -> None:
     test = MetadataTest.model_validate({"key": key, "op": op, "value": value})
@@ -429,7 +401,7 @@ def test_hidden_files_come_back_within_thirty_days(catalog: Catalog, clock: Cloc
         assert tx.files.count(query, is_deleted=False).files == 0
     query = FileQuery(experiment_uid=EXPERIMENT, max_size=5, where=[], glob="data/?", limit=1)
     with catalog.write() as tx:
-        assert dataclasses.astuple(Counted(**tx.files.count(query, is_deleted=False).model_dump())) == (3, 15)
+        assert tx.files.count(query, is_deleted=False) == FileCount(files=3, bytes=15)
         tx.files.hide(query, by="me")
         assert tx.files.count(query, is_deleted=False).files == 0
     assert find(catalog) == []
@@ -445,12 +417,6 @@ def test_hidden_files_come_back_within_thirty_days(catalog: Catalog, clock: Cloc
         assert tx.files.count(query, is_deleted=True).files == 0
         tx.files.bring_back(query)
     assert find(catalog) == ["data/a"]
-
-
-@dataclasses.dataclass
-class Counted:
-    files: int
-    bytes: int
 
 
 def test_new_bytes_of_a_hidden_path_are_in_sight_and_the_old_ones_are_not(catalog: Catalog) -> None:
