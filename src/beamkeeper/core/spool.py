@@ -7,6 +7,7 @@ other by rename, its bytes made durable before. Every step goes by directory des
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
@@ -59,11 +60,14 @@ def write(spool: Path, uid: UUID, chunk: Chunk) -> int:
     try:
         os.makedirs(os.path.join(top, FILES), 0o700, exist_ok=True)
         with _parent(os.path.join(top, FILES), chunk.path) as files:
-            if (found := _lstat(chunk.path.name, files)) is not None:
-                return _size_of_whole(chunk, found)
-            os.makedirs(os.path.join(top, PARTS), 0o700, exist_ok=True)
-            with _parent(os.path.join(top, PARTS), chunk.path) as parts:
-                return _write_part(chunk, parts, files)
+            while True:
+                if (found := _lstat(chunk.path.name, files)) is not None:
+                    return _size_of_whole(chunk, found)
+                os.makedirs(os.path.join(top, PARTS), 0o700, exist_ok=True)
+                with _parent(os.path.join(top, PARTS), chunk.path) as parts:
+                    reached = _write_part(chunk, parts, files)
+                if reached is not None:
+                    return reached
     except OSError as error:
         raise _translated(chunk.path, error) from error
 
@@ -113,11 +117,17 @@ def _size_of_whole(chunk: Chunk, found: os.stat_result) -> int:
     return found.st_size
 
 
-def _write_part(chunk: Chunk, parts: int, files: int) -> int:
+def _write_part(chunk: Chunk, parts: int, files: int) -> int | None:
+    """Write into the part and return how much there is; None where it became a whole file meanwhile."""
     name = chunk.path.name
     part = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=parts)
     try:
-        reached = _reached(chunk, os.fstat(part))
+        # A client that has waited too long sends again while its first request is still at work.
+        fcntl.flock(part, fcntl.LOCK_EX)
+        before, here = os.fstat(part), _lstat(name, parts)
+        if here is None or here.st_ino != before.st_ino:
+            return None
+        reached = _reached(chunk, before)
         if chunk.offset > reached:
             raise ConflictError(
                 f'"{show_path(chunk.path)}" has {reached} bytes here, and the chunk begins at {chunk.offset}: '
@@ -132,7 +142,7 @@ def _write_part(chunk: Chunk, parts: int, files: int) -> int:
             os.utime(part, ns=(chunk.modified_ns, chunk.modified_ns))
         if reached == chunk.size:
             os.fsync(part)
-            _move(name, parts, files)
+            os.rename(name, name, src_dir_fd=parts, dst_dir_fd=files)
         return reached
     finally:
         os.close(part)
@@ -148,14 +158,6 @@ def _pwrite(file: int, content: bytes, offset: int) -> None:
     while rest:
         written = os.pwrite(file, rest, offset)
         rest, offset = rest[written:], offset + written
-
-
-def _move(name: bytes, parts: int, files: int) -> None:
-    try:
-        os.rename(name, name, src_dir_fd=parts, dst_dir_fd=files)
-    except FileNotFoundError:
-        if _lstat(name, files) is None:  # else the same chunk, sent twice at once, was moved by the other
-            raise
 
 
 def _translated(path: RelPath, error: OSError) -> DmError:
