@@ -218,7 +218,7 @@ def _may_read(tx: AcquisitionTransaction, caller: Caller, acquisition: Acquisiti
 
 
 def _with_tallies(tx: AcquisitionTransaction, acquisition: Acquisition) -> Acquisition:
-    return acquisition.model_copy(update={"tallies": tx.journal.tallies(acquisition.uid)})
+    return acquisition.model_copy(update={"tallies": tuple(tx.journal.tallies(acquisition.uid))})
 
 
 def _own_put(tx: AcquisitionTransaction, caller: Caller, uid: UUID) -> Acquisition:
