@@ -85,7 +85,7 @@ class Http:
         path: str,
         model: type[ModelT] | Any = None,
         *,
-        body: BaseModel | None = None,
+        body: BaseModel | Mapping[str, object] | None = None,
         content: bytes | None = None,
         query: object = None,
         timeout_s: float | None = None,
@@ -94,7 +94,7 @@ class Http:
 
         Raises the error class that the service's code names; UnavailableError where it does not answer.
         """
-        payload = content if content is not None else None if body is None else body.model_dump_json().encode()
+        payload = content if content is not None else _json(body)
         kind = "application/octet-stream" if content is not None else "application/json"
         response = self._send(method, path, payload, kind, _query(query), timeout_s)
         if model is None:
@@ -170,6 +170,12 @@ class Http:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+
+def _json(body: BaseModel | Mapping[str, object] | None) -> bytes | None:
+    if isinstance(body, BaseModel):
+        return body.model_dump_json().encode()
+    return None if body is None else json.dumps(body).encode()
 
 
 def _query(query: object) -> dict[str, str]:

@@ -7,4 +7,11 @@ from beamkeeper.db.transaction import StorageTransaction as StorageTransaction
 from beamkeeper.db.transaction import Transaction as Transaction
 from beamkeeper.db.transaction import open_database as open_database
 
-__all__ = ["AcquisitionTransaction", "CatalogTransaction", "Database", "StorageTransaction", "Transaction", "open_database"]
+__all__ = [
+    "AcquisitionTransaction",
+    "CatalogTransaction",
+    "Database",
+    "StorageTransaction",
+    "Transaction",
+    "open_database",
+]

@@ -143,15 +143,15 @@ class Database(Generic[TransactionT]):
     @contextmanager
     def write(self) -> Iterator[TransactionT]:
         """Open a transaction that is committed at the end, or rolled back by any exception."""
-        with translated(self.name):
-            with (
-                self.engine.connect().execution_options(beamkeeper_write=True) as connection,
-                Session(connection, expire_on_commit=False, autoflush=False) as session,
-                session.begin(),
-            ):
-                tx = self._transaction(self, session, self._clock())
-                yield tx
-                is_news = tx.finish()
+        with (
+            translated(self.name),
+            self.engine.connect().execution_options(beamkeeper_write=True) as connection,
+            Session(connection, expire_on_commit=False, autoflush=False) as session,
+            session.begin(),
+        ):
+            tx = self._transaction(self, session, self._clock())
+            yield tx
+            is_news = tx.finish()
         if is_news:
             self.tell()
 
@@ -197,7 +197,8 @@ def translated(name: str) -> Iterator[None]:
         yield
     except OperationalError as error:
         raise UnavailableError(
-            f"the {name} database does not answer ({_first_line(error)}): see that it runs and has space, then try again"
+            f"the {name} database does not answer ({_first_line(error)}): "
+            f"see that it runs and has space, then try again"
         ) from error
     except DataError as error:
         raise InvalidError(f"the {name} database refuses a value ({_first_line(error)}): give another") from error

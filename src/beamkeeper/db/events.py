@@ -82,9 +82,7 @@ class Events:
         if not self._new:
             return False
         first = self.next_number(len(self._new))
-        rows = [
-            {"number": first + i, "at": self._now, **event.model_dump()} for i, event in enumerate(self._new)
-        ]
+        rows = [{"number": first + i, "at": self._now, **event.model_dump()} for i, event in enumerate(self._new)]
         self._session.execute(insert(EventRow), rows)
         self._new.clear()
         return True
@@ -101,7 +99,11 @@ class Events:
         """
         end = self.cursor()
         oldest = self._session.execute(select(func.min(EventRow.number))).scalar_one()
-        if cursor.epoch != end.epoch or cursor.number > end.number or (oldest is not None and cursor.number < oldest - 1):
+        if (
+            cursor.epoch != end.epoch
+            or cursor.number > end.number
+            or (oldest is not None and cursor.number < oldest - 1)
+        ):
             raise GoneError(f"cursor {cursor} is beyond what is kept: list again, and go on from {end}", next=str(end))
         wanted = select(EventRow).where(EventRow.number > cursor.number, EventRow.number <= end.number)
         if not reach.is_all:

@@ -28,6 +28,7 @@ from beamkeeper.domain.experiments import (
     Station,
     StationChange,
 )
+from beamkeeper.domain.metadata import patched
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Reach
@@ -271,8 +272,7 @@ class Experiments:
         values = {key: value for key, value in given.items() if value is not None or _TABLE.c[key].nullable}
         revision = self._events.revise(experiment_uid=uid)
         if change.metadata is not None:
-            merged = {**self.get(uid).metadata, **change.metadata}
-            values["metadata"] = {key: value for key, value in merged.items() if value is not None}
+            values["metadata"] = patched(self.get(uid).metadata, change.metadata)
         self._set(uid, **values, revision=revision)
         return self.get(uid)
 

@@ -3,138 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Index, UniqueConstraint, bindparam, delete, func, select, update
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
+from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import Base, BigId, JsonDocument, new_uid, upsert
-from beamkeeper.domain.acquisition import (
-    LISTED,
-    UNDELIVERED,
-    JournalEntry,
-    JournalPage,
-    JournalState,
-    Tally,
+from beamkeeper.db.base import new_uid, upsert
+from beamkeeper.db.journal_rows import (
+    Batch,
+    Claimed,
+    JournalRow,
+    Known,
+    Seen,
+    signed,
+    to_claimed,
+    to_entry,
+    to_identity,
 )
-from beamkeeper.domain.files import FileKind, SourceIdentity
-from beamkeeper.domain.names import from_b64, path_fields, to_b64
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.acquisition import LISTED, UNDELIVERED, JournalPage, JournalState, Tally
+from beamkeeper.domain.names import from_b64, to_b64
+
+__all__ = ["Batch", "Claimed", "Journal", "Known", "Seen", "backoff"]
 
 J = JournalState
 IN_CHUNK = 500
 """Values in one IN list: under every database's limit of bound parameters."""
-
-
-class JournalRow(Base):
-    """A file on its way. `lease` is the fencing token: who holds another one has lost the row."""
-
-    __tablename__ = "journal"
-    services = frozenset({Service.ACQUISITION})
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    uid: Mapped[UUID]
-    acquisition_uid: Mapped[UUID]
-    path: Mapped[bytes]
-    directory: Mapped[bytes]
-    kind: Mapped[str]
-    state: Mapped[str]
-    reason_code: Mapped[str] = mapped_column(default="")
-    reason: Mapped[str] = mapped_column(default="")
-    dev: Mapped[int | None] = mapped_column(BigInteger)
-    ino: Mapped[int | None] = mapped_column(BigInteger)
-    size: Mapped[int] = mapped_column(BigInteger, default=0)
-    mtime_ns: Mapped[int | None] = mapped_column(BigInteger)
-    ctime_ns: Mapped[int | None] = mapped_column(BigInteger)
-    version_uid: Mapped[UUID | None]
-    number: Mapped[int | None]
-    is_snapshot: Mapped[bool] = mapped_column(default=False)
-    checksums: Mapped[list[dict[str, str]] | None] = mapped_column(JsonDocument)
-    chunks: Mapped[list[str] | None] = mapped_column(JsonDocument)
-    link_target: Mapped[bytes | None]
-    batch_uid: Mapped[UUID | None] = mapped_column(index=True)
-    lease: Mapped[UUID | None]
-    lease_owner: Mapped[UUID | None] = mapped_column(index=True)
-    attempts: Mapped[int] = mapped_column(default=0)
-    next_at: Mapped[datetime | None]
-    first_seen_at: Mapped[datetime]
-    finished_at: Mapped[datetime | None]
-    ready_at: Mapped[datetime | None]
-    staged_at: Mapped[datetime | None]
-    stored_at: Mapped[datetime | None]
-    read_from: Mapped[str | None]
-    available_at: Mapped[datetime | None]
-
-    __table_args__ = (
-        UniqueConstraint("uid"),
-        UniqueConstraint("acquisition_uid", "path"),
-        Index(None, "acquisition_uid", "directory"),
-        Index(None, "acquisition_uid", "state"),
-        Index(None, "state", "next_at"),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the watch says of a file: where it stands now, and why."""
-
-    path: bytes
-    state: JournalState
-    kind: FileKind = FileKind.FILE
-    identity: SourceIdentity | None = None
-    reason_code: str = ""
-    reason: str = ""
-    finished_at: datetime | None = None
-    is_snapshot: bool = False
-    link_target: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the journal knows of a file, as the watch needs it."""
-
-    path: bytes
-    state: JournalState
-    identity: SourceIdentity | None
-    reason_code: str
-    is_leased: bool
-    available_at: datetime | None
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A file that a worker holds, with everything that its remaining steps need."""
-
-    id: int
-    path: bytes
-    kind: FileKind
-    state: JournalState
-    identity: SourceIdentity
-    version_uid: UUID
-    number: int
-    is_snapshot: bool
-    checksums: Sequence[Mapping[str, str]]
-    chunks: Sequence[str]
-    link_target: bytes | None
-    attempts: int
-    finished_at: datetime
-    staged_at: datetime | None
-    stored_at: datetime | None
-    read_from: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Files that a worker holds together; `uid` names their staging directory and their publish."""
-
-    uid: UUID
-    acquisition_uid: UUID
-    state: JournalState
-    files: Sequence[Claimed]
 
 
 class Journal:
@@ -167,8 +62,8 @@ class Journal:
             "state": seen.state,
             "reason_code": seen.reason_code,
             "reason": seen.reason[:2000],
-            "dev": _signed(identity.dev) if identity else None,
-            "ino": _signed(identity.ino) if identity else None,
+            "dev": signed(identity.dev) if identity else None,
+            "ino": signed(identity.ino) if identity else None,
             "size": identity.size if identity else 0,
             "mtime_ns": identity.mtime_ns if identity else None,
             "ctime_ns": identity.ctime_ns if identity else None,
@@ -245,7 +140,7 @@ class Journal:
             row.path: Known(
                 path=row.path,
                 state=JournalState(row.state),
-                identity=_identity(row),
+                identity=to_identity(row),
                 reason_code=row.reason_code,
                 is_leased=row.lease is not None or row.state in (J.STAGED, J.STORED),
                 available_at=row.available_at,
@@ -271,7 +166,9 @@ class Journal:
         ).first()
         if half is not None:
             same = due & (JournalRow.batch_uid == half.batch_uid) & (JournalRow.state == half.state)
-            return self._lease(owner, half.acquisition_uid, half.batch_uid, J(half.state), same, files, size)
+            return self._lease(
+                owner, half.acquisition_uid, half.batch_uid, J(half.state), condition=same, files=files, size=size
+            )
         ready = self._session.execute(
             select(JournalRow.acquisition_uid)
             .where(due, JournalRow.state == J.READY)
@@ -281,7 +178,7 @@ class Journal:
         if ready is None:
             return None
         mine = due & (JournalRow.acquisition_uid == ready.acquisition_uid) & (JournalRow.state == J.READY)
-        return self._lease(owner, ready.acquisition_uid, new_uid(), J.READY, mine, files, size)
+        return self._lease(owner, ready.acquisition_uid, new_uid(), J.READY, condition=mine, files=files, size=size)
 
     def _lease(
         self,
@@ -289,13 +186,15 @@ class Journal:
         acquisition_uid: UUID,
         batch_uid: UUID,
         state: JournalState,
+        *,
         condition: ColumnElement[bool],
         files: int,
         size: int,
     ) -> Batch:
         wanted = select(JournalRow).where(condition).order_by(JournalRow.next_at, JournalRow.id).limit(files)
         rows = self._session.scalars(wanted.with_for_update(skip_locked=True)).all()
-        taken, total = [], 0
+        taken: list[JournalRow] = []
+        total = 0
         for row in rows:
             if taken and total + row.size > size and state is J.READY:
                 break
@@ -309,7 +208,7 @@ class Journal:
                 .values(lease=batch_uid, lease_owner=owner, batch_uid=batch_uid)
                 .execution_options(synchronize_session=False)
             )
-        return Batch(batch_uid, acquisition_uid, state, [_claimed(row) for row in taken])
+        return Batch(batch_uid, acquisition_uid, state, [to_claimed(row) for row in taken])
 
     def step(self, batch: Batch, state: JournalState, changes: Mapping[int, Mapping[str, Any]], *, free: bool) -> int:
         """Bring files of a batch to a state; `changes` holds other columns by id. Returns how many were still ours.
@@ -334,7 +233,9 @@ class Journal:
     def held(self, batch: Batch, state: JournalState) -> list[Claimed]:
         """Return the files of a batch that are in a state and still ours, as they are now."""
         mine = (JournalRow.lease == batch.uid) & (JournalRow.state == state)
-        return [_claimed(row) for row in self._session.scalars(select(JournalRow).where(mine).order_by(JournalRow.id))]
+        return [
+            to_claimed(row) for row in self._session.scalars(select(JournalRow).where(mine).order_by(JournalRow.id))
+        ]
 
     def pause(self, batch: Batch, *, until: datetime) -> None:
         """Give back all that is still ours of a batch, as it is, to be gone on with later."""
@@ -398,7 +299,7 @@ class Journal:
             wanted = wanted.where(JournalRow.path > from_b64(after))
         rows = self._session.scalars(wanted.order_by(JournalRow.path).limit(limit)).all()
         return JournalPage(
-            items=[_entry(row) for row in rows], next=to_b64(rows[-1].path) if len(rows) == limit else None
+            items=[to_entry(row) for row in rows], next=to_b64(rows[-1].path) if len(rows) == limit else None
         )
 
     def queue(self) -> tuple[dict[str, int], datetime | None]:
@@ -411,70 +312,6 @@ class Journal:
         found = self._session.execute(wanted).all()
         oldest = [row[2] for row in found if row[2] is not None]
         return {row[0]: row[1] for row in found}, min(oldest, default=None)
-
-
-def _signed(value: int) -> int:
-    """Fold an unsigned 64-bit number into the signed range that SQL has."""
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _unsigned(value: int) -> int:
-    return value + 2**64 if value < 0 else value
-
-
-def _identity(row: Any) -> SourceIdentity | None:
-    if row.ino is None:
-        return None
-    return SourceIdentity(
-        dev=_unsigned(row.dev), ino=_unsigned(row.ino), size=row.size, mtime_ns=row.mtime_ns, ctime_ns=row.ctime_ns
-    )
-
-
-def _claimed(row: JournalRow) -> Claimed:
-    identity = _identity(row)
-    if identity is None or row.version_uid is None:
-        raise ValueError(f"journal row {row.uid} is {row.state} without an identity")
-    return Claimed(
-        id=row.id,
-        path=row.path,
-        kind=FileKind(row.kind),
-        state=JournalState(row.state),
-        identity=identity,
-        version_uid=row.version_uid,
-        number=row.number or 1,
-        is_snapshot=row.is_snapshot,
-        checksums=row.checksums or (),
-        chunks=row.chunks or (),
-        link_target=row.link_target,
-        attempts=row.attempts,
-        finished_at=row.finished_at or row.first_seen_at,
-        staged_at=row.staged_at,
-        stored_at=row.stored_at,
-        read_from=row.read_from,
-    )
-
-
-def _entry(row: JournalRow) -> JournalEntry:
-    return JournalEntry(
-        uid=row.uid,
-        acquisition_uid=row.acquisition_uid,
-        kind=FileKind(row.kind),
-        state=JournalState(row.state),
-        size=row.size,
-        identity=_identity(row),
-        version_uid=row.version_uid,
-        is_snapshot=row.is_snapshot,
-        attempts=row.attempts,
-        reason_code=row.reason_code,
-        reason=row.reason,
-        first_seen_at=row.first_seen_at,
-        finished_at=row.finished_at,
-        ready_at=row.ready_at,
-        staged_at=row.staged_at,
-        stored_at=row.stored_at,
-        available_at=row.available_at,
-        **path_fields(row.path),  # type: ignore[arg-type]
-    )
 
 
 def backoff(attempts: int) -> timedelta:

@@ -17,7 +17,7 @@ from beamkeeper.db.experiments import ExperimentRow, StationRow, to_experiment, 
 from beamkeeper.db.storage import StorageAreaRow, to_area
 from beamkeeper.db.users import GrantRow, SessionRow, UserRow, scope_of, to_session, to_user
 from beamkeeper.domain.events import NewEvent
-from beamkeeper.domain.mirror import GrantRecord, Mirror
+from beamkeeper.domain.mirror import GrantRecord, Mirror, MirrorState
 from beamkeeper.domain.status import Service
 
 
@@ -83,12 +83,12 @@ class Mirrors:
             ],
         )
 
-    def state(self) -> tuple[str, int, datetime | None]:
-        """Return the epoch and number that this mirror has reached, and when it last heard from storage."""
+    def state(self) -> MirrorState | None:
+        """Return how far this mirror has come; None before it was ever filled."""
         row = self._session.execute(
             select(MirrorStateRow.epoch, MirrorStateRow.number, MirrorStateRow.heard_at)
         ).one_or_none()
-        return ("", 0, None) if row is None else (row.epoch, row.number, row.heard_at)
+        return None if row is None else MirrorState(epoch=row.epoch, number=row.number, heard_at=row.heard_at)
 
     def apply(self, mirror: Mirror) -> None:
         """Take over what changed; a whole mirror also puts away what it does not hold."""
@@ -105,7 +105,7 @@ class Mirrors:
         values = {"epoch": mirror.epoch, "number": mirror.number, "heard_at": self._now}
         if not self._session.execute(update(MirrorStateRow).values(**values).returning(MirrorStateRow.id)).all():
             self._session.execute(insert(MirrorStateRow).values(id=1, **values))
-        if any((mirror.users, mirror.grants, mirror.sessions, mirror.stations, mirror.storage_areas, experiments)):
+        if mirror.is_news:
             self._events.add(NewEvent(kind="identity.changed"))
 
     def _upsert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

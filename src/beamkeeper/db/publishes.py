@@ -185,5 +185,5 @@ def _to_item(row: PublishItemRow) -> PublishItem:
         message=row.message,
         read_from=ReadFrom(row.read_from) if row.read_from else None,
         stored_at=row.stored_at,
-        **path_fields(row.path),  # type: ignore[arg-type]
+        **path_fields(row.path),
     )

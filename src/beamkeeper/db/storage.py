@@ -55,7 +55,7 @@ class StorageAreas:
             raise NotFoundError(f'there is no storage area "{name}": `dm storage list` shows all', name=name)
         return to_area(row)
 
-    def all(self) -> Sequence[StorageArea]:
+    def list(self) -> Sequence[StorageArea]:
         """Return every storage area, by name."""
         return [to_area(row) for row in self._session.scalars(select(StorageAreaRow).order_by(StorageAreaRow.name))]
 

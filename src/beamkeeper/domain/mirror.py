@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beamkeeper.domain.experiments import Experiment, Station
-from beamkeeper.domain.names import Model, Uid, WireInt
+from beamkeeper.domain.names import Model, Uid, UtcTime, WireInt
 from beamkeeper.domain.storage import StorageArea
 from beamkeeper.domain.users import Grant, SessionRecord, User
 
@@ -15,6 +15,14 @@ class GrantRecord(Grant):
 
     uid: Uid
     is_revoked: bool = False
+
+
+class MirrorState(Model):
+    """How far a mirror has come, and when it last heard from the storage service."""
+
+    epoch: str
+    number: WireInt
+    heard_at: UtcTime
 
 
 class Mirror(Model):
@@ -29,3 +37,9 @@ class Mirror(Model):
     stations: Sequence[Station] = ()
     storage_areas: Sequence[StorageArea] = ()
     experiments: Sequence[Experiment] = ()
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it carries anything."""
+        changes = (self.users, self.grants, self.sessions, self.stations, self.storage_areas, self.experiments)
+        return self.is_whole or any(changes)

@@ -54,7 +54,7 @@ Username = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_.-]{0,63}$"
 StationName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")]
 ExperimentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
-Title = Annotated[str, StringConstraints(max_length=2000)]
+Title = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
 
 
 def _int_from_wire(value: Any) -> Any:

@@ -114,6 +114,7 @@ class Session(Model):
     user_uid: Uid
     username: Username
     experiment_uid: Uid | None = Field(default=None, description="The only experiment that it may touch, if bound.")
+    experiment: str | None = Field(default=None, description="The name of that experiment.")
     created_at: UtcTime
     expires_at: UtcTime
 
@@ -175,7 +176,12 @@ class Caller:
             g.role
             for g in self.grants
             if (g.role is Role.ADMINISTRATOR and not bound)
-            or (g.role in STATION_ROLES and not bound and g.station_uid is not None and g.station_uid == target.station_uid)
+            or (
+                g.role in STATION_ROLES
+                and not bound
+                and g.station_uid is not None
+                and g.station_uid == target.station_uid
+            )
             or (
                 g.role in EXPERIMENT_ROLES
                 and g.experiment_uid is not None

@@ -11,13 +11,21 @@ import beamkeeper
 from beamkeeper.domain.status import Health, Service
 from beamkeeper.server import acquisition, errors, events, experiments, files, status, storage, users
 from beamkeeper.server.deps import Context
+from beamkeeper.server.identity import MirrorHeader
 from beamkeeper.server.limits import Limits
 
 API_VERSION = "1.0.0"
 """Of the interface, in openapi.json: a change of the document needs a step here."""
 
 ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
-    Service.STORAGE: (users.router, users.mirror_router, experiments.router, storage.router, events.router, status.router),
+    Service.STORAGE: (
+        users.router,
+        users.mirror_router,
+        experiments.router,
+        storage.router,
+        events.router,
+        status.router,
+    ),
     Service.CATALOG: (files.router, events.router, status.router),
     Service.ACQUISITION: (acquisition.router, events.router, status.router),
 }
@@ -46,6 +54,7 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
     app.state.context = context
     errors.install(app, context.errors)
     app.add_middleware(Limits)
+    app.add_middleware(MirrorHeader)
 
     @app.get("/health", tags=["status"], summary="That the service answers")
     def health() -> Health:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Header, Request
 
 from beamkeeper import config
+from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core_users
 from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, Database, StorageTransaction, Transaction
 from beamkeeper.domain.errors import MirrorBehindError, NotAuthenticatedError
@@ -67,7 +68,7 @@ def caller(
     if beamkeeper_mirror is not None and ctx.service is not Service.STORAGE:
         _await_mirror(ctx, beamkeeper_mirror)
     with ctx.database.read() as tx:
-        return core_users.authenticate(tx, token)
+        return core_sessions.authenticate(tx, token)
 
 
 def _await_mirror(ctx: Context, number: int) -> None:

@@ -27,23 +27,30 @@ class Bell:
     def __init__(self, ctx: Context) -> None:
         self._loop = asyncio.get_running_loop()
         self._rung = asyncio.Event()
-        self._waiting = 0
-        self.stop = ctx.database.listen(lambda: self._loop.call_soon_threadsafe(self._ring))
+        self.stop = ctx.database.listen(self._ring_from_thread)
+
+    def _ring_from_thread(self) -> None:
+        self._loop.call_soon_threadsafe(self._ring)
 
     def _ring(self) -> None:
         self._rung.set()
         self._rung = asyncio.Event()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return at the next ring, or after a second: news may come from another process."""
+    def next(self) -> asyncio.Event:
+        """Return what the next ring sets: taken before one looks, so that no ring is missed between."""
+        return self._rung
+
+    async def wait(self, timeout_s: float, *, ring: asyncio.Event) -> None:
+        """Return once this ring was, or after a second: news may come from another process."""
         try:
-            await asyncio.wait_for(self._rung.wait(), min(timeout_s, 1.0))
+            await asyncio.wait_for(ring.wait(), min(timeout_s, 1.0))
         except TimeoutError:
             return
 
 
 @router.get("/events", summary="What happened after a cursor")
 async def events(
+    *,
     request: Request,
     ctx: Ctx,
     who: Who,
@@ -62,12 +69,13 @@ async def events(
     loop = asyncio.get_running_loop()
     end = loop.time() + wait
     while True:
+        ring = bell.next()
         page = await run_in_threadpool(_page, ctx, who, begin, limit)
         left = end - loop.time()
         if page.items or left <= 0:
             return page
         begin = page.next
-        await bell.wait(left)
+        await bell.wait(left, ring=ring)
 
 
 def _page(ctx: Context, who: Caller, after: str | None, limit: int) -> EventPage:
@@ -75,13 +83,12 @@ def _page(ctx: Context, who: Caller, after: str | None, limit: int) -> EventPage
         return core.events_after(tx, who, Cursor.parse(after) if after else None, limit=limit)
 
 
-async def _stream(
-    request: Request, ctx: Context, who: Caller, page: EventPage, limit: int
-) -> AsyncIterator[str]:
+async def _stream(request: Request, ctx: Context, who: Caller, page: EventPage, limit: int) -> AsyncIterator[str]:
     bell: Bell = request.app.state.bell
     loop = asyncio.get_running_loop()
     said = loop.time()
     yield f": from {page.next}\n\n"
+    ring = bell.next()
     while not await request.is_disconnected():
         for event in page.items:
             epoch = Cursor.parse(page.next).epoch
@@ -91,5 +98,6 @@ async def _stream(
             yield f": at {page.next}\n\n"
             said = loop.time()
         if len(page.items) < limit:
-            await bell.wait(1.0)
+            await bell.wait(1.0, ring=ring)
+        ring = bell.next()
         page = await run_in_threadpool(_page, ctx, who, page.next, limit)

@@ -1,0 +1,120 @@
+"""Logging in and out, accounts, and the roles that they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+from uuid import UUID
+
+from beamkeeper.client.http import Http
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import Grant, NewGrant, NewSession, NewUser, Session, User, UserChange, UserPage, Whoami
+
+if TYPE_CHECKING:
+    from beamkeeper.client.api import Client
+
+
+class Sessions:
+    """Logging in and out."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def login(
+        self, username: str, password: str, *, experiment: str | None = None, experiment_uid: UUID | None = None
+    ) -> NewSession:
+        """Begin a session, under which this client goes on; a shared account needs to say for which experiment."""
+        wanted = {
+            "username": username,
+            "password": password,
+            "experiment": experiment,
+            "experiment_uid": None if experiment_uid is None else str(experiment_uid),
+        }
+        credentials = self._client.credentials
+        renew, credentials.renew = credentials.renew, None  # a refused login must not log in again by itself
+        try:
+            new: NewSession = self._http().call("POST", "/api/v1/sessions", NewSession, body=wanted)
+        finally:
+            credentials.renew = renew
+        credentials.token = new.token
+        return new
+
+    def logout(self) -> None:
+        """End this client's session."""
+        self._http().call("DELETE", "/api/v1/sessions/current")
+        self._client.credentials.token = None
+
+    def whoami(self) -> Whoami:
+        """Return who this client's session belongs to."""
+        found: Whoami = self._http().get("/api/v1/whoami", Whoami)
+        return found
+
+    def list(self, username: str | None = None) -> Sequence[Session]:
+        """Return the sessions of a user that hold; one's own by default."""
+        found: Sequence[Session] = self._http().get("/api/v1/sessions", Sequence[Session], query={"username": username})
+        return found
+
+    def revoke(self, uid: UUID) -> None:
+        """End a session."""
+        self._http().call("DELETE", f"/api/v1/sessions/{uid}")
+
+    def _http(self) -> Http:
+        return self._client.http(Service.STORAGE)
+
+
+class Users:
+    """Accounts and the roles they hold."""
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def list(self) -> Iterator[User]:
+        """Yield every account, by name."""
+        after: str | None = None
+        while True:
+            page: UserPage = self._http().get("/api/v1/users", UserPage, query={"after": after, "limit": 1000})
+            yield from page.items
+            if (after := page.next) is None:
+                return
+
+    def get(self, username: str) -> User:
+        """Return an account."""
+        found: User = self._http().get(_path(username), User)
+        return found
+
+    def create(self, new: NewUser) -> User:
+        """Make an account."""
+        body = new.model_dump(mode="json", exclude_unset=True)
+        if new.password is not None:
+            body["password"] = new.password.get_secret_value()  # which a dump masks
+        made: User = self._http().call("POST", "/api/v1/users", User, body=body)
+        return made
+
+    def change(self, username: str, change: UserChange) -> User:
+        """Change what is given of an account."""
+        body = change.model_dump(mode="json", exclude_unset=True)
+        changed: User = self._http().call("PATCH", _path(username), User, body=body)
+        return changed
+
+    def set_password(self, username: str, new: str, *, present: str | None = None) -> None:
+        """Set a password; one's own needs the present one."""
+        self._http().call("PUT", f"{_path(username)}/password", body={"new": new, "present": present})
+
+    def grants(self, username: str) -> Sequence[Grant]:
+        """Return the roles that a user holds."""
+        found: Sequence[Grant] = self._http().get(f"{_path(username)}/grants", Sequence[Grant])
+        return found
+
+    def grant(self, new: NewGrant) -> Grant:
+        """Give a role of the site or of a station."""
+        given: Grant = self._http().call("POST", "/api/v1/grants", Grant, body=new)
+        return given
+
+    def revoke(self, old: NewGrant) -> None:
+        """Take a role of the site or of a station away."""
+        self._http().call("DELETE", "/api/v1/grants", query=old)
+
+
+def _path(username: str) -> str:
+    return f"/api/v1/users/{quote(username, safe='')}"

@@ -1,0 +1,29 @@
+"""Which experiment is meant, and whether the caller may: the one verb that other verbs call."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from beamkeeper.db import Transaction
+from beamkeeper.domain.errors import ConflictError, NotFoundError
+from beamkeeper.domain.experiments import Experiment
+from beamkeeper.domain.users import Action, Caller, may, require
+
+_EVEN_DELETED = frozenset({Action.EXPERIMENT_READ, Action.EXPERIMENT_DELETE})
+
+
+def experiment(tx: Transaction, caller: Caller, action: Action, uid: UUID) -> Experiment:
+    """Return an experiment on which the caller may do this.
+
+    One that the caller may not even see is not found; so is a deleted one, but for those who may delete.
+    """
+    found = tx.experiments.get(uid)
+    target = found.target(tx.now)
+    is_seen = may(caller, Action.EXPERIMENT_READ, target)
+    is_hidden = found.deleted_at is not None and not caller.is_service
+    if not is_seen or (is_hidden and not may(caller, Action.EXPERIMENT_DELETE, target)):
+        raise NotFoundError(f"there is no experiment {uid}", uid=str(uid))
+    require(caller, action, target, f'experiment "{found.name}"')
+    if is_hidden and action not in _EVEN_DELETED:
+        raise ConflictError(f'experiment "{found.name}" is deleted: nothing of it can be changed')
+    return found

@@ -1,0 +1,216 @@
+"""Logging in, being recognised, logging out; and the keys under which services act."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from beamkeeper.core import passwords
+from beamkeeper.core.tokens import new_token, token_sha256
+from beamkeeper.db import StorageTransaction, Transaction
+from beamkeeper.domain.errors import (
+    ConflictError,
+    InvalidError,
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+)
+from beamkeeper.domain.experiments import Experiment, Station
+from beamkeeper.domain.users import (
+    EXPERIMENT_ROLES,
+    SITE,
+    Action,
+    Caller,
+    Login,
+    NewSession,
+    Session,
+    SessionRecord,
+    User,
+    Whoami,
+    may,
+)
+
+SHARED_HOURS = 12
+"""A login on a shared account ends with its experiment, or after this many hours."""
+
+FORGOTTEN_AFTER = timedelta(days=7)
+"""Sessions that expired so long ago are removed at the next login."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Somebody who wants to log in, with what we know of the name: nothing, where nobody may."""
+
+    login: Login
+    user: User | None
+    password_hash: str | None = field(repr=False)
+
+
+def authenticate(tx: Transaction, token: str) -> Caller:
+    """Return who a token belongs to; refuse one that is unknown, expired or revoked, or whose user is disabled."""
+    record = tx.users.session_of(token_sha256(token))
+    if record is None or record.revoked_at is not None:
+        raise NotAuthenticatedError("the session has ended: log in again with `dm login`")
+    if record.expires_at is not None and record.expires_at <= tx.now:
+        raise NotAuthenticatedError("the session has expired: log in again with `dm login`")
+    if record.user_uid is None:
+        return _service(tx, record)
+    user = tx.users.get(record.user_uid)
+    if not user.is_enabled:
+        raise NotAuthenticatedError(f'the account "{user.username}" is disabled: ask an administrator')
+    if record.experiment_uid is not None:
+        _check_open(tx.experiments.get(record.experiment_uid), tx.now)
+    return Caller(
+        username=user.username,
+        user_uid=user.uid,
+        session_uid=record.uid,
+        bound_experiment_uid=record.experiment_uid,
+        grants=tx.users.grants_of(user.uid),
+    )
+
+
+def _service(tx: Transaction, record: SessionRecord) -> Caller:
+    if record.station_uid is None:
+        raise NotAuthenticatedError("the session has no owner: log in again with `dm login`")
+    station = tx.experiments.get_station(record.station_uid)
+    return Caller(username=f"station {station.name}", is_service=True, station_uid=station.uid, session_uid=record.uid)
+
+
+def begin_login(tx: StorageTransaction, login: Login) -> Attempt:
+    """Read what the check of a password needs."""
+    user = tx.users.find(login.username)
+    is_open = user is not None and user.is_enabled
+    return Attempt(login, user, tx.users.password_hash(user.uid) if user and is_open else None)
+
+
+def check_password(attempt: Attempt) -> None:
+    """Refuse a wrong password; slow, so called with no transaction open.
+
+    Whether the user is unknown or disabled or the password wrong: the answer is one, and takes as long.
+    """
+    if not passwords.is_right(attempt.login.password, attempt.password_hash):
+        raise _refused(attempt.login)
+
+
+def login(tx: StorageTransaction, attempt: Attempt, *, hours: float) -> NewSession:
+    """Begin a session for somebody whose password was checked."""
+    tx.users.forget_sessions(before=tx.now - FORGOTTEN_AFTER)
+    user = None if attempt.user is None else tx.users.get(attempt.user.uid)
+    if user is None or not user.is_enabled or tx.users.password_hash(user.uid) != attempt.password_hash:
+        raise _refused(attempt.login)  # changed since the password was checked
+    if not user.is_shared:
+        return begin_session(tx, user, expires_at=tx.now + timedelta(hours=hours))
+    experiment = _experiment_meant(tx, user, attempt.login)
+    ends = tx.now + timedelta(hours=SHARED_HOURS)
+    if experiment.ends_at is not None:
+        ends = min(ends, experiment.ends_at)
+    return begin_session(tx, user, expires_at=ends, experiment=experiment)
+
+
+def begin_session(
+    tx: Transaction, user: User, *, expires_at: datetime, experiment: Experiment | None = None
+) -> NewSession:
+    """Begin a session and return its token, which is shown this once."""
+    token = new_token()
+    record = tx.users.add_session(
+        token_sha256(token),
+        user_uid=user.uid,
+        experiment_uid=None if experiment is None else experiment.uid,
+        expires_at=expires_at,
+    )
+    return NewSession(session=_session(tx, record, user), token=token, mirror_number=tx.events.revision or 0)
+
+
+def begin_service_key(tx: Transaction, station: Station) -> str:
+    """Return a new key for a station's services, which is shown this once."""
+    key = new_token()
+    tx.users.add_session(token_sha256(key), station_uid=station.uid)
+    return key
+
+
+def logout(tx: StorageTransaction, caller: Caller) -> None:
+    """End the caller's own session."""
+    if caller.session_uid is not None:
+        tx.users.revoke_sessions([caller.session_uid])
+
+
+def sessions(tx: StorageTransaction, caller: Caller, username: str | None) -> Sequence[Session]:
+    """Return the sessions of a user that hold: one's own, or anybody's for an administrator."""
+    user = _user(tx, caller, username or caller.username)
+    return [_session(tx, record, user) for record in tx.users.sessions_of(user.uid)]
+
+
+def revoke(tx: StorageTransaction, caller: Caller, uid: UUID) -> None:
+    """End a session: one's own, or anybody's for an administrator."""
+    record = tx.users.get_session(uid)
+    is_own = record.user_uid is not None and record.user_uid == caller.user_uid
+    if not (is_own and caller.bound_experiment_uid is None) and not may(caller, Action.SITE_ADMINISTER, SITE):
+        raise NotFoundError(f"there is no session {uid}", uid=str(uid))
+    tx.users.revoke_sessions([uid])
+
+
+def whoami(tx: StorageTransaction, caller: Caller) -> Whoami:
+    """Return who the caller is and what it may do."""
+    if caller.user_uid is None or caller.session_uid is None:
+        return Whoami(user=None, session=None, is_service=caller.is_service, station_uid=caller.station_uid)
+    user = tx.users.get(caller.user_uid)
+    record = tx.users.get_session(caller.session_uid)
+    return Whoami(user=user, session=_session(tx, record, user), grants=caller.grants)
+
+
+def _user(tx: StorageTransaction, caller: Caller, username: str) -> User:
+    if caller.user_uid is None or (username != caller.username and not caller.is_administrator):
+        raise NotPermittedError(f'the sessions of "{username}" are shown to administrators')
+    return tx.users.named(username)
+
+
+def _session(tx: Transaction, record: SessionRecord, user: User) -> Session:
+    if record.expires_at is None:
+        raise InvalidError(f"session {record.uid} is a key of services")
+    experiment = None if record.experiment_uid is None else tx.experiments.get(record.experiment_uid).name
+    return Session(
+        uid=record.uid,
+        user_uid=user.uid,
+        username=user.username,
+        experiment_uid=record.experiment_uid,
+        experiment=experiment,
+        created_at=record.created_at,
+        expires_at=record.expires_at,
+    )
+
+
+def _refused(login: Login) -> NotAuthenticatedError:
+    return NotAuthenticatedError(f'user "{login.username[:64]}" and this password do not fit: try again')
+
+
+def _experiment_meant(tx: StorageTransaction, user: User, login: Login) -> Experiment:
+    """Return the experiment that a login on a shared account is for; its name is looked for among its own."""
+    own = [
+        tx.experiments.get(grant.experiment_uid)
+        for grant in tx.users.grants_of(user.uid)
+        if grant.role in EXPERIMENT_ROLES and grant.experiment_uid is not None
+    ]
+    meant = [
+        e for e in own if login.experiment_uid == e.uid or (login.experiment_uid is None and login.experiment == e.name)
+    ]
+    if login.experiment_uid is None and login.experiment is None:
+        raise InvalidError(f'"{user.username}" is a shared account: say what for with --experiment NAME')
+    if not meant:
+        raise NotFoundError(
+            f'the shared account "{user.username}" has no experiment "{login.experiment or login.experiment_uid}": '
+            f"ask its PI to add the account"
+        )
+    if len(meant) > 1:
+        stations = " and ".join(sorted(experiment.station for experiment in meant))
+        raise ConflictError(f'there is an experiment "{login.experiment}" on {stations}: name it by its uid')
+    _check_open(meant[0], tx.now)
+    return meant[0]
+
+
+def _check_open(experiment: Experiment, now: datetime) -> None:
+    if experiment.deleted_at is not None or (experiment.ends_at is not None and experiment.ends_at <= now):
+        raise NotAuthenticatedError(
+            f'experiment "{experiment.name}" has ended, and logins of shared accounts with it: use your own account'
+        )

@@ -1,0 +1,99 @@
+"""Storage areas: adding, listing, and proving that one can be written and read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from beamkeeper.db import StorageTransaction
+from beamkeeper.domain.errors import ConflictError, InvalidError, NotPermittedError
+from beamkeeper.domain.storage import AreaCheck, NewStorageArea, StorageArea
+from beamkeeper.domain.users import SITE, Action, Caller, reach, require
+
+PROBE_BYTES = 64 * 1024
+
+_REASONS = {
+    errno.ENOENT: "is not there: is the disk mounted?",
+    errno.ENOTDIR: "is no directory",
+    errno.EACCES: "may not be written by the account of the storage service: change its owner or rights",
+    errno.EPERM: "may not be written by the account of the storage service: change its owner or rights",
+    errno.EROFS: "is read-only: is the disk damaged, or mounted so?",
+    errno.ENOSPC: "is full",
+    errno.EDQUOT: "has reached its quota",
+    errno.EIO: "gives input/output errors: see the kernel's log, the disk may be failing",
+    errno.ESTALE: "is a stale network mount: mount it again",
+}
+
+
+def list_(tx: StorageTransaction, caller: Caller) -> Sequence[StorageArea]:
+    """Return every storage area, for the staff of any station."""
+    _require_anywhere(caller, Action.STATION_READ)
+    return tx.storage.list()
+
+
+def add(tx: StorageTransaction, caller: Caller, new: NewStorageArea) -> StorageArea:
+    """Add a storage area; it may not lie in another, nor hold one."""
+    require(caller, Action.SITE_ADMINISTER, SITE, "the site")
+    if not os.path.isabs(new.path) or os.path.normpath(new.path) != new.path or "\0" in new.path:
+        raise InvalidError(f'path "{new.path}" of storage area "{new.name}" is not absolute and plain: write it whole')
+    if not urlsplit(new.station_url).scheme:
+        raise InvalidError(f'"{new.station_url}" is no address of a storage area: use file:///PATH')
+    tx.events.revise()
+    for area in tx.storage.list():
+        if os.path.commonpath([area.path, new.path]) in (area.path, new.path):
+            raise ConflictError(
+                f'"{new.path}" overlaps storage area "{area.name}" at "{area.path}": use another directory'
+            )
+    return tx.storage.add(new)
+
+
+def area(tx: StorageTransaction, caller: Caller, name: str) -> StorageArea:
+    """Return the storage area that the caller wants checked."""
+    _require_anywhere(caller, Action.STATION_MANAGE)
+    return tx.storage.named(name)
+
+
+def check(area: StorageArea) -> AreaCheck:
+    """Write a probe file, make it durable, read it back and remove it; no transaction should be open."""
+    try:
+        _probe(Path(area.path))
+        space = os.statvfs(area.path)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"cannot be used ({error.strerror or error})")
+        return AreaCheck(name=area.name, is_ok=False, message=f"{area.path} {reason}")
+    return AreaCheck(
+        name=area.name,
+        is_ok=True,
+        message=f"{area.path} can be written and read",
+        free_bytes=space.f_bavail * space.f_frsize,
+        total_bytes=space.f_blocks * space.f_frsize,
+    )
+
+
+def _probe(directory: Path) -> None:
+    probe = directory / f".beamkeeper-probe-{secrets.token_hex(8)}"
+    written = secrets.token_bytes(PROBE_BYTES)
+    descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "r+b") as file:
+            file.write(written)
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(OSError):  # a hint only: some file systems do not know it
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            file.seek(0)
+            if file.read() != written:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+    finally:
+        probe.unlink()
+
+
+def _require_anywhere(caller: Caller, action: Action) -> None:
+    reached = reach(caller, action)
+    if not (reached.is_all or reached.stations):
+        raise NotPermittedError(f"{caller.username} may not see storage areas: ask a manager of a station for the role")

@@ -1,0 +1,131 @@
+"""The acquisition service's own tables."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+TIME = sa.BigInteger()
+TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+def upgrade() -> None:
+    if op.get_context().opts["service"] == "acquisition":
+        create_acquisitions()
+        create_journal()
+        create_workers()
+
+
+def create_acquisitions() -> None:
+    op.create_table(
+        "acquisitions",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment", TEXT, nullable=False),
+        sa.Column("agent", TEXT, nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("destination", TEXT, nullable=False),
+        sa.Column("tree", TEXT, nullable=False),
+        sa.Column("include", DOCUMENT, nullable=False),
+        sa.Column("exclude", DOCUMENT, nullable=False),
+        sa.Column("with_hidden", sa.Boolean(), nullable=False),
+        sa.Column("with_existing", sa.Boolean(), nullable=False),
+        sa.Column("resend", sa.Boolean(), nullable=False),
+        sa.Column("finished", TEXT, nullable=False),
+        sa.Column("quiet_s", sa.Double(), nullable=True),
+        sa.Column("metadata", DOCUMENT, nullable=False),
+        sa.Column("processors", DOCUMENT, nullable=True),
+        sa.Column("skip_processors", DOCUMENT, nullable=False),
+        sa.Column("max_run_time_s", sa.Double(), nullable=True),
+        sa.Column("is_put", sa.Boolean(), nullable=False),
+        sa.Column("policy", TEXT, nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("started_by", TEXT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("started_at", TIME, nullable=True),
+        sa.Column("stop_requested_at", TIME, nullable=True),
+        sa.Column("stop_now", sa.Boolean(), nullable=False),
+        sa.Column("ended_at", TIME, nullable=True),
+        sa.Column("taken_over_by", sa.Uuid(), nullable=True),
+        sa.Column("taken_over_at", TIME, nullable=True),
+        sa.Column("existing_before", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_acquisitions"),
+        sa.UniqueConstraint("uid", name="uq_acquisitions_uid"),
+    )
+    op.create_index("ix_acquisitions_created_at_uid", "acquisitions", ["created_at", "uid"])
+    op.create_index("ix_acquisitions_experiment_uid", "acquisitions", ["experiment_uid"])
+    op.create_index("ix_acquisitions_state", "acquisitions", ["state"])
+    op.create_index("ix_acquisitions_taken_over_by", "acquisitions", ["taken_over_by"])
+
+
+def create_journal() -> None:
+    op.create_table(
+        "journal",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("acquisition_uid", sa.Uuid(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("directory", sa.LargeBinary(), nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("reason_code", TEXT, nullable=False),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("dev", sa.BigInteger(), nullable=True),
+        sa.Column("ino", sa.BigInteger(), nullable=True),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("mtime_ns", sa.BigInteger(), nullable=True),
+        sa.Column("ctime_ns", sa.BigInteger(), nullable=True),
+        sa.Column("version_uid", sa.Uuid(), nullable=True),
+        sa.Column("number", sa.Integer(), nullable=True),
+        sa.Column("is_snapshot", sa.Boolean(), nullable=False),
+        sa.Column("checksums", DOCUMENT, nullable=True),
+        sa.Column("chunks", DOCUMENT, nullable=True),
+        sa.Column("link_target", sa.LargeBinary(), nullable=True),
+        sa.Column("batch_uid", sa.Uuid(), nullable=True),
+        sa.Column("lease", sa.Uuid(), nullable=True),
+        sa.Column("lease_owner", sa.Uuid(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", TIME, nullable=True),
+        sa.Column("first_seen_at", TIME, nullable=False),
+        sa.Column("finished_at", TIME, nullable=True),
+        sa.Column("ready_at", TIME, nullable=True),
+        sa.Column("staged_at", TIME, nullable=True),
+        sa.Column("stored_at", TIME, nullable=True),
+        sa.Column("read_from", TEXT, nullable=True),
+        sa.Column("available_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_journal"),
+        sa.UniqueConstraint("acquisition_uid", "path", name="uq_journal_acquisition_uid_path"),
+        sa.UniqueConstraint("uid", name="uq_journal_uid"),
+    )
+    op.create_index("ix_journal_acquisition_uid_directory", "journal", ["acquisition_uid", "directory"])
+    op.create_index("ix_journal_acquisition_uid_state", "journal", ["acquisition_uid", "state"])
+    op.create_index("ix_journal_batch_uid", "journal", ["batch_uid"])
+    op.create_index("ix_journal_lease_owner", "journal", ["lease_owner"])
+    op.create_index("ix_journal_state_next_at", "journal", ["state", "next_at"])
+
+
+def create_workers() -> None:
+    op.create_table(
+        "workers",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("host", TEXT, nullable=False),
+        sa.Column("boot_id", TEXT, nullable=False),
+        sa.Column("pid", sa.BigInteger(), nullable=False),
+        sa.Column("start_ticks", sa.BigInteger(), nullable=False),
+        sa.Column("beat", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_workers"),
+        sa.UniqueConstraint("uid", name="uq_workers_uid"),
+    )

@@ -1,0 +1,48 @@
+"""Transactions that may change identities: their answers say which number a mirror must reach to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+from fastapi import Depends, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from beamkeeper.db import StorageTransaction
+from beamkeeper.server.deps import MIRROR_HEADER, context
+
+
+@contextmanager
+def changing(request: Request) -> Iterator[StorageTransaction]:
+    """Open a transaction of the storage service that may change identities."""
+    with context(request).database.write() as tx:
+        yield tx
+    request.state.mirror_number = tx.events.revision
+
+
+def _changing(request: Request) -> Iterator[StorageTransaction]:
+    with changing(request) as tx:
+        yield tx
+
+
+IdentityTx = Annotated[StorageTransaction, Depends(_changing, scope="function")]
+
+
+class MirrorHeader:
+    """Puts the number on the answer. Plain ASGI: the transaction ends after the route has made its response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and say with its answer how far a mirror must have come."""
+
+        async def with_number(message: Message) -> None:
+            number = scope.get("state", {}).get("mirror_number")
+            if message["type"] == "http.response.start" and number is not None:
+                header = (MIRROR_HEADER.lower().encode(), str(number).encode())
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        await self.app(scope, receive, with_number)
