@@ -20,6 +20,7 @@ from beamkeeper.domain.errors import (
     UnavailableError,
     error_classes,
 )
+from beamkeeper.domain.events import Cursor
 
 MIRROR_HEADER = "Beamkeeper-Mirror"
 TRIES = 4
@@ -30,7 +31,7 @@ _CLASSES = error_classes()
 
 
 class Credentials:
-    """The token of a session and the newest mirror number seen; shared by the services of one client.
+    """The token of a session and the newest change of identities seen; shared by the services of one client.
 
     `renew` logs in again and returns a new token; None where only the person can.
     """
@@ -38,7 +39,12 @@ class Credentials:
     def __init__(self, token: str | None = None, renew: Callable[[], str | None] | None = None) -> None:
         self.token = token
         self.renew = renew
-        self.mirror = 0
+        self.mirror = ""
+
+    def saw(self, mirror: str) -> None:
+        """Remember the newest change of identities: other services are told to wait until they know of it."""
+        if not self.mirror or Cursor.parse(mirror) > Cursor.parse(self.mirror):
+            self.mirror = mirror
 
     def headers(self) -> dict[str, str]:
         """Return the headers that say who asks and what it has seen."""
@@ -46,7 +52,7 @@ class Credentials:
         if self.token:
             found["Authorization"] = f"Bearer {self.token}"
         if self.mirror:
-            found[MIRROR_HEADER] = str(self.mirror)
+            found[MIRROR_HEADER] = self.mirror
         return found
 
 
@@ -163,8 +169,8 @@ class Http:
             ) from error
         if response.is_error:
             raise decode(response.status_code, response.content, self.url)
-        if number := response.headers.get(MIRROR_HEADER):
-            self.credentials.mirror = max(self.credentials.mirror, int(number))
+        if seen := response.headers.get(MIRROR_HEADER):
+            self.credentials.saw(seen)
         return response
 
     def close(self) -> None:

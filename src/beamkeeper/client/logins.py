@@ -28,7 +28,7 @@ class Profile(BaseModel):
     experiment: str = ""
     experiment_uid: str = ""
     station: str = ""
-    mirror: int = 0
+    mirror: str = ""
 
 
 _PROFILES = TypeAdapter(dict[str, Profile])

@@ -120,7 +120,7 @@ def begin_session(
         experiment_uid=None if experiment is None else experiment.uid,
         expires_at=expires_at,
     )
-    return NewSession(session=_session(tx, record, user), token=token, mirror_number=tx.events.revision or 0)
+    return NewSession(session=_session(tx, record, user), token=token)
 
 
 def begin_service_key(tx: Transaction, station: Station) -> str:

@@ -14,6 +14,7 @@ from beamkeeper.domain.errors import (
     NotFoundError,
     NotPermittedError,
 )
+from beamkeeper.domain.events import Cursor
 from beamkeeper.domain.mirror import Mirror, MirrorState
 from beamkeeper.domain.users import (
     SITE,
@@ -137,10 +138,10 @@ def mirror_state(tx: Transaction) -> MirrorState | None:
     return tx.mirror.state()
 
 
-def mirror_number(tx: Transaction) -> int:
-    """Return the number that this service's mirror has reached."""
+def mirror_cursor(tx: Transaction) -> Cursor:
+    """Return the cursor that this service's mirror has reached; epochs compare by when they began."""
     state = tx.mirror.state()
-    return 0 if state is None else state.number
+    return Cursor("", 0) if state is None else Cursor(state.epoch, state.number)
 
 
 def mirror_after(tx: Transaction, caller: Caller, *, number: int, epoch: str | None) -> Mirror:

@@ -50,8 +50,8 @@ class Events:
         self._session = session
         self._now = now
         self._new: list[NewEvent] = []
-        self.revision: int | None = None
-        """The number of this transaction's change of identities, if it made any."""
+        self.changed: Cursor | None = None
+        """The cursor of this transaction's change of identities, if it made any."""
 
     def revise(self, *, experiment_uid: UUID | None = None) -> int:
         """Return the number of this transaction's change of identities, which mirrors ask for.
@@ -62,9 +62,10 @@ class Events:
         news = NewEvent(kind="identity.changed", experiment_uid=experiment_uid)
         if news not in self._new:
             self.add(news)
-        if self.revision is None:
-            self.revision = self.next_number()
-        return self.revision
+        if self.changed is None:
+            number = self.next_number()
+            self.changed = Cursor(self.cursor().epoch, number)
+        return self.changed.number
 
     def add(self, event: NewEvent) -> None:
         """Collect an event; it gets its number as the transaction commits, so that the lock is held shortly."""

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, StringConstraints
 
 from beamkeeper.domain.errors import NotPermittedError
-from beamkeeper.domain.names import Input, Model, Title, Uid, Username, UtcTime, WireInt
+from beamkeeper.domain.names import Input, Model, Title, Uid, Username, UtcTime
 
 
 class Role(StrEnum):
@@ -124,7 +124,6 @@ class NewSession(Model):
 
     session: Session
     token: str
-    mirror_number: WireInt
 
 
 class SessionRecord(Model):

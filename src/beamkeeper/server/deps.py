@@ -14,6 +14,7 @@ from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core_users
 from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, Database, StorageTransaction, Transaction
 from beamkeeper.domain.errors import MirrorBehindError, NotAuthenticatedError
+from beamkeeper.domain.events import Cursor
 from beamkeeper.domain.status import LastError, Service
 from beamkeeper.domain.users import Caller
 
@@ -59,22 +60,22 @@ Ctx = Annotated[Context, Depends(context)]
 def caller(
     ctx: Ctx,
     authorization: Annotated[str | None, Header()] = None,
-    beamkeeper_mirror: Annotated[int | None, Header(description="Wait until identities are as new as this.")] = None,
+    beamkeeper_mirror: Annotated[str | None, Header(description="Wait until identities are as new as this.")] = None,
 ) -> Caller:
     """Return who is calling; refuse nobody and who has no session any more."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise NotAuthenticatedError("nobody is logged in: log in with `dm login`")
     if beamkeeper_mirror is not None and ctx.service is not Service.STORAGE:
-        _await_mirror(ctx, beamkeeper_mirror)
+        _await_mirror(ctx, Cursor.parse(beamkeeper_mirror))
     with ctx.database.read() as tx:
         return core_sessions.authenticate(tx, token)
 
 
-def _await_mirror(ctx: Context, number: int) -> None:
+def _await_mirror(ctx: Context, cursor: Cursor) -> None:
     def is_there() -> bool:
         with ctx.database.read() as tx:
-            return core_users.mirror_number(tx) >= number
+            return core_users.mirror_cursor(tx) >= cursor
 
     if not ctx.database.wait(is_there, MIRROR_PATIENCE_S):
         raise MirrorBehindError(

@@ -1,4 +1,4 @@
-"""Transactions that may change identities: their answers say which number a mirror must reach to know of it."""
+"""Transactions that may change identities: their answers say which cursor a mirror must reach to know of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def changing(request: Request) -> Iterator[StorageTransaction]:
     """Open a transaction of the storage service that may change identities."""
     with context(request).database.write() as tx:
         yield tx
-    request.state.mirror_number = tx.events.revision
+    request.state.mirror = tx.events.changed
 
 
 def _changing(request: Request) -> Iterator[StorageTransaction]:
@@ -30,7 +30,7 @@ IdentityTx = Annotated[StorageTransaction, Depends(_changing, scope="function")]
 
 
 class MirrorHeader:
-    """Puts the number on the answer. Plain ASGI: the transaction ends after the route has made its response."""
+    """Puts the cursor on the answer. Plain ASGI: the transaction ends after the route has made its response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -39,9 +39,9 @@ class MirrorHeader:
         """Pass a request on, and say with its answer how far a mirror must have come."""
 
         async def with_number(message: Message) -> None:
-            number = scope.get("state", {}).get("mirror_number")
-            if message["type"] == "http.response.start" and number is not None:
-                header = (MIRROR_HEADER.lower().encode(), str(number).encode())
+            cursor = scope.get("state", {}).get("mirror")
+            if message["type"] == "http.response.start" and cursor is not None:
+                header = (MIRROR_HEADER.lower().encode(), str(cursor).encode())
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
