@@ -55,9 +55,13 @@ def check(database: Database[Any], service: Service) -> None:
 
 def upgrade(url: str, service: Service) -> None:
     """Bring a database to this version's schema, all or nothing; an empty one gets every table."""
-    with closing(open_database(url, service)) as database, translated(database.name):
-        with database.engine.connect().execution_options(beamkeeper_write=True) as connection, connection.begin():
-            run(connection, service)
+    with (
+        closing(open_database(url, service)) as database,
+        translated(database.name),
+        database.engine.connect().execution_options(beamkeeper_write=True) as connection,
+        connection.begin(),
+    ):
+        run(connection, service)
 
 
 def run(connection: Connection, service: Service) -> None:
