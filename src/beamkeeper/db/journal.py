@@ -47,7 +47,8 @@ class Journal:
         if not rows:
             return
         keep = {"uid", "acquisition_uid", "path", "directory", "first_seen_at", "attempts"}
-        free = JournalRow.lease.is_(None) & JournalRow.state.not_in([J.STAGED, J.STORED])
+        # Not an IN list: those cannot be used with many rows at once.
+        free = JournalRow.lease.is_(None) & (JournalRow.state != J.STAGED) & (JournalRow.state != J.STORED)
         upsert(self._session, JournalRow, rows, key=("acquisition_uid", "path"), keep=keep, where=free)
 
     def _seen_row(self, acquisition_uid: UUID, seen: Seen) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ def opened(settings: Settings, service: Service) -> Database[Any]:
     """Return a service's database, made where it is new; an older schema is refused with what to do."""
     url = settings.database_url(service)
     database = db.open_database(url, service)
+    from sqlalchemy import inspect
+
     if upgrade.is_empty(database):
         upgrade.upgrade(url, service)
     upgrade.check(database, service)
@@ -45,11 +49,10 @@ def bootstrap(context: Context) -> None:
 def write_session(settings: Settings, new: NewSession) -> None:
     """Leave the operator's session where `dm up` finds it."""
     session = {
-        "url": settings.url(Service.STORAGE),
+        "storage_url": settings.url(Service.STORAGE),
         "username": new.session.username,
         "token": new.token,
         "expires_at": new.session.expires_at.isoformat(),
-        "station": settings.station.name,
     }
     write_private(settings.data_dir / FIRST_SESSION, json.dumps(session))
 
@@ -64,3 +67,11 @@ def write_private(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+@contextmanager
+def reached(settings: Settings, service: Service) -> Iterator[Database[Any]]:
+    """Give a database that is there already, with this version's schema, and close it afterwards."""
+    with closing(db.open_database(settings.database_url(service), service)) as database:
+        upgrade.check(database, service)
+        yield database

@@ -1,0 +1,134 @@
+"""A whole beamline for a test: the services as real processes, on free ports and a fresh data directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from beamkeeper.client import Client
+from beamkeeper.client.logins import Logins
+from beamkeeper.domain.errors import DmError
+from beamkeeper.domain.experiments import Experiment, NewExperiment
+from beamkeeper.domain.status import Service
+from beamkeeper.testing.servers import free_port
+
+START_S = 60.0
+
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T | None], what: str, timeout_s: float = 60.0) -> T:
+    """Ask again and again until there is an answer that counts, and return it."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {timeout_s:g} s")
+        time.sleep(0.02)
+    return found
+
+
+class Station:
+    """The services of one data directory; `start` and `kill` as often as a test likes."""
+
+    def __init__(self, directory: Path, databases: Mapping[Service, str] | None = None, settings: str = "") -> None:
+        self.directory = directory
+        self.data = directory / "beamline"
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.logins = Logins(directory / "logins.json")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._write_settings(databases or {}, settings)
+
+    def _write_settings(self, databases: Mapping[Service, str], more: str) -> None:
+        lines = ['site = "test"', "[station]", 'name = "TEST"', 'cycle = "2026-1"', 'agent = "detector-pc"']
+        for service in Service:
+            lines += [f"[{service}]", f'listen = "127.0.0.1:{free_port()}"']
+            if service in databases:
+                lines.append(f'database = "{databases[service]}"')
+            if service is Service.ACQUISITION:
+                lines += ["quiet_s = 0.3", "scan_interval_s = 2.0"]
+        (self.data / "beamkeeper.toml").write_text("\n".join(lines) + "\n" + more)
+
+    @property
+    def log(self) -> Path:
+        """What the services write."""
+        return self.directory / "services.log"
+
+    @property
+    def storage(self) -> Path:
+        """The storage area."""
+        return self.data / "storage"
+
+    @property
+    def pid(self) -> int:
+        """The process of the services."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> Client:
+        """Start the services and return an administrator's client."""
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("BEAMKEEPER_")}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "beamkeeper.serve", "run", "--data", str(self.data)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ,
+                start_new_session=True,
+            )
+        first = self.data / "first-session.json"
+        session = json.loads(
+            until(lambda: self._alive() and first.exists() and first.read_text(), "first session", START_S)
+        )
+        client = Client(session["storage_url"], token=session["token"], logins=self.logins, station="TEST")
+        until(lambda: self._alive() and self._answers(client), "the services", START_S)
+        return client
+
+    def _alive(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise AssertionError(f"the services ended with {self._process.returncode}:\n{self.log.read_text()[-4000:]}")
+        return True
+
+    def _answers(self, client: Client) -> bool:
+        try:
+            for service in Service:
+                client.health(service)
+                client.status(service)
+        except DmError:
+            return False
+        return True
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """End every process of the services with a signal, and wait for it."""
+        if self._process is None:
+            return
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            pass
+        self._process.wait(timeout=40)
+        self._process = None
+
+
+@contextmanager
+def station(directory: Path, databases: Mapping[Service, str] | None = None, settings: str = "") -> Iterator[Station]:
+    """Give a station that is not started yet, and end what it started."""
+    made = Station(directory, databases, settings)
+    try:
+        yield made
+    finally:
+        made.kill(signal.SIGTERM)
+
+
+def experiment(client: Client, name: str = "coffee") -> Experiment:
+    """Make an experiment."""
+    return client.experiments.create(NewExperiment(name=name, station="TEST"))
