@@ -35,7 +35,10 @@ from beamkeeper.domain.errors import ConflictError, SourceError, UnavailableErro
 from beamkeeper.domain.names import RelPath, Uid, show_path, to_b64
 
 PAGE = 500
-LONGEST_PAUSE_S = 2.0
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+PATIENCE_S = 60.0
+"""So long a wait goes on while the service does not answer: it may be starting again."""
+
 ASKS_AGAIN = 3
 """So often a put goes back to what the service says it has, before it is given up."""
 
@@ -89,14 +92,15 @@ class _Acquisitions:
     ) -> Acquisition:
         """Return when it has ended; UnavailableError where that takes longer than `timeout_s`.
 
-        `on_change` gets every new state of it. Asks with pauses that grow while nothing changes.
+        `on_change` gets every new state of it. Asks with pauses that grow while nothing changes, and goes on
+        asking while the service starts again.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        seen, pause = None, 0.05
+        seen, pause = None, SHORTEST_PAUSE_S
         while True:
-            found = self.get(uid)
+            found = self._get_patiently(uid)
             if found != seen:
-                seen, pause = found, 0.05
+                seen, pause = found, SHORTEST_PAUSE_S
                 if on_change is not None:
                     on_change(found)
             if found.state not in ACTIVE:
@@ -108,6 +112,16 @@ class _Acquisitions:
                 )
             time.sleep(pause)
             pause = min(pause * 1.5, LONGEST_PAUSE_S)
+
+    def _get_patiently(self, uid: Uid) -> Acquisition:
+        patience_ends = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return self.get(uid)
+            except UnavailableError:
+                if time.monotonic() > patience_ends:
+                    raise
+                time.sleep(LONGEST_PAUSE_S)
 
 
 class Daqs(_Acquisitions):

@@ -1,0 +1,266 @@
+"""What `dm daq`, `dm upload` and `dm put` share: their options, which one is meant, and how it is shown."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+from uuid import UUID
+
+import click
+from pydantic import BaseModel, ValidationError
+
+from beamkeeper.cli import common, output
+from beamkeeper.client import Client
+from beamkeeper.client.acquisition import Daqs, Uploads
+from beamkeeper.domain.acquisition import (
+    LISTED,
+    UNCHANGED,
+    UNDELIVERED,
+    Acquisition,
+    JournalEntry,
+    JournalState,
+    Tally,
+)
+from beamkeeper.domain.errors import InvalidError, NotFoundError
+from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.names import path_fields, show_path
+
+FIRST = 20
+"""So many files that are not delivered are listed without --all."""
+
+LISTED_FIRST = 50
+"""So many DAQs are listed without --all."""
+
+SEARCHED = 2000
+"""Among so many of the newest, the end of a uid is looked for."""
+
+J = JournalState
+_ORDER = (J.QUARANTINED, J.VANISHED, J.GROWING, J.CANDIDATE, J.READY, J.STAGED, J.STORED, J.SKIPPED)
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+CommandT = TypeVar("CommandT", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType[float]):
+    """A time such as 90, 90s, 30m, 12h or 2d; in seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", str(value).strip().lower())
+        if match is None:
+            self.fail(f"{value!r} is no time: write it like 90s, 30m, 12h or 2d", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]
+
+
+EXPERIMENT = click.option("--experiment", metavar="NAME", help="Which experiment; else that of `dm experiment use`.")
+WORDS = click.argument("words", nargs=-1, metavar="[KEY:VALUE]...")
+ONE = click.argument("uid", required=False)
+ALL = click.option("--all", "is_all", is_flag=True, help="List everything, not the first only.")
+
+_KEPT = (
+    EXPERIMENT,
+    click.option("--destination", default="", metavar="DIR", help="Directory below the tree."),
+    click.option("--analysis", is_flag=True, help="Put the files into analysis/ in place of data/."),
+    click.option("--processor", "processors", multiple=True, metavar="NAME", help="In place of the station's chain."),
+    click.option("--skip-plugin", "skip_processors", multiple=True, metavar="NAME", help="Leave out of the chain."),
+)
+_TAKEN = (
+    click.option("--no-hidden", is_flag=True, help="Leave out names that begin with a dot."),
+    click.option("--include", multiple=True, metavar="GLOB", help="Only these files."),
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Not these files."),
+    click.option("--max-run-time", "max_run_time_s", type=Duration(), help="End by itself: 30m, 12h."),
+    click.option("--resend", is_flag=True, help="Send files again that are stored and unchanged."),
+)
+
+
+def kept_options(command: CommandT) -> CommandT:
+    """Give a command the options that say where files go and what becomes of them."""
+    return _with(command, _KEPT)
+
+
+def taken_options(command: CommandT) -> CommandT:
+    """Give a command the options that say which files of a directory are taken."""
+    return _with(command, _TAKEN)
+
+
+def _with(command: CommandT, options: Sequence[Callable[[Any], Any]]) -> CommandT:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def asked(model: type[ModelT], options: Mapping[str, Any]) -> ModelT:
+    """Return the request that options make; a value that it refuses is named in a sentence."""
+    fields = dict(options)
+    if "no_hidden" in fields:
+        fields["with_hidden"] = not fields.pop("no_hidden")
+    fields["tree"] = Tree.ANALYSIS if fields.pop("analysis") else Tree.DATA
+    fields["processors"] = fields["processors"] or None
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidError(f"{where}: {str(first['msg']).removeprefix('Value error, ')}") from error
+
+
+def directory_fields(directory: str) -> dict[str, Any]:
+    """Return the wire fields of a directory on the station; one that is not absolute counts from here."""
+    path = os.path.abspath(os.fsencode(directory)).lstrip(b"/")
+    if not path:
+        raise InvalidError("the root directory cannot be taken as a whole: name a directory in it")
+    return {"path_b64": path_fields(path)["path_b64"]}
+
+
+def meant(
+    client: Client, of: Daqs | Uploads, word: str | None, *, experiment: str | None = None, even_ended: bool = False
+) -> Acquisition:
+    """Return the one that is meant: by its uid, by the end of it, or the only one that runs."""
+    if word is None:
+        return _only(client, of, experiment, even_ended)
+    try:
+        return of.get(UUID(word))
+    except ValueError:
+        pass
+    found = [item for item in islice(of.list(), SEARCHED) if len(word) >= 4 and str(item.uid).endswith(word.lower())]
+    if len(found) == 1:
+        return of.get(found[0].uid)
+    listing = f"`dm {_noun(of)} list` shows them"
+    if found:
+        raise InvalidError(f'several end in "{word}": give more of the uid; {listing}')
+    raise NotFoundError(f'there is no {_noun(of)} "{word}": {listing}')
+
+
+def _only(client: Client, of: Daqs | Uploads, experiment: str | None, even_ended: bool) -> Acquisition:
+    uid = common.experiment(client, experiment).uid if experiment or client.profile.experiment else None
+    active = list(islice(of.list(experiment_uid=uid, active=True), SEARCHED))
+    if not active and even_ended:
+        active = [of.get(item.uid) for item in islice(of.list(experiment_uid=uid), 1)]
+    if len(active) == 1:
+        return active[0]
+    noun = _noun(of)
+    if not active:
+        raise NotFoundError(f"there is no {noun} that runs: `dm {noun} list` shows those that have ended")
+    which = ", ".join(f"{item.uid} ({directory(item)})" for item in active[:5])
+    raise InvalidError(f"{len(active)} run, so say which: {which}")
+
+
+def _noun(of: Daqs | Uploads) -> str:
+    return "daq" if isinstance(of, Daqs) else "upload"
+
+
+def directory(item: Acquisition) -> str:
+    """Return the directory as text, or that files were sent."""
+    return "(sent by dm put)" if item.is_put else "/" + show_path(item.relpath)
+
+
+def count(item: Acquisition, *states: JournalState) -> object:
+    """Return how many files are in these states; nothing where that was not counted."""
+    return item.count(*states) if item.tallies else None
+
+
+COLUMNS: Mapping[str, Any] = {
+    "uid": "uid",
+    "experiment": "experiment",
+    "directory": directory,
+    "state": "state",
+    "on the way": lambda item: count(item, *UNDELIVERED),
+    "available": lambda item: count(item, J.AVAILABLE),
+    "quarantined": lambda item: count(item, J.QUARANTINED),
+    "created": "created_at",
+    "by": "started_by",
+}
+
+FIELDS: Mapping[str, Any] = {
+    "uid": "uid",
+    "state": "state",
+    "message": "message",
+    "experiment": "experiment",
+    "agent": "agent",
+    "directory": directory,
+    "destination": lambda item: "/".join(part for part in (item.tree, item.destination) if part),
+    "finished when": "policy",
+    "existing files": lambda item: "" if item.with_existing else "ignored",
+    "hidden files": lambda item: "" if item.with_hidden else "left out",
+    "include": lambda item: " ".join(item.include),
+    "exclude": lambda item: " ".join(item.exclude),
+    "resend": lambda item: "yes" if item.resend else "",
+    "plugins": lambda item: "" if item.processors is None else ", ".join(item.processors) or "none",
+    "without plugins": lambda item: ", ".join(item.skip_processors),
+    "metadata": lambda item: item.metadata or "",
+    "at most": lambda item: "" if item.max_run_time_s is None else f"{item.max_run_time_s:g} s",
+    "started by": "started_by",
+    "created": "created_at",
+    "started": "started_at",
+    "stop asked for": "stop_requested_at",
+    "ended": "ended_at",
+}
+
+
+class Shown(Acquisition):
+    """A DAQ or upload with the files that are not delivered."""
+
+    undelivered: Sequence[JournalEntry]
+
+
+def show(of: Daqs | Uploads, item: Acquisition, *, is_all: bool) -> None:
+    """Print a DAQ or upload: its options, its tallies, and what is not delivered and why."""
+    listed = list(islice(undelivered(of, item), None if is_all else FIRST))
+    if output.is_json():
+        output.data(Shown(**item.model_dump(), undelivered=listed))
+        return
+    output.record(item, FIELDS)
+    output.say("")
+    show_tallies(item)
+    show_undelivered(item, listed)
+
+
+def show_tallies(item: Acquisition) -> None:
+    """Print how many files are in each state."""
+    columns = {"state": "state", "reason": "reason_code", "files": "files", "bytes": lambda t: output.size(t.bytes)}
+    ranked: list[Tally] = sorted(item.tallies, key=_rank)
+    output.rows(ranked, columns, empty="no files yet.")
+
+
+def _rank(tally: Tally) -> tuple[int, str]:
+    return (_ORDER.index(tally.state) if tally.state in _ORDER else -1), tally.reason_code
+
+
+def show_undelivered(item: Acquisition, listed: Sequence[JournalEntry]) -> None:
+    """Print files that are not delivered, and how many more there are."""
+    if not listed:
+        return
+    output.say("")
+    columns = {"not delivered": lambda e: show_path(e.relpath), "state": "state", "why": _why, "tries": "attempts"}
+    output.rows(listed, columns)
+    if (more := undelivered_count(item) - len(listed)) > 0:
+        output.say(f"and {more} more: --all lists them.")
+
+
+def _why(entry: JournalEntry) -> str:
+    return entry.reason or entry.reason_code
+
+
+def _is_delivered(state: JournalState, reason_code: str) -> bool:
+    return state is J.AVAILABLE or (state is J.SKIPPED and reason_code == UNCHANGED)
+
+
+def undelivered_count(item: Acquisition) -> int:
+    """Return how many files are on their way, or listed with a reason."""
+    return sum(tally.files for tally in item.tallies if not _is_delivered(tally.state, tally.reason_code))
+
+
+def undelivered(of: Daqs | Uploads, item: Acquisition) -> Iterator[JournalEntry]:
+    """Yield the files that are not delivered, those that need somebody first."""
+    there = {tally.state for tally in item.tallies if not _is_delivered(tally.state, tally.reason_code)}
+    for state in _ORDER:
+        if state in there & (LISTED | UNDELIVERED):
+            yield from (e for e in of.entries(item.uid, state) if not _is_delivered(e.state, e.reason_code))

@@ -1,0 +1,114 @@
+"""`dm daq`: running watches of directories."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import Any
+
+import click
+
+from beamkeeper.cli import acquiring, common, following, output
+from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS, Duration
+from beamkeeper.client.acquisition import Daqs
+from beamkeeper.domain.acquisition import ACTIVE, Acquisition, Finished, JournalState, NewDaq
+
+POLICY_S = 2.0
+"""So long after the start we wait for the engine to say when a file counts as finished."""
+
+
+@click.command
+@click.argument("directory")
+@WORDS
+@acquiring.kept_options
+@acquiring.taken_options
+@click.option("--ignore-existing", is_flag=True, help="Leave out the files that are there already.")
+@click.option("--wait", is_flag=True, help="Wait for the directory to appear.")
+@click.option("--take-over", is_flag=True, help="End the DAQ that holds the directory, and go on from there.")
+@click.option("--finished", type=click.Choice([str(choice) for choice in Finished]), default=str(Finished.EVIDENCE))
+@click.option("--quiet", "quiet_s", type=Duration(), help="A file that rested so long may count as finished.")
+def start(directory: str, words: tuple[str, ...], ignore_existing: bool, **options: Any) -> None:
+    """Watch DIRECTORY of the station, and keep what appears in it.
+
+    Trailing KEY:VALUE words are metadata of every file.
+    """
+    client = common.client()
+    experiment = common.experiment(client, options.pop("experiment"))
+    fields = {**options, **acquiring.directory_fields(directory), "metadata": common.key_values(words)}
+    fields |= {"experiment_uid": experiment.uid, "with_existing": not ignore_existing}
+    started = _with_policy(client.daqs, client.daqs.start(acquiring.asked(NewDaq, fields)))
+    if output.is_json():
+        output.data(started)
+        return
+    output.say(f"DAQ {started.uid} watches {acquiring.directory(started)} for experiment {started.experiment}.")
+    if started.policy:
+        output.say(f"A file counts as finished: {started.policy}")
+    if started.message:
+        output.say(started.message)
+    if ignored := sum(
+        t.files for t in started.tallies if t.state is JournalState.SKIPPED and t.reason_code == "existing"
+    ):
+        output.say(f"{ignored} files that were there already are ignored.")
+
+
+def _with_policy(daqs: Daqs, started: Acquisition) -> Acquisition:
+    deadline = time.monotonic() + POLICY_S
+    while not started.policy and started.state in ACTIVE and time.monotonic() < deadline:
+        time.sleep(0.05)
+        started = daqs.get(started.uid)
+    return started
+
+
+@click.command
+@ONE
+@EXPERIMENT
+@click.option("--now", is_flag=True, help="Do not deliver the rest; a later DAQ of the directory does.")
+@click.option("--no-wait", is_flag=True, help="Only ask for the end.")
+def stop(uid: str | None, experiment: str | None, now: bool, no_wait: bool) -> int:
+    """Make a last scan, deliver the rest, and end; then say what is not delivered.
+
+    Without UID the DAQ that runs. The exit status is 10 where something is left.
+    """
+    client = common.client()
+    meant = acquiring.meant(client, client.daqs, uid, experiment=experiment)
+    stopped = client.daqs.stop(meant.uid, now=now)
+    if no_wait:
+        output.record(stopped, acquiring.FIELDS)
+        return 0
+    return following.report(client.daqs, following.follow(client.daqs, meant.uid), is_stopped=now)
+
+
+@click.command("list")
+@EXPERIMENT
+@click.option("--active", is_flag=True, help="Only those that have not ended.")
+@ALL
+def list_(experiment: str | None, active: bool, is_all: bool) -> None:
+    """List DAQs, newest first; those that have ended without their counts."""
+    client = common.client()
+    uid = common.experiment(client, experiment).uid if experiment else None
+    found = islice(client.daqs.list(experiment_uid=uid, active=active), None if is_all else acquiring.LISTED_FIRST)
+    output.rows(found, acquiring.COLUMNS, empty="no DAQs: `dm daq start DIRECTORY` starts one.")
+
+
+@click.command
+@ONE
+@EXPERIMENT
+@ALL
+def show(uid: str | None, experiment: str | None, is_all: bool) -> None:
+    """Show a DAQ, and what is not delivered and why.
+
+    UID may be its last few characters; without it the one that runs, or the newest.
+    """
+    client = common.client()
+    meant = acquiring.meant(client, client.daqs, uid, experiment=experiment, even_ended=True)
+    acquiring.show(client.daqs, meant, is_all=is_all)
+
+
+@click.command
+@ONE
+@EXPERIMENT
+def watch(uid: str | None, experiment: str | None) -> int:
+    """Follow a DAQ until it ends; leaving with Ctrl-C does not end it."""
+    client = common.client()
+    meant = acquiring.meant(client, client.daqs, uid, experiment=experiment, even_ended=True)
+    return following.report(client.daqs, following.follow(client.daqs, meant.uid))
