@@ -149,7 +149,13 @@ class JournalState(StrEnum):
 
 JOURNAL_STEPS: Mapping[JournalState, frozenset[JournalState]] = {
     JournalState.CANDIDATE: frozenset(
-        {JournalState.GROWING, JournalState.READY, JournalState.VANISHED, JournalState.SKIPPED, JournalState.QUARANTINED}
+        {
+            JournalState.GROWING,
+            JournalState.READY,
+            JournalState.VANISHED,
+            JournalState.SKIPPED,
+            JournalState.QUARANTINED,
+        }
     ),
     JournalState.GROWING: frozenset(
         {JournalState.CANDIDATE, JournalState.READY, JournalState.VANISHED, JournalState.QUARANTINED}
@@ -185,6 +191,10 @@ UNDELIVERED = frozenset(
 
 LISTED = frozenset({JournalState.SKIPPED, JournalState.VANISHED, JournalState.QUARANTINED})
 """Not delivered, and listed with a reason (I3)."""
+
+
+UNCHANGED = "unchanged"
+"""The reason code of what is skipped because it is stored already: delivered, though not by this DAQ."""
 
 
 class JournalEntry(Model, WithPath):
