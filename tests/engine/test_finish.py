@@ -50,7 +50,7 @@ def test_a_closed_hdf5_file_of_the_latest_format_gives_its_writers_word(tmp_path
 @pytest.mark.parametrize("swmr", [False, True])
 def test_an_hdf5_file_that_is_open_for_writing_says_so(tmp_path: Path, swmr: bool) -> None:
     with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
-        file.create_dataset("frames", (0, 8), maxshape=(None, 8))
+        file.create_dataset("frames", (0, 8), maxshape=(None, 8), dtype="u2")
         file.swmr_mode = swmr
         file.flush()
         assert form(tmp_path / "x.h5") is Format.OPEN

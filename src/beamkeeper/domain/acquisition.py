@@ -16,7 +16,7 @@ from beamkeeper.domain.names import Input, Metadata, Model, Title, Uid, UtcTime,
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 """A glob on a path below the directory: `*` any characters, `?` one."""
 
-TEMPORARY_NAMES = ("*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "~*", ".*.??????", ".nfs*")
+TEMPORARY_NAMES = ("*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "~?*", ".*.??????", ".nfs*")
 """Names that writers use until a file is whole (rsync, browsers, areaDetector's TempSuffix): never taken as they are."""
 
 SNAPSHOT_INTERVAL_S = 600.0

@@ -26,7 +26,6 @@ def opened(settings: Settings, service: Service) -> Database[Any]:
     """Return a service's database, made where it is new; an older schema is refused with what to do."""
     url = settings.database_url(service)
     database = db.open_database(url, service)
-    from sqlalchemy import inspect
 
     if upgrade.is_empty(database):
         upgrade.upgrade(url, service)
@@ -49,10 +48,11 @@ def bootstrap(context: Context) -> None:
 def write_session(settings: Settings, new: NewSession) -> None:
     """Leave the operator's session where `dm up` finds it."""
     session = {
-        "storage_url": settings.url(Service.STORAGE),
+        "url": settings.url(Service.STORAGE),
         "username": new.session.username,
         "token": new.token,
         "expires_at": new.session.expires_at.isoformat(),
+        "station": settings.station.name,
     }
     write_private(settings.data_dir / FIRST_SESSION, json.dumps(session))
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,7 +89,7 @@ class Station:
         session = json.loads(
             until(lambda: self._alive() and first.exists() and first.read_text(), "first session", START_S)
         )
-        client = Client(session["storage_url"], token=session["token"], logins=self.logins, station="TEST")
+        client = Client(session["url"], token=session["token"], logins=self.logins, station="TEST")
         until(lambda: self._alive() and self._answers(client), "the services", START_S)
         return client
 
@@ -111,10 +111,8 @@ class Station:
         """End every process of the services with a signal, and wait for it."""
         if self._process is None:
             return
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            pass
         self._process.wait(timeout=40)
         self._process = None
 
