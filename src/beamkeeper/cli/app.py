@@ -21,6 +21,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "list": ("users:list_", "List accounts."),
             "show": ("users:show", "Show an account and its roles."),
             "disable": ("users:disable", "Disable an account; its sessions end at once."),
+            "enable": ("users:enable", "Enable an account again."),
             "password": ("users:password", "Set a password."),
             "grant": ("users:grant", "Give a role of the site or of a station."),
             "revoke": ("users:revoke", "Take such a role away."),
@@ -56,6 +57,13 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "use": ("experiments:use", "Make an experiment the one that commands mean."),
             "add-user": ("experiments:add_user", "Give somebody a role in an experiment."),
             "remove-user": ("experiments:remove_user", "Take somebody's role in an experiment away."),
+        },
+    ),
+    "type": (
+        "Kinds of experiments.",
+        {
+            "create": ("types:create", "Make an experiment type."),
+            "list": ("types:list_", "List experiment types."),
         },
     ),
     "daq": (

@@ -75,15 +75,20 @@ class Logins:
                 return _PROFILES.validate_json(file.read())
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise SettingsError(f"cannot read {self.path} ({error.strerror}): logins are kept there") from error
         except ValidationError as error:
             raise SettingsError(f"{self.path} is damaged: remove it and log in again") from error
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self.path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self.path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise SettingsError(f"cannot write {self.path} ({error.strerror}): logins are kept there") from error
 
     def _write(self, profiles: Mapping[str, Profile]) -> None:
         plain = {
