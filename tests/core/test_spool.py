@@ -61,7 +61,11 @@ def test_a_gap_is_refused_and_says_from_where_to_send(tmp_path: Path) -> None:
     with pytest.raises(ConflictError, match="send from 4 on") as refused:
         spool.write(tmp_path, UID, chunk("a", b"9abc", 8))
     assert refused.value.details["size"] == 4
-    assert whole(tmp_path) == {}
+    with pytest.raises(ConflictError, match="send from 0 on"):
+        spool.write(tmp_path, UID, chunk("b", b"5", 4))
+    spool.write(tmp_path, UID, chunk("a", b"56789abc", 4))
+    assert spool.seal(tmp_path, UID) == 1
+    assert whole(tmp_path) == {"a": b"123456789abc"}
 
 
 def test_an_empty_chunk_only_asks_how_much_is_there(tmp_path: Path) -> None:
@@ -252,7 +256,7 @@ def test_a_put_that_is_not_whole_stays_open(beamline: Beamline, rules: Rules) ->
     with pytest.raises(InvalidError, match="no files"):
         close(beamline, rules, member, put)
     assert send(beamline, rules, member, put, chunk("a", b"1", size=2)) == 1
-    with pytest.raises(ConflictError, match="not whole"):
+    with pytest.raises(ConflictError, match="is not whole"):
         close(beamline, rules, member, put)
     assert send(beamline, rules, member, put, chunk("a", b"2", 1)) == 2
     assert close(beamline, rules, member, put).state is State.RUNNING

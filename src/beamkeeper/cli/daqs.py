@@ -27,16 +27,25 @@ POLICY_S = 2.0
 @click.option("--take-over", is_flag=True, help="End the DAQ that holds the directory, and go on from there.")
 @click.option("--finished", type=click.Choice([str(choice) for choice in Finished]), default=str(Finished.EVIDENCE))
 @click.option("--quiet", "quiet_s", type=Duration(), help="A file that rested so long may count as finished.")
-def start(directory: str, words: tuple[str, ...], ignore_existing: bool, **options: Any) -> None:
+@click.option("--follow", is_flag=True, help="Stay until it has ended.")
+def start(directory: str, words: tuple[str, ...], ignore_existing: bool, follow: bool, **options: Any) -> int:
     """Watch DIRECTORY of the station, and keep what appears in it.
 
-    Trailing KEY:VALUE words are metadata of every file.
+    Trailing KEY:VALUE words are metadata of every file. With --follow the exit status is 10 where it fails.
     """
     client = common.client()
     experiment = common.experiment(client, options.pop("experiment"))
     fields = {**options, **acquiring.directory_fields(directory), "metadata": common.key_values(words)}
     fields |= {"experiment_uid": experiment.uid, "with_existing": not ignore_existing}
     started = _with_policy(client.daqs, client.daqs.start(acquiring.asked(NewDaq, fields)))
+    if not (output.is_json() and follow):
+        _tell(started)
+    if not follow:
+        return 0
+    return following.report(client.daqs, following.follow(client.daqs, started.uid))
+
+
+def _tell(started: Acquisition) -> None:
     if output.is_json():
         output.data(started)
         return

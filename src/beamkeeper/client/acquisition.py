@@ -172,8 +172,7 @@ class Uploads(_Acquisitions):
             before = os.fstat(file)
             if not stat.S_ISREG(before.st_mode):
                 raise SourceError(f'"{_shown(source)}" is not a file: name files, or directories with --recursive')
-            self._send_open(uid, path, file, before, on_bytes)
-            if _identity(os.fstat(file)) != _identity(before):
+            if not self._send_open(uid, path, file, before, on_bytes):
                 raise SourceError(f'"{_shown(source)}" changed while it was sent: send it again when it is finished')
         except OSError as error:
             raise _unreadable(source, error) from error
@@ -182,10 +181,14 @@ class Uploads(_Acquisitions):
 
     def _send_open(
         self, uid: UUID, path: RelPath, file: int, before: os.stat_result, on_bytes: Callable[[int], None]
-    ) -> None:
+    ) -> bool:
+        """Send a file; False where it changed, and then its last bytes are not sent: the service has no whole file."""
         offset, asked = 0, 0
         while True:
             content = os.pread(file, min(PUT_CHUNK_BYTES, before.st_size - offset), offset)
+            is_last = offset + len(content) >= before.st_size
+            if (is_last or not content) and _identity(os.fstat(file)) != _identity(before):
+                return False
             try:
                 reached = self._send_chunk(uid, path, offset, before, content)
             except ConflictError as error:
@@ -194,12 +197,10 @@ class Uploads(_Acquisitions):
                     raise
                 asked, offset = asked + 1, known
                 continue
-            if reached < before.st_size and reached <= offset:
-                return  # the file has become shorter: its identity tells
             on_bytes(reached - offset)
             offset = reached
             if offset >= before.st_size:
-                return
+                return True
 
     def _send_chunk(self, uid: UUID, path: RelPath, offset: int, before: os.stat_result, content: bytes) -> int:
         query = ChunkQuery(offset=offset, size=before.st_size, modified_ns=before.st_mtime_ns)

@@ -29,6 +29,7 @@ NAMED = 5
 """So many files are named in a sentence."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PART = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TAKEN = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENXIO})
 
@@ -120,7 +121,12 @@ def _size_of_whole(chunk: Chunk, found: os.stat_result) -> int:
 def _write_part(chunk: Chunk, parts: int, files: int) -> int | None:
     """Write into the part and return how much there is; None where it became a whole file meanwhile."""
     name = chunk.path.name
-    part = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=parts)
+    begins = chunk.offset == 0 and (chunk.content != b"" or chunk.size == 0)
+    try:
+        part = os.open(name, _PART | (os.O_CREAT if begins else 0), 0o600, dir_fd=parts)
+    except FileNotFoundError:
+        _refuse_gap(chunk, 0)
+        return 0  # nothing is there, and nothing was sent: it was only asked
     try:
         # A client that has waited too long sends again while its first request is still at work.
         fcntl.flock(part, fcntl.LOCK_EX)
@@ -128,12 +134,7 @@ def _write_part(chunk: Chunk, parts: int, files: int) -> int | None:
         if here is None or here.st_ino != before.st_ino:
             return None
         reached = _reached(chunk, before)
-        if chunk.offset > reached:
-            raise ConflictError(
-                f'"{show_path(chunk.path)}" has {reached} bytes here, and the chunk begins at {chunk.offset}: '
-                f"send from {reached} on",
-                size=reached,
-            )
+        _refuse_gap(chunk, reached)
         if reached == 0:
             os.ftruncate(part, 0)
         _pwrite(part, chunk.content, chunk.offset)
@@ -146,6 +147,15 @@ def _write_part(chunk: Chunk, parts: int, files: int) -> int | None:
         return reached
     finally:
         os.close(part)
+
+
+def _refuse_gap(chunk: Chunk, reached: int) -> None:
+    if chunk.offset > reached:
+        raise ConflictError(
+            f'"{show_path(chunk.path)}" has {reached} bytes here, and the chunk begins at {chunk.offset}: '
+            f"send from {reached} on",
+            size=reached,
+        )
 
 
 def _reached(chunk: Chunk, found: os.stat_result) -> int:
@@ -176,7 +186,7 @@ def seal(spool: Path, uid: UUID) -> int:
     if unfinished := sorted(path for path, _ in _walk(os.path.join(top, PARTS))):
         names = ", ".join(f'"{show_path(path)}"' for path in unfinished[:NAMED])
         raise ConflictError(
-            f"put {uid} has {len(unfinished)} files that are not whole ({names}): send the rest of them"
+            f"put {uid} is not whole: the rest of {len(unfinished)} files is missing ({names}), so send that first"
         )
     directories, count = {os.path.join(top, FILES), top, os.fsencode(spool)}, 0
     for _, directory in _walk(os.path.join(top, FILES)):
