@@ -135,7 +135,9 @@ def status(data: Path | None, file: Path | None) -> int:
 
 
 @click.command()
-@click.argument("names", metavar="SERVICE...", nargs=-1, required=True, type=click.Choice([*Service]))
+@click.argument(
+    "names", metavar="SERVICE...", nargs=-1, required=True, type=click.Choice([service.value for service in Service])
+)
 @DATA
 @CONFIG
 def serve(names: tuple[str, ...], data: Path | None, file: Path | None) -> None:

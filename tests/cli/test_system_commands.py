@@ -1,0 +1,254 @@
+"""`dm up`, `down`, `status`, `serve` and what else is done to a beamline of this machine, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beamkeeper.client.logins import Logins, Profile
+from beamkeeper.domain.status import Service
+from beamkeeper.engine.processes import Process
+from beamkeeper.engine.supervise import Running, find_running, stop_running
+from beamkeeper.testing.servers import free_port
+from beamkeeper.testing.station import until
+
+DM = (sys.executable, "-c", "from beamkeeper.cli.app import main; main()")
+
+
+class Beamline:
+    """A data directory with settings of its own, and a home for who works with it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.data = directory / "data"
+        self.home = directory / "home"
+        self.data.mkdir()
+        self.home.mkdir(mode=0o700)
+        self.ports = {service: free_port() for service in Service}
+        lines = [f'{service}.listen = "127.0.0.1:{port}"' for service, port in self.ports.items()]
+        self.settings = self.data / "beamkeeper.toml"
+        self.settings.write_text("\n".join([*lines, 'station.name = "TEST"', ""]))
+
+    def environ(self, home: Path | None = None) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("BEAMKEEPER_", "XDG_"))}
+        return {**kept, "HOME": str(home or self.home), "BEAMKEEPER_DATA_DIR": str(self.data)}
+
+    def dm(self, *words: str, home: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+        environ = {**self.environ(home), **more}
+        return subprocess.run([*DM, *words], env=environ, capture_output=True, text=True, check=False, timeout=90)
+
+    def logins(self, home: Path | None = None) -> Mapping[str, Profile]:
+        return Logins((home or self.home) / ".config/beamkeeper/logins.json").all()
+
+    @property
+    def running(self) -> Running | None:
+        return find_running(self.data)
+
+
+@pytest.fixture
+def beamline(tmp_path: Path) -> Iterator[Beamline]:
+    """A beamline that has never been up."""
+    beamline = Beamline(tmp_path)
+    yield beamline
+    stop_running(beamline.data, 0)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beamline]:
+    """A beamline that is up, for tests that leave it so."""
+    beamline = Beamline(tmp_path_factory.mktemp("shared"))
+    done = beamline.dm("up")
+    assert done.returncode == 0, done.stderr
+    yield beamline
+    stop_running(beamline.data, 0)
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    return {row["service"]: row for row in json.loads(done.stdout)}
+
+
+def test_a_beamline_comes_up_goes_down_and_comes_up_again_as_it_was(beamline: Beamline) -> None:
+    done = beamline.dm("up", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["was_running"] is False
+    assert told["data_dir"] == str(beamline.data)
+    assert told["logged_in"] == beamline.logins()["default"].username
+    assert not (beamline.data / "first-session.json").exists()
+    assert beamline.dm("status").returncode == 0
+    assert beamline.dm("whoami").returncode == 0
+
+    assert beamline.dm("down").stdout == "stopped.\n"
+    assert beamline.running is None
+    assert beamline.dm("down").stdout == f"nothing runs on {beamline.data}.\n"
+    down = beamline.dm("status", "--json")
+    assert down.returncode == 8
+    assert [row["is_up"] for row in rows(down).values()] == [False, False, False]
+
+    token = beamline.logins()["default"].token
+    assert beamline.dm("up").returncode == 0
+    assert beamline.logins()["default"].token == token
+    assert beamline.dm("whoami").returncode == 0
+
+
+def test_a_beamline_that_was_killed_comes_up_again(beamline: Beamline) -> None:
+    assert beamline.dm("up").returncode == 0
+    running = beamline.running
+    assert running is not None
+    assert running.child is not None
+    os.kill(running.process.pid, signal.SIGKILL)
+    os.kill(running.child.pid, signal.SIGKILL)
+    until(lambda: not running.process.is_alive and not (running.child and running.child.is_alive), "both are gone")
+    done = beamline.dm("up")
+    assert done.returncode == 0, done.stderr
+    assert "is up." in done.stdout
+    assert beamline.dm("whoami").returncode == 0
+
+
+def test_a_beamline_that_is_up_is_left_alone(shared: Beamline) -> None:
+    before = shared.running
+    done = shared.dm("up")
+    assert done.returncode == 0
+    assert "is up already." in done.stdout
+    assert shared.running == before
+
+
+def test_status_tells_of_each_service(shared: Beamline) -> None:
+    found = rows(shared.dm("status", "--json"))
+    assert list(found) == [*Service]
+    for service, row in found.items():
+        assert row["is_up"]
+        assert row["url"] == f"http://127.0.0.1:{shared.ports[Service(service)]}"
+        assert row["status"]["database"] == "SQLite: answers"
+    shown = shared.dm("status")
+    assert shown.returncode == 0
+    assert shown.stdout.count(" up ") == 3
+
+
+def test_status_without_a_login_tells_what_anybody_may_know(shared: Beamline, tmp_path: Path) -> None:
+    done = shared.dm("status", "--json", home=tmp_path)
+    assert done.returncode == 0
+    for row in rows(done).values():
+        assert row["is_up"]
+        assert row["status"] is None
+        assert "dm login" in row["message"]
+
+
+def test_a_login_elsewhere_is_not_lost(shared: Beamline, tmp_path: Path) -> None:
+    logins = Logins(tmp_path / ".config/beamkeeper/logins.json")
+    elsewhere = Profile.model_validate({"url": "https://site.example.org", "username": "ada", "token": "secret"})
+    logins.put("default", elsewhere)
+    done = shared.dm("up", home=tmp_path)
+    assert done.returncode == 0
+    assert "https://site.example.org" in done.stderr
+    assert shared.logins(tmp_path) == {"default": elsewhere}
+    assert shared.dm("--profile", "here", "up", home=tmp_path).returncode == 0
+    assert shared.logins(tmp_path)["default"] == elsewhere
+    assert shared.logins(tmp_path)["here"].url == f"http://127.0.0.1:{shared.ports[Service.STORAGE]}"
+    assert shared.dm("--profile", "here", "whoami", home=tmp_path).returncode == 0
+
+
+def test_a_login_that_has_ended_is_renewed_and_keeps_its_experiment(shared: Beamline, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{shared.ports[Service.STORAGE]}"
+    ended = {"url": url, "token": "old", "expires_at": "2026-01-01T00:00:00Z", "experiment": "lysozyme"}
+    Logins(tmp_path / ".config/beamkeeper/logins.json").put("default", Profile.model_validate(ended))
+    assert shared.dm("up", home=tmp_path).returncode == 0
+    assert shared.logins(tmp_path)["default"].experiment == "lysozyme"
+    assert shared.dm("whoami", home=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize("words", [("db", "upgrade"), ("restore", "--yes", "nowhere")])
+def test_what_needs_the_databases_alone_is_refused_while_the_beamline_runs(
+    shared: Beamline, words: tuple[str, ...]
+) -> None:
+    done = shared.dm(*words)
+    assert done.returncode == 7
+    assert "dm down" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_port_that_another_program_has_is_named(beamline: Beamline) -> None:
+    with socket.create_server(("127.0.0.1", beamline.ports[Service.CATALOG])):
+        done = beamline.dm("up")
+    assert done.returncode == 8
+    assert f"127.0.0.1:{beamline.ports[Service.CATALOG]}" in done.stderr
+    assert "catalog.listen" in done.stderr
+    assert list(beamline.data.iterdir()) == [beamline.settings]
+
+
+def test_wrong_settings_start_nothing(beamline: Beamline) -> None:
+    with beamline.settings.open("a") as file:
+        file.write("[storage.area]\n")
+    done = beamline.dm("up")
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"dm: {beamline.settings}:5: ")
+    assert list(beamline.data.iterdir()) == [beamline.settings]
+
+
+def test_services_that_cannot_start_say_why_and_nothing_is_left_running(beamline: Beamline) -> None:
+    (beamline.data / "service.key").mkdir()
+    done = beamline.dm("up")
+    assert done.returncode == 8
+    assert done.stderr.startswith("dm: the beamline did not start: ")
+    assert "service.key" in done.stderr
+    assert str(beamline.data / "log" / "beamkeeper.log") in done.stderr
+    assert beamline.running is None
+
+
+def test_up_in_the_foreground_is_the_supervisor_itself(beamline: Beamline) -> None:
+    words = [*DM, "up", "--foreground"]
+    process = subprocess.Popen(words, env=beamline.environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        running = until(lambda: beamline.running, "the supervisor runs")
+        assert running.process.pid == process.pid
+        assert beamline.dm("up").returncode == 0
+        child = until(lambda: beamline.running and beamline.running.child, "its child runs")
+        assert isinstance(child, Process)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+    assert not child.is_alive
+
+
+def test_serve_knows_its_services() -> None:
+    done = subprocess.run([*DM, "serve", "portal"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "'storage', 'catalog', 'acquisition'" in done.stderr
+
+
+def test_serve_runs_services_in_the_foreground(beamline: Beamline) -> None:
+    words = [*DM, "serve", "storage"]
+    process = subprocess.Popen(words, env=beamline.environ(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: rows(beamline.dm("status", "--json"))["storage"]["is_up"], "storage answers")
+        assert not rows(beamline.dm("status", "--json"))["catalog"]["is_up"]
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_a_backup_brings_a_beamline_back(beamline: Beamline, tmp_path: Path) -> None:
+    assert beamline.dm("up").returncode == 0
+    saved = tmp_path / "saved"
+    done = beamline.dm("backup", str(saved), "--json")
+    assert done.returncode == 0, done.stderr
+    assert any(str(saved) in line for line in json.loads(done.stdout)["told"])
+    again = beamline.dm("backup", str(saved))
+    assert again.returncode == 2
+    assert "not empty" in again.stderr
+    stop_running(beamline.data, 0)
+    for path in beamline.data.glob("*.db*"):
+        path.unlink()
+    assert beamline.dm("restore", str(saved)).returncode != 0  # nobody is there to be asked
+    done = beamline.dm("restore", str(saved), "--yes")
+    assert done.returncode == 0, done.stderr
+    assert beamline.dm("up").returncode == 0
+    assert beamline.dm("whoami").returncode == 0
