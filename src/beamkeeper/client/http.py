@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import httpx2
@@ -56,6 +57,18 @@ class Credentials:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is sent, so that it can be sent again."""
+
+    method: str
+    path: str
+    payload: bytes | None
+    kind: str
+    query: Mapping[str, str]
+    timeout_s: float | None
+
+
 class Http:
     """Requests to one service.
 
@@ -102,7 +115,7 @@ class Http:
         """
         payload = content if content is not None else _json(body)
         kind = "application/octet-stream" if content is not None else "application/json"
-        response = self._send(method, path, payload, kind, _query(query), timeout_s)
+        response = self._send(_Request(method, path, payload, kind, _query(query), timeout_s))
         if model is None:
             return None
         try:
@@ -113,19 +126,11 @@ class Http:
                 f"is it a Beamkeeper service of a like version ({beamkeeper.__version__})?"
             ) from error
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        payload: bytes | None,
-        kind: str,
-        query: Mapping[str, str],
-        timeout_s: float | None,
-    ) -> httpx2.Response:
+    def _send(self, request: _Request) -> httpx2.Response:
         is_renewed = False
         for attempt in range(1, TRIES + 1):
             try:
-                return self._once(method, path, payload, kind, query, timeout_s)
+                return self._once(request)
             except NotAuthenticatedError:
                 renew = self.credentials.renew
                 if is_renewed or renew is None or (token := renew()) is None:
@@ -135,32 +140,25 @@ class Http:
                 if attempt == TRIES or (isinstance(error, MirrorBehindError) and attempt > 1):
                     raise
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
-        raise UnavailableError(f"{self.url} did not answer {method} {path}")
+        raise UnavailableError(f"{self.url} did not answer {request.method} {request.path}")
 
-    def _once(
-        self,
-        method: str,
-        path: str,
-        payload: bytes | None,
-        kind: str,
-        query: Mapping[str, str],
-        timeout_s: float | None,
-    ) -> httpx2.Response:
+    def _once(self, request: _Request) -> httpx2.Response:
         headers = self.credentials.headers()
-        if payload is not None:
-            headers["Content-Type"] = kind
+        if request.payload is not None:
+            headers["Content-Type"] = request.kind
         try:
             response = self._http.request(
-                method,
-                path,
-                content=payload,
+                request.method,
+                request.path,
+                content=request.payload,
                 headers=headers,
-                params=query,
-                timeout=httpx2.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s,
+                params=request.query,
+                timeout=httpx2.USE_CLIENT_DEFAULT if request.timeout_s is None else request.timeout_s,
             )
         except httpx2.TransportError as error:
             raise UnavailableError(
-                f"{self.url} does not answer ({str(error) or type(error).__name__}): is it up? `dm status` tells, `dm up` starts it",
+                f"{self.url} does not answer ({str(error) or type(error).__name__}): is it up? "
+                f"`dm status` tells, `dm up` starts it",
                 url=self.url,
             ) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:

@@ -17,7 +17,7 @@ Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 """A glob on a path below the directory: `*` any characters, `?` one."""
 
 TEMPORARY_NAMES = ("*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "~?*", ".*.??????", ".nfs*")
-"""Names that writers use until a file is whole (rsync, browsers, areaDetector's TempSuffix): never taken as they are."""
+"""Names that writers use until a file is whole (rsync, browsers, areaDetector's TempSuffix): not taken as they are."""
 
 SNAPSHOT_INTERVAL_S = 600.0
 """A file that only grows becomes a new version at most this often, and when its DAQ ends (DESIGN 4)."""

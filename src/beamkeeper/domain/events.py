@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+from pydantic import Field
+
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.names import Metadata, Model, Uid, UtcTime, WireInt
 
@@ -33,7 +35,7 @@ class NewEvent(Model):
     kind: str
     station_uid: Uid | None = None
     experiment_uid: Uid | None = None
-    data: Metadata = {}
+    data: Metadata = Field(default_factory=dict)
 
 
 class Event(Model):
@@ -44,7 +46,7 @@ class Event(Model):
     kind: str
     station_uid: Uid | None = None
     experiment_uid: Uid | None = None
-    data: Metadata = {}
+    data: Metadata = Field(default_factory=dict)
 
 
 class EventPage(Model):

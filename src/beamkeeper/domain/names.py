@@ -76,6 +76,7 @@ class RelPath(bytes):
     """
 
     def __new__(cls, value: bytes | str) -> Self:
+        """Check the path and keep it."""
         raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
         if not raw or b"\0" in raw or any(part in (b"", b".", b"..") for part in raw.split(b"/")):
             raise InvalidError(f'path "{show_path(raw)}" is not a plain relative path: use names joined by "/"')

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from beamkeeper.client.logins import Logins
 from beamkeeper.core import bootstrap
 from beamkeeper.core import users as core_users
 from beamkeeper.core.bootstrap import Bootstrap
-from beamkeeper.db import Database, open_database
+from beamkeeper.db import Database
 from beamkeeper.db.schema import create
+from beamkeeper.db.transaction import TRANSACTIONS
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.app import build_app
@@ -33,7 +35,7 @@ STOP_TIMEOUT_S = 2
 
 
 @dataclass(frozen=True)
-class Beamline:
+class Running:
     """The services that run, and what is known of them."""
 
     directory: Path
@@ -71,8 +73,12 @@ class Beamline:
 
 @contextmanager
 def running(
-    *services: Service, directory: Path, url: str | None = None, settings: Mapping[str, Any] | None = None
-) -> Iterator[Beamline]:
+    *services: Service,
+    directory: Path,
+    url: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    clock: Callable[[], datetime] | None = None,
+) -> Iterator[Running]:
     """Run services while the block lasts; storage always runs, and the others mirror it at once.
 
     `url` is the database of the first service named (an empty one); the others get SQLite files in
@@ -82,7 +88,7 @@ def running(
     with ExitStack() as stack:
         sockets = {service: stack.enter_context(_listening()) for service in {Service.STORAGE, *wanted}}
         tree = _settings(directory, sockets, {} if url is None else {wanted[0]: url}, settings or {})
-        contexts = {service: _context(service, tree) for service in sockets}
+        contexts = {service: _context(service, tree, clock or _now) for service in sockets}
         for context in contexts.values():
             stack.callback(context.database.close)
         with contexts[Service.STORAGE].database.write() as tx:
@@ -91,7 +97,7 @@ def running(
         for service, context in contexts.items():
             stack.enter_context(_serving(context, sockets[service]))
         urls = {service: tree.url(service) for service in sockets}
-        yield Beamline(directory, tree, contexts, urls, made, stack.enter_context(ExitStack()))
+        yield Running(directory, tree, contexts, urls, made, stack.enter_context(ExitStack()))
 
 
 def _listening() -> socket.socket:
@@ -117,8 +123,12 @@ def _settings(
     return config.Settings.model_validate(tree)
 
 
-def _context(service: Service, settings: config.Settings) -> Context:
-    database = open_database(settings.database_url(service), service)
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _context(service: Service, settings: config.Settings, clock: Callable[[], datetime]) -> Context:
+    database = Database(settings.database_url(service), TRANSACTIONS[service], clock=clock)
     create(database, service)
     return Context(service, settings, database)
 

@@ -45,6 +45,7 @@ class Station:
         self.data.mkdir(parents=True, exist_ok=True)
         self.logins = Logins(directory / "logins.json")
         self._process: subprocess.Popen[bytes] | None = None
+        self._clients: list[Client] = []
         self._write_settings(databases or {}, settings)
 
     def _write_settings(self, databases: Mapping[Service, str], more: str) -> None:
@@ -90,6 +91,7 @@ class Station:
             until(lambda: self._alive() and first.exists() and first.read_text(), "first session", START_S)
         )
         client = Client(session["url"], token=session["token"], logins=self.logins, station="TEST")
+        self._clients.append(client)
         until(lambda: self._alive() and self._answers(client), "the services", START_S)
         return client
 
@@ -109,6 +111,8 @@ class Station:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """End every process of the services with a signal, and wait for it."""
+        while self._clients:
+            self._clients.pop().close()
         if self._process is None:
             return
         with suppress(ProcessLookupError):
