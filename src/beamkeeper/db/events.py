@@ -82,11 +82,19 @@ class Events:
         """Number the collected events and write them; tell whether there were any."""
         if not self._new:
             return False
-        first = self.next_number(len(self._new))
+        first = self._first_number(len(self._new))
         rows = [{"number": first + i, "at": self._now, **event.model_dump()} for i, event in enumerate(self._new)]
         self._session.execute(insert(EventRow), rows)
         self._new.clear()
         return True
+
+    def _first_number(self, count: int) -> int:
+        """Take numbers for events; the one of a change of identities is used, so that no number is left out."""
+        if self.changed is None:
+            return self.next_number(count)
+        if count > 1:
+            self.next_number(count - 1)
+        return self.changed.number
 
     def cursor(self) -> Cursor:
         """Return the cursor at the end of the feed."""

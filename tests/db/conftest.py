@@ -1,0 +1,25 @@
+"""A storage service's database for the tests of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from beamkeeper.db import Database, StorageTransaction
+from beamkeeper.db.schema import create
+from beamkeeper.domain.status import Service
+from beamkeeper.testing.beamline import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def storage(database_url: str, clock: Clock) -> Iterator[Database[StorageTransaction]]:
+    with closing(Database(database_url, StorageTransaction, clock=clock)) as database:
+        create(database, Service.STORAGE)
+        yield database
