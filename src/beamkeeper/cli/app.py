@@ -94,6 +94,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "find": ("files:find", "Find files by path, size, time and metadata."),
             "meta": ("files:meta", "Change a file's metadata."),
             "delete": ("files:delete", "Hide files; a manager can bring them back."),
+            "restore": ("files:restore", "Bring hidden files back."),
         },
     ),
     "plugin": ("Plugins of the station.", {"list": ("plugins:list_", "List the plugins that are installed.")}),

@@ -1,0 +1,248 @@
+"""Files over HTTP: the real client on real services, on both databases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import httpx2
+import pytest
+
+from beamkeeper.client import Client
+from beamkeeper.db.base import new_uid
+from beamkeeper.domain.errors import (
+    ConflictError,
+    InvalidError,
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+)
+from beamkeeper.domain.experiments import Experiment, NewExperiment
+from beamkeeper.domain.files import FileQuery, MetadataTest, NewFile, RegisteredAs
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import NewUser, Role
+from beamkeeper.testing.catalogue import new_file
+from beamkeeper.testing.servers import PostgresServer, drop_database, fresh_database
+from beamkeeper.testing.services import Running, running
+
+PASSWORD = "correct horse"
+
+
+@dataclass
+class Site:
+    """Services that run for all tests of this module; each test takes an experiment of its own."""
+
+    beamline: Running
+    counter: Iterator[int] = field(default_factory=count)
+
+    @property
+    def client(self) -> Client:
+        return self.beamline.client
+
+    @property
+    def url(self) -> str:
+        return self.beamline.urls[Service.CATALOG]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.beamline.bootstrap.operator.token}"}
+
+    def experiment(self) -> Experiment:
+        station = self.beamline.settings.station.name
+        return self.client.experiments.create(NewExperiment(name=f"e{next(self.counter)}", station=station))
+
+    def person(self, experiment: Experiment, role: Role | None) -> Client:
+        username = f"u{next(self.counter)}"
+        self.client.users.create(NewUser(username=username, password=PASSWORD))
+        if role is not None:
+            self.client.experiments.add_user(experiment.uid, username, role)
+        return self.beamline.as_(username=username, password=PASSWORD)
+
+    def fill(self, experiment: Experiment, *files: NewFile | str) -> None:
+        service = self.beamline.as_service()
+        service.credentials.mirror = self.client.credentials.mirror
+        new = [file if isinstance(file, NewFile) else new_file(file) for file in files]
+        answers = service.files.register([file.model_copy(update={"experiment_uid": experiment.uid}) for file in new])
+        assert {answer.result for answer in answers.files} == {RegisteredAs.CREATED}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    server: PostgresServer | None = None
+    url = None
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgres_server")
+        url = fresh_database(server)
+    with running(Service.CATALOG, directory=tmp_path_factory.mktemp("site"), url=url) as beamline:
+        yield Site(beamline)
+    if server is not None and url is not None:
+        drop_database(server, url)
+
+
+def test_more_files_than_go_in_one_call_are_registered_and_found(site: Site) -> None:
+    experiment = site.experiment()
+    paths = [f"data/{i:04}" for i in range(1001)]
+    site.fill(experiment, *paths)
+    found = site.client.files.find(FileQuery(experiment_uid=experiment.uid, limit=400))
+    assert [file.path for file in found] == paths
+    files = site.client.files.lookup(experiment.uid, [path.encode() for path in [*paths, "data/none"]])
+    assert sorted(file.path or "" for file in files) == paths
+    assert site.client.files.summary(experiment.uid).files == 1001
+
+
+def test_bodies_stay_below_what_services_take(site: Site) -> None:
+    experiment = site.experiment()
+    heavy = {"note": "x" * 900_000}
+    site.fill(experiment, *(new_file(f"data/{i}", metadata=heavy) for i in range(90)))
+    assert site.client.files.summary(experiment.uid).files == 90
+
+
+def test_one_files_bad_metadata_does_not_hold_up_the_others(site: Site) -> None:
+    experiment = site.experiment()
+    deep: Any = 1
+    for _ in range(100):
+        deep = {"a": deep}
+    bad: list[dict[str, Any]] = [{"a": float("nan")}, {"a": 2**70}, {"a": "\0"}, deep, {"a": "x" * 70_000_000}]
+    new = [new_file(f"data/{i}").model_copy(update={"metadata": metadata}) for i, metadata in enumerate(bad)]
+    site.fill(experiment, *new, "data/good")
+    found = list(site.client.files.find(FileQuery(experiment_uid=experiment.uid)))
+    assert [list(file.metadata) for file in found] == [["extraction"]] * len(bad) + [[]]
+
+
+def test_a_search_is_by_path_size_and_metadata(site: Site) -> None:
+    experiment = site.experiment()
+    energy = {"energy": {"value": 7.1, "unit": "keV"}}
+    site.fill(experiment, new_file("data/a.tif", metadata=energy), new_file("data/b.tif"), new_file("data/c.txt"))
+    test = MetadataTest(key="energy", op=">", value=7)
+    query = FileQuery(experiment_uid=experiment.uid, glob="*.tif", min_size=1, where=[test])
+    assert [file.path for file in site.client.files.find(query)] == ["data/a.tif"]
+    assert [file.path for file in site.client.files.page(query.model_copy(update={"where": []})).items] == [
+        "data/a.tif",
+        "data/b.tif",
+    ]
+
+
+def test_the_simple_list_has_pages_too(site: Site) -> None:
+    experiment = site.experiment()
+    site.fill(experiment, "data/a", "data/b", "other/c")
+    query = {"experiment_uid": str(experiment.uid), "glob": "data/*", "limit": "1"}
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        first = http.get("/api/v1/files", params=query).json()
+        second = http.get("/api/v1/files", params={**query, "after": first["next"]}).json()
+    assert [item["path"] for item in (*first["items"], *second["items"])] == ["data/a", "data/b"]
+    assert second["next"] is None
+
+
+def test_metadata_is_changed_and_removed(site: Site) -> None:
+    experiment = site.experiment()
+    site.fill(experiment, new_file("data/a", metadata={"sample": {"name": "Ag", "mass": 1}, "x/y?z": 1}))
+    person = site.person(experiment, Role.USER)
+    (file,) = person.files.lookup(experiment.uid, [b"data/a"])
+    changed = person.files.set_metadata(file.uid, {"sample": {"name": None, "shape": "rod"}})
+    assert changed.metadata == {"sample": {"mass": 1, "shape": "rod"}, "x/y?z": 1}
+    assert person.files.remove_metadata(file.uid, "sample.mass").metadata == {"sample": {"shape": "rod"}, "x/y?z": 1}
+    assert person.files.remove_metadata(file.uid, "x/y?z").metadata == {"sample": {"shape": "rod"}}
+    with pytest.raises(NotFoundError):
+        person.files.remove_metadata(file.uid, "x/y?z")
+    with pytest.raises(InvalidError, match="64 bits"):
+        person.files.set_metadata(file.uid, {"a": 2**70})
+    assert person.files.history(file.uid).file.metadata == {"sample": {"shape": "rod"}}
+
+
+def test_a_deletion_counts_first_and_can_be_undone(site: Site) -> None:
+    experiment = site.experiment()
+    site.fill(experiment, "data/a", "data/b")
+    query = FileQuery(experiment_uid=experiment.uid, glob="data/*")
+    manager, user = site.person(experiment, Role.MANAGER), site.person(experiment, Role.USER)
+    with pytest.raises(NotPermittedError):
+        user.files.delete(query)
+    counted = manager.files.delete(query)
+    assert (counted.files, counted.bytes, counted.is_done) == (2, 10, False)
+    site.fill(experiment, "data/c")
+    with pytest.raises(ConflictError):
+        manager.files.delete(query, counted.files)
+    assert manager.files.delete(query, 3).is_done
+    assert list(user.files.find(query)) == []
+    assert manager.files.restore(query.model_copy(update={"glob": "*/a"})).files == 1
+    assert [file.path for file in user.files.find(query)] == ["data/a"]
+
+
+def test_who_has_no_part_in_an_experiment_sees_nothing_of_it(site: Site) -> None:
+    experiment = site.experiment()
+    site.fill(experiment, "data/a")
+    (file,) = site.client.files.lookup(experiment.uid, [b"data/a"])
+    stranger = site.person(experiment, None)
+    assert list(stranger.files.find(FileQuery(limit=1))) == []
+    for ask in (
+        lambda: stranger.files.get(file.uid),
+        lambda: stranger.files.history(file.uid),
+        lambda: stranger.files.summary(experiment.uid),
+        lambda: stranger.files.set_metadata(file.uid, {"a": 1}),
+        lambda: list(stranger.files.find(FileQuery(experiment_uid=experiment.uid))),
+    ):
+        with pytest.raises(NotFoundError):
+            ask()
+
+
+def test_the_right_to_read_ends_with_the_role(site: Site) -> None:
+    experiment = site.experiment()
+    site.fill(experiment, "data/a")
+    person = site.person(experiment, Role.USER)
+    assert len(list(person.files.find())) == 1
+    username = person.sessions.whoami().user
+    assert username is not None
+    site.client.experiments.remove_user(experiment.uid, username.username)
+    assert list(person.files.find()) == []
+
+
+ROUTES = [
+    ("POST", "/api/v1/files:register"),
+    ("POST", "/api/v1/files:lookup"),
+    ("POST", "/api/v1/files:find"),
+    ("GET", "/api/v1/files"),
+    ("GET", f"/api/v1/files/{new_uid()}"),
+    ("GET", f"/api/v1/files/{new_uid()}/history"),
+    ("PATCH", f"/api/v1/files/{new_uid()}/metadata"),
+    ("DELETE", f"/api/v1/files/{new_uid()}/metadata/a"),
+    ("POST", "/api/v1/files:delete"),
+    ("POST", "/api/v1/files:restore"),
+    ("GET", f"/api/v1/experiments/{new_uid()}/summary"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_nobody_gets_in_without_a_session(site: Site, method: str, path: str) -> None:
+    with closing(site.beamline.as_()) as nobody, pytest.raises(NotAuthenticatedError):
+        nobody.on(Service.CATALOG)().call(method, path, content=b"{}")
+
+
+BAD = [
+    ("files:register", {"files": []}),
+    ("files:register", {"files": [new_file("data/a").model_dump(mode="json")] * 1001}),
+    ("files:register", {"files": [{**new_file("data/a").model_dump(mode="json"), "extra": 1}]}),
+    ("files:register", {"files": [{**new_file("data/a").model_dump(mode="json"), "size": str(2**63)}]}),
+    ("files:register", {"files": [{**new_file("data/a").model_dump(mode="json"), "path": "../etc/passwd"}]}),
+    ("files:find", {"limit": 0}),
+    ("files:find", {"limit": 1001}),
+    ("files:find", {"after": "nonsense"}),
+    ("files:find", {"glob": "a\0b"}),
+    ("files:find", {"where": [{"key": 'a"b', "op": "=", "value": 1}]}),
+    ("files:find", {"where": [{"key": "a", "op": "like", "value": 1}]}),
+    ("files:find", {"where": [{"key": "a", "op": "=", "value": {"$ne": None}}]}),
+    ("files:find", {"unknown": 1}),
+    ("files:lookup", {"experiment_uid": str(new_uid()), "paths": []}),
+    ("files:delete", {"query": {}}),
+]
+
+
+@pytest.mark.parametrize(("verb", "body"), BAD, ids=[f"{i}-{verb}" for i, (verb, _) in enumerate(BAD)])
+def test_what_makes_no_sense_is_refused_with_a_sentence(site: Site, verb: str, body: dict[str, Any]) -> None:
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        answer = http.post(f"/api/v1/{verb}", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid"
+    assert len(answer.json()["message"]) > 10
