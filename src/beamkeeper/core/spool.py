@@ -57,20 +57,28 @@ def files_of(spool: Path, uid: UUID) -> RelPath:
 def write(spool: Path, uid: UUID, chunk: Chunk) -> int:
     """Write a chunk and return how much of the file there is now; sending one again changes nothing."""
     _check(chunk)
-    top = os.path.join(os.fsencode(spool), str(uid).encode())
     try:
-        os.makedirs(os.path.join(top, FILES), 0o700, exist_ok=True)
-        with _parent(os.path.join(top, FILES), chunk.path) as files:
+        with _parent(_made(spool, uid, FILES), chunk.path) as files:
             while True:
                 if (found := _lstat(chunk.path.name, files)) is not None:
                     return _size_of_whole(chunk, found)
-                os.makedirs(os.path.join(top, PARTS), 0o700, exist_ok=True)
-                with _parent(os.path.join(top, PARTS), chunk.path) as parts:
+                with _parent(_made(spool, uid, PARTS), chunk.path) as parts:
                     reached = _write_part(chunk, parts, files)
                 if reached is not None:
                     return reached
     except OSError as error:
         raise _translated(chunk.path, error) from error
+
+
+def _made(spool: Path, uid: UUID, tree: bytes) -> bytes:
+    """Return a directory of a put, which nobody else may enter, making what is missing."""
+    top = os.fsencode(spool)
+    spool.parent.mkdir(parents=True, exist_ok=True)
+    for part in (b"", str(uid).encode(), tree):
+        top = os.path.join(top, part) if part else top
+        with suppress(FileExistsError):
+            os.mkdir(top, 0o700)
+    return top
 
 
 def _check(chunk: Chunk) -> None:
