@@ -47,9 +47,12 @@ class Engine:
             loop.start()
 
     def stop(self) -> None:
-        """Let each take its last step; what that leaves undone is in the database."""
+        """Let each loop take no step more than the one it is in."""
         for loop in self._loops:
             loop.stop()
+
+    def join(self) -> None:
+        """Wait for the last steps; what they leave undone is in the database."""
         for loop in self._loops:
             loop.join(timeout=STOP_S)
             if loop.is_alive():

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from beamkeeper import config
 from beamkeeper.domain.errors import ConflictError, InvalidError, SettingsError
@@ -84,19 +85,8 @@ def _bind(settings: config.Settings, service: Service) -> socket.socket:
 async def _serve(
     contexts: dict[Service, Context], sockets: dict[Service, socket.socket], engines: Sequence[Engine]
 ) -> None:
-    servers = {
-        service: _Server(
-            uvicorn.Config(
-                build_app(context),
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                timeout_graceful_shutdown=GRACE_S,
-                server_header=False,
-            )
-        )
-        for service, context in contexts.items()
-    }
+    apps = {service: build_app(context) for service, context in contexts.items()}
+    servers = {service: _server(app) for service, app in apps.items()}
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -110,13 +100,30 @@ async def _serve(
     logger.info("services are up", extra={"services": " ".join(servers)})
     ends = asyncio.create_task(stopping.wait())
     await asyncio.wait([ends, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    # Loops first: their last steps need the services of this very process.
+    # Loops first: their last steps need the services of this very process. Who waits there is sent home.
+    for engine in engines:
+        engine.stop()
+    for app in apps.values():
+        app.state.bell.close()
     for engine in reversed(engines):
-        await loop.run_in_executor(None, engine.stop)
+        await loop.run_in_executor(None, engine.join)
     for server in servers.values():
         server.should_exit = True
     await asyncio.gather(*tasks)
     logger.info("services are down")
+
+
+def _server(app: FastAPI) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+        )
+    )
 
 
 def _raise_first(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -27,6 +27,7 @@ class Bell:
     def __init__(self, ctx: Context) -> None:
         self._loop = asyncio.get_running_loop()
         self._rung = asyncio.Event()
+        self.is_closed = False
         self.stop = ctx.database.listen(self._ring_from_thread)
 
     def _ring_from_thread(self) -> None:
@@ -35,6 +36,11 @@ class Bell:
     def _ring(self) -> None:
         self._rung.set()
         self._rung = asyncio.Event()
+
+    def close(self) -> None:
+        """Send everybody who waits home, with what there is: the service stops."""
+        self.is_closed = True
+        self._ring()
 
     def next(self) -> asyncio.Event:
         """Return what the next ring sets: taken before one looks, so that no ring is missed between."""
@@ -72,7 +78,7 @@ async def events(
         ring = bell.next()
         page = await run_in_threadpool(_page, ctx, who, begin, limit)
         left = end - loop.time()
-        if page.items or left <= 0:
+        if page.items or left <= 0 or bell.is_closed:
             return page
         begin = page.next
         await bell.wait(left, ring=ring)
@@ -89,7 +95,7 @@ async def _stream(request: Request, ctx: Context, who: Caller, page: EventPage, 
     said = loop.time()
     yield f": from {page.next}\n\n"
     ring = bell.next()
-    while not await request.is_disconnected():
+    while not bell.is_closed and not await request.is_disconnected():
         for event in page.items:
             epoch = Cursor.parse(page.next).epoch
             yield f"id: {epoch}.{event.number}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"

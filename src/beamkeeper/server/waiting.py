@@ -25,6 +25,6 @@ async def wait_for(
         ring = bell.next()
         found = await run_in_threadpool(look)
         left = end - loop.time()
-        if is_enough(found) or left <= 0:
+        if is_enough(found) or left <= 0 or bell.is_closed:
             return found
         await bell.wait(left, ring=ring)
