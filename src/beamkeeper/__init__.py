@@ -14,7 +14,7 @@ __all__ = ["Client", "__version__"]
 def __getattr__(name: str) -> Any:
     """Import the client when it is first asked for, so that `dm --help` stays quick."""
     if name == "Client":
-        from beamkeeper.client import Client  # noqa: PLC0415
+        from beamkeeper.client import Client
 
         return Client
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -97,8 +97,8 @@ def test_what_a_detector_writes_ends_stored_verified_and_catalogued(
         below.mkdir(parents=True)
         path = os.path.join(os.fsencode(below), name)
         content = os.urandom(1000 * i)
-        with open(path, "wb") as file:
-            file.write(content)
+        with open(path, "wb") as frame:
+            frame.write(content)
         wanted[b"data/scan_%d/deep/" % i + name] = content
     (source / "link").symlink_to("frame.tif")
     wanted[b"data/link"] = b"frame.tif"
@@ -150,8 +150,8 @@ def test_appending_makes_a_version_and_keeps_the_old_one(
     log.write_bytes(b"one\n")
     daq = start(client, coffee, source)
     until(lambda: client.daqs.get(daq.uid).count(J.AVAILABLE) == 1, "the first version")
-    with log.open("ab") as file:
-        file.write(b"two\n")
+    with log.open("ab") as opened:
+        opened.write(b"two\n")
     until(lambda: client.daqs.get(daq.uid).count(J.GROWING) == 1, "growth")  # a snapshot at most every ten minutes
     ended = finish(client, daq)
     assert (ended.state, ended.count(J.AVAILABLE)) == (State.DONE, 1)

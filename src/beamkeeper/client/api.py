@@ -20,8 +20,8 @@ from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
 from beamkeeper.client.http import Credentials, Http
-from beamkeeper.client.mirror import Mirrors
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
+from beamkeeper.client.mirror import Mirrors
 from beamkeeper.client.storage import Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.domain.errors import NotFoundError, SettingsError

@@ -20,7 +20,9 @@ def request(tx: StorageTransaction, caller: Caller, new: NewPublish) -> Publish:
     if found is None:
         for item in new.items:
             if item.relpath.split(b"/", 1)[0].decode("ascii", "replace") not in (Tree.DATA, Tree.ANALYSIS):
-                raise NotFoundError(f'path "{show_path(item.relpath)}" is in neither tree: it begins with data/ or analysis/')
+                raise NotFoundError(
+                    f'path "{show_path(item.relpath)}" is in neither tree: it begins with data/ or analysis/'
+                )
         tx.publishes.add(new)
         found = tx.publishes.get(new.uid)
     if found is None or found.experiment_uid != new.experiment_uid:

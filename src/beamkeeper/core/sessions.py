@@ -51,7 +51,18 @@ class Attempt:
 def authenticate(tx: Transaction, token: str) -> Caller:
     """Return who a token belongs to; refuse one that is unknown, expired or revoked, or whose user is disabled."""
     record = tx.users.session_of(token_sha256(token))
-    if record is None or record.revoked_at is not None:
+    if record is None:
+        raise NotAuthenticatedError("the session has ended: log in again with `dm login`")
+    return _caller(tx, record)
+
+
+def renewed(tx: Transaction, session_uid: UUID) -> Caller:
+    """Return who a session belongs to, as that is now; refuse as `authenticate` does."""
+    return _caller(tx, tx.users.get_session(session_uid))
+
+
+def _caller(tx: Transaction, record: SessionRecord) -> Caller:
+    if record.revoked_at is not None:
         raise NotAuthenticatedError("the session has ended: log in again with `dm login`")
     if record.expires_at is not None and record.expires_at <= tx.now:
         raise NotAuthenticatedError("the session has expired: log in again with `dm login`")

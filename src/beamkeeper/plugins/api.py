@@ -62,9 +62,7 @@ class Transfer(Protocol):
     error; a fault of the destination as a whole is raised as DestinationError.
     """
 
-    def send(
-        self, items: Sequence[TransferItem], staging: str, stop: Callable[[], bool]
-    ) -> Iterator[TransferResult]:
+    def send(self, items: Sequence[TransferItem], staging: str, stop: Callable[[], bool]) -> Iterator[TransferResult]:
         """Move each item to `staging`/path (a URL of the plugin's scheme); one result an item, in any order."""
         ...
 

@@ -37,7 +37,9 @@ def build(group: str, name: str, options: Mapping[str, object]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f'plugin "{name}": setting "{key}" is wrong: {first["msg"]}', plugin=name, key=key) from error
+        raise SettingsError(
+            f'plugin "{name}": setting "{key}" is wrong: {first["msg"]}', plugin=name, key=key
+        ) from error
 
 
 def installed(active: frozenset[tuple[str, str]] = frozenset()) -> list[PluginInfo]:

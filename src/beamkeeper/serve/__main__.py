@@ -30,9 +30,9 @@ def main(words: Sequence[str]) -> int:
             from beamkeeper.serve.run import run
 
             return run(options.config, options.data, options.services)
-        from beamkeeper.serve import local
+        from beamkeeper.serve.local import run as run_local
 
-        return local.run(options)
+        return run_local(options)
     except DmError as error:
         sys.stderr.write(f"{error.code}: {error.message}\n")
         return REFUSED

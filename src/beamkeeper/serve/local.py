@@ -66,6 +66,8 @@ def _restore(settings: Settings, directory: Path) -> None:
     files = {service: directory / f"{service}.jsonl.gz" for service in Service}
     if missing := [path for path in files.values() if not path.is_file()]:
         raise NotFoundError(f"{missing[0]} is not there: {directory} is not a whole backup")
+    for service, path in files.items():
+        backup.check(path, service)  # all of them, before anything is made from one of them
     settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     for service, path in files.items():
         done = backup.restore(settings.database_url(service), service, path)

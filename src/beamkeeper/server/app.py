@@ -13,6 +13,7 @@ from beamkeeper.server import acquisition, errors, events, experiments, files, s
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
 from beamkeeper.server.limits import Limits
+from beamkeeper.server.stream import Bell, Stream
 
 API_VERSION = "1.0.0"
 """Of the interface, in openapi.json: a change of the document needs a step here."""
@@ -36,10 +37,12 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.bell = events.Bell(context)
+        app.state.bell = Bell(context.database)
+        app.state.stream = Stream(context.database, app.state.bell)
         if on_start is not None:
             on_start()
         yield
+        await app.state.stream.close()
         app.state.bell.stop()
 
     app = FastAPI(

@@ -34,7 +34,13 @@ STATUS: dict[type[errors.DmError], int] = {
     errors.InternalError: 500,
 }
 
-_CODE_OF_STATUS = {401: "not_authenticated", 403: "not_permitted", 404: "not_found", 413: "too_large", 503: "unavailable"}
+_CODE_OF_STATUS = {
+    401: "not_authenticated",
+    403: "not_permitted",
+    404: "not_found",
+    413: "too_large",
+    503: "unavailable",
+}
 
 
 def answer(error: errors.DmError) -> JSONResponse:
@@ -105,4 +111,6 @@ def install(app: FastAPI, failed: Failed) -> None:
     def unforeseen(request: Request, error: Exception) -> JSONResponse:
         failed.append(f"{type(error).__name__} on {request.method} {request.url.path}")
         logger.error("unforeseen error", extra={"path": request.url.path}, exc_info=error)
-        return answer(errors.InternalError("the service has met an error of its own: tell its operator, the log has it"))
+        return answer(
+            errors.InternalError("the service has met an error of its own: tell its operator, the log has it")
+        )

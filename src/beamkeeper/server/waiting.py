@@ -9,7 +9,7 @@ from typing import TypeVar
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from beamkeeper.server.events import Bell
+from beamkeeper.server.stream import Bell
 
 FoundT = TypeVar("FoundT")
 

@@ -87,9 +87,8 @@ class Station:
                 start_new_session=True,
             )
         first = self.data / "first-session.json"
-        session = json.loads(
-            until(lambda: self._alive() and first.exists() and first.read_text(), "first session", START_S)
-        )
+        until(lambda: self._alive() and first.exists(), "first session", START_S)
+        session = json.loads(first.read_text())
         client = Client(session["url"], token=session["token"], logins=self.logins, station="TEST")
         self._clients.append(client)
         until(lambda: self._alive() and self._answers(client), "the services", START_S)
