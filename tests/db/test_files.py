@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -216,6 +217,15 @@ def test_a_thousand_files_are_registered_in_a_handful_of_statements(catalog: Cat
         statements.clear()
         register(catalog, *files)
         assert len(statements) < 20
+
+
+def test_two_who_register_the_same_paths_at_once_agree(catalog: Catalog) -> None:
+    batches = [[new_file(f"data/{i}") for i in range(200)] for _ in range(4)]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        answers = list(pool.map(lambda batch: register(catalog, *batch), batches))
+    for per_path in zip(*answers, strict=True):
+        assert sorted(answer.result for answer in per_path) == [RegisteredAs.CREATED, *[RegisteredAs.EXISTS] * 3]
+        assert len({answer.file_uid for answer in per_path}) == 1
 
 
 def test_a_lookup_answers_for_what_is_there(catalog: Catalog) -> None:

@@ -44,7 +44,15 @@ class Input(BaseModel):
 Uid = UUID
 """A UUIDv7 that the owner of the row makes."""
 
-UtcTime = Annotated[AwareDatetime, AfterValidator(lambda value: value.astimezone(UTC))]
+
+def _to_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("this time is before the year 1 or after the year 9999 in UTC") from error
+
+
+UtcTime = Annotated[AwareDatetime, AfterValidator(_to_utc)]
 """An aware time in UTC."""
 
 Metadata = dict[str, JsonValue]

@@ -1,0 +1,79 @@
+"""Metadata: patches as RFC 7396 has them, what is remembered of them, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import JsonValue
+
+from beamkeeper.domain.errors import InvalidError
+from beamkeeper.domain.metadata import acceptable, check_metadata, joined, merge, patched
+
+RFC_7396: list[tuple[Any, Any, Any]] = [
+    ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+    ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
+    ({"a": "b"}, {"a": None}, {}),
+    ({"a": "b", "b": "c"}, {"a": None}, {"b": "c"}),
+    ({"a": ["b"]}, {"a": "c"}, {"a": "c"}),
+    ({"a": "c"}, {"a": ["b"]}, {"a": ["b"]}),
+    ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+    ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+    (["a", "b"], ["c", "d"], ["c", "d"]),
+    ({"a": "b"}, ["c"], ["c"]),
+    ({"a": "foo"}, None, None),
+    ({"a": "foo"}, "bar", "bar"),
+    ({"e": None}, {"a": 1}, {"e": None, "a": 1}),
+    ([1, 2], {"a": "b", "c": None}, {"a": "b"}),
+    ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+]
+
+
+@pytest.mark.parametrize(("target", "patch", "result"), RFC_7396)
+def test_a_merge_patch_does_what_its_rfc_says(target: JsonValue, patch: JsonValue, result: JsonValue) -> None:
+    assert merge(target, patch) == result
+
+
+KEYS = st.sampled_from("ab")
+LEAVES = st.none() | st.integers(0, 2)
+FLAT: st.SearchStrategy[dict[str, JsonValue]] = st.dictionaries(KEYS, LEAVES)
+
+
+@given(st.dictionaries(KEYS, st.integers(0, 2)), FLAT, FLAT)
+def test_two_patches_joined_do_what_they_do_one_after_the_other(
+    metadata: dict[str, JsonValue], first: dict[str, JsonValue], second: dict[str, JsonValue]
+) -> None:
+    assert patched(metadata, joined(first, second)) == patched(patched(metadata, first), second)
+
+
+def nested(depth: int) -> dict[str, JsonValue]:
+    value: dict[str, JsonValue] = {}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (nested(32), nested(33)),
+        ({"a": nested(1), "b": [[]]}, {"a": [nested(31)] * 2}),
+        ({str(i): i for i in range(10_000)}, {str(i): i for i in range(10_001)}),
+        ({"a": 2**63 - 1, "b": -(2**63)}, {"a": 2**63}),
+        ({"a": True}, {"a": -(2**63) - 1}),
+        ({"a": 1e308}, {"a": float("inf")}),
+        ({"a": 5e-324}, {"a": [float("nan")]}),
+        ({"a": "\x01\U0001f52c"}, {"a": "\0"}),
+        ({"\x01": 1}, {"\0": 1}),
+        ({"a": "\ud7ff"}, {"a": "\ud800"}),
+        ({"a": "x" * (2**20 - 9)}, {"a": "x" * (2**20 - 8)}),
+    ],
+    ids=range(11),
+)
+def test_limits_hold_to_the_last_one(good: dict[str, JsonValue], bad: dict[str, JsonValue]) -> None:
+    assert acceptable(good) is good
+    with pytest.raises(InvalidError) as refusal:
+        check_metadata(bad)
+    assert acceptable(bad) == {"extraction": {"error": refusal.value.message}}
