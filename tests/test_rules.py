@@ -208,7 +208,13 @@ def test_nothing_is_skipped_in_ci(tmp_path: Path) -> None:
         str(tmp_path),
     ]
     here, ci = (
-        subprocess.run(command, env={**os.environ, "CI": value}, capture_output=True, text=True, check=False)
+        subprocess.run(
+            command,
+            env={**os.environ, "CI": value, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         for value in ("", "true")
     )
     assert (here.returncode, ci.returncode) == (0, 1), here.stdout + ci.stdout
