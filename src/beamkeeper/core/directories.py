@@ -103,20 +103,19 @@ def _set_mode(descriptor: int, mode: int) -> None:
 
 
 def _check_unused(top: int, path: str) -> None:
-    known = {name.partition("/")[0] for name in TREES} | {name.rpartition("/")[2] for name in TREES}
-    waiting = [(".", known)]
+    waiting = [""]
     while waiting:
-        name, allowed = waiting.pop()
-        descriptor = os.open(name, _OPEN, dir_fd=top)
+        above = waiting.pop()
+        descriptor = os.open(above or ".", _OPEN, dir_fd=top)
         try:
             for entry in os.listdir(descriptor):
+                name = f"{above}/{entry}" if above else entry
                 is_directory = stat.S_ISDIR(os.stat(entry, dir_fd=descriptor, follow_symlinks=False).st_mode)
-                if entry not in allowed or not is_directory:
+                if name not in TREES or not is_directory:
                     raise AlreadyExistsError(
                         f"{show_path(os.fsencode(path))} is there already and not empty: "
                         f"move it away, or give another directory with --root-path"
                     )
-                inside = {"staging", "versions"} if f"{name}/{entry}" == "./.dm" else set()
-                waiting.append((f"{name}/{entry}", inside))
+                waiting.append(name)
         finally:
             os.close(descriptor)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from beamkeeper.core import passwords
+from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.tokens import new_token, token_sha256
 from beamkeeper.db import StorageTransaction, Transaction
 from beamkeeper.domain.errors import (
@@ -96,7 +96,7 @@ def begin_login(tx: StorageTransaction, login: Login) -> Attempt:
     return Attempt(login, user, tx.users.password_hash(user.uid) if user and is_open else None)
 
 
-def check_password(attempt: Attempt) -> None:
+def check_password(attempt: Attempt, passwords: Passwords) -> None:
     """Refuse a wrong password; slow, so called with no transaction open.
 
     Whether the user is unknown or disabled or the password wrong: the answer is one, and takes as long.

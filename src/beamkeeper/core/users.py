@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from beamkeeper.core import passwords
+from beamkeeper.core.passwords import Passwords
 from beamkeeper.db import Transaction
 from beamkeeper.domain.errors import (
     ConflictError,
@@ -43,10 +43,10 @@ class Account:
     password_hash: str | None = field(repr=False)
 
 
-def hash_new(caller: Caller, new: NewUser) -> str | None:
+def hash_new(caller: Caller, new: NewUser, passwords: Passwords) -> str | None:
     """Return the hash of a new account's password; slow, so called before the transaction."""
     require(caller, Action.SITE_ADMINISTER, SITE, "the site")
-    return None if new.password is None else passwords.hash_password(new.password)
+    return None if new.password is None else passwords.hash(new.password)
 
 
 def create(tx: Transaction, caller: Caller, new: NewUser, *, password_hash: str | None) -> User:
@@ -93,14 +93,14 @@ def account(tx: Transaction, caller: Caller, username: str) -> Account:
     return Account(user, tx.users.password_hash(user.uid))
 
 
-def hash_changed(caller: Caller, account: Account, change: PasswordChange) -> str:
+def hash_changed(caller: Caller, account: Account, change: PasswordChange, *, passwords: Passwords) -> str:
     """Check the present password where it is one's own, and return the new one's hash; slow, without transaction."""
     if caller.user_uid == account.user.uid and account.password_hash is not None:
         if change.present is None:
             raise InvalidError("changing your own password needs the present one: give it too")
         if not passwords.is_right(change.present, account.password_hash):
             raise NotPermittedError("the present password is another: nothing was changed")
-    return passwords.hash_password(change.new)
+    return passwords.hash(change.new)
 
 
 def set_password(tx: Transaction, caller: Caller, account: Account, *, password_hash: str) -> None:

@@ -12,6 +12,7 @@ from fastapi import Depends, Header, Request
 from beamkeeper import config
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core_users
+from beamkeeper.core.passwords import Passwords
 from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, Database, StorageTransaction, Transaction
 from beamkeeper.domain.errors import MirrorBehindError, NotAuthenticatedError
 from beamkeeper.domain.events import Cursor
@@ -42,6 +43,7 @@ class Context:
     database: Database[Any]
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     errors: ErrorLog = field(default_factory=ErrorLog)
+    passwords: Passwords = field(default_factory=Passwords)
 
     @property
     def last_error(self) -> LastError | None:

@@ -39,7 +39,7 @@ def login(ctx: Ctx, request: Request, wanted: Login) -> NewSession:
     """Begin a session; its token is shown this once."""
     with ctx.database.read() as read:
         attempt = core_sessions.begin_login(read, wanted)
-    core_sessions.check_password(attempt)
+    core_sessions.check_password(attempt, ctx.passwords)
     with changing(request) as tx:
         return core_sessions.login(tx, attempt, hours=ctx.settings.storage.session_hours)
 
@@ -77,9 +77,9 @@ def users(
 
 
 @router.post("/users", status_code=201, summary="Make an account")
-def create(request: Request, who: Who, new: NewUser) -> User:
+def create(ctx: Ctx, request: Request, who: Who, new: NewUser) -> User:
     """For administrators."""
-    password_hash = core.hash_new(who, new)
+    password_hash = core.hash_new(who, new, ctx.passwords)
     with changing(request) as tx:
         return core.create(tx, who, new, password_hash=password_hash)
 
@@ -101,7 +101,7 @@ def set_password(username: str, change: PasswordChange, ctx: Ctx, request: Reque
     """One's own needs the present one; other sessions of the account end at once."""
     with ctx.database.read() as read:
         account = core.account(read, who, username)
-    password_hash = core.hash_changed(who, account, change)
+    password_hash = core.hash_changed(who, account, change, passwords=ctx.passwords)
     with changing(request) as tx:
         core.set_password(tx, who, account, password_hash=password_hash)
 
