@@ -21,7 +21,7 @@ from beamkeeper.domain.files import ReadFrom
 from beamkeeper.domain.names import Checksum, from_b64, show_path
 from beamkeeper.domain.storage import STAGING, VERSIONS, NewPublishItem, Outcome
 from beamkeeper.engine.beneath import Beneath, is_regular
-from beamkeeper.engine.readback import BUFFER_BYTES, digest, drop_cache, strongest
+from beamkeeper.engine.readback import ReadBack, Reader, strongest
 from beamkeeper.engine.worker import Loop, Report
 
 MANY_FILES = 16
@@ -34,6 +34,8 @@ FILE_MODE = {Tree.DATA: 0o440, Tree.ANALYSIS: 0o660}
 WHOLE_DESTINATION = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV})
 """Faults of the place, not of the file: the batch waits, and nothing is settled."""
 
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
 Settled = tuple[Outcome, str, ReadFrom | None]
 
 
@@ -43,7 +45,7 @@ class PublishLoop(Loop):
     def __init__(self, database: Database[StorageTransaction], *, report: Report) -> None:
         super().__init__("publish", report=report, idle_s=1.0)
         self._database = database
-        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._reader = Reader()
         self._unlisten = database.listen(self.wake)
 
     def step(self) -> bool:
@@ -81,8 +83,9 @@ class PublishLoop(Loop):
                 f"the experiment's directory {root} is not there: is the storage mounted?"
             ) from error
         with beneath:
-            batch = _Batch(beneath, f"{STAGING}/{work.uid}".encode(), self._buffer)
+            batch = _Batch(beneath, f"{STAGING}/{work.uid}".encode(), self._reader)
             batch.make_durable([item for _, item in open_items])
+            batch.read_back([item for _, item in open_items])
             settled = {id_: batch.publish_one(item) for id_, item in open_items}
             batch.sync_names()
             beneath.remove_tree(batch.staging)
@@ -91,6 +94,7 @@ class PublishLoop(Loop):
     def ended(self) -> None:
         """Listen no more."""
         self._unlisten()
+        self._reader.close()
 
 
 @dataclass
@@ -99,8 +103,9 @@ class _Batch:
 
     beneath: Beneath
     staging: bytes
-    buffer: memoryview
+    reader: Reader
     touched: set[bytes] = field(default_factory=set)
+    found: dict[bytes, ReadBack] = field(default_factory=dict)
 
     def make_durable(self, items: list[NewPublishItem]) -> None:
         """Bring the staged bytes to the disk. A failure here is never answered by a second try on the same file."""
@@ -116,6 +121,19 @@ class _Batch:
                 finally:
                     os.close(descriptor)
 
+    def read_back(self, items: list[NewPublishItem]) -> None:
+        """Read every staged file back, all together."""
+        wanted = [
+            (self.staging + b"/" + item.relpath, strongest(item.checksums).algorithm)
+            for item in items
+            if item.link_target_b64 is None
+        ]
+        for path, found in self.reader.read(wanted, self.beneath.open):
+            if isinstance(found, ReadBack):
+                self.found[path] = found
+            elif found.errno not in NOT_THERE:
+                raise found
+
     def publish_one(self, item: NewPublishItem) -> Settled:
         """Verify one file and give it its plain name; a fault of its own settles it, one of the place is raised."""
         try:
@@ -129,20 +147,20 @@ class _Batch:
     def _publish_file(self, item: NewPublishItem) -> Settled:
         staged = self.staging + b"/" + item.relpath
         checksum = strongest(item.checksums)
-        found = self._verify(staged, checksum, item.size)
+        found = self.found.get(staged)
         if found is None:
             return self._adopt(item, checksum)
-        value, read_from = found
-        if value != checksum.value:
-            if self._is_half_exchanged(item, value, checksum):
+        if found.value != checksum.value or found.size != item.size:
+            if self._is_half_exchanged(item, found.value, checksum):
                 self._keep_old(staged, item)
-                return Outcome.STORED, "", read_from
+                return Outcome.STORED, "", found.read_from
             self.beneath.unlink(staged)
-            return Outcome.DAMAGED, f'"{show_path(item.relpath)}" has other bytes in storage than were sent', read_from
+            why = f'"{show_path(item.relpath)}" has other bytes in storage than were sent'
+            return Outcome.DAMAGED, why, found.read_from
         tree = Tree(item.relpath.split(b"/", 1)[0].decode())
         self._set_mode(staged, FILE_MODE[tree])
         self._make_parents(item.relpath, DIRECTORY_MODE[tree])
-        return self._name(staged, item, checksum, read_from)
+        return self._name(staged, item, checksum, found.read_from)
 
     def _name(self, staged: bytes, item: NewPublishItem, checksum: Checksum, read_from: ReadFrom) -> Settled:
         plain = bytes(item.relpath)
@@ -199,11 +217,12 @@ class _Batch:
 
     def _adopt(self, item: NewPublishItem, checksum: Checksum) -> Settled:
         """Settle a file that is not staged: an earlier try may have published it."""
-        found = self._verify(bytes(item.relpath), checksum, item.size)
-        if found is not None and found[0] == checksum.value:
-            self._touch(bytes(item.relpath))
-            return Outcome.STORED, "", found[1]
-        return Outcome.MISSING, f'"{show_path(item.relpath)}" is not in its staging directory', None
+        plain = bytes(item.relpath)
+        for _, found in self.reader.read([(plain, checksum.algorithm)], self.beneath.open):
+            if isinstance(found, ReadBack) and found.value == checksum.value and found.size == item.size:
+                self._touch(plain)
+                return Outcome.STORED, "", found.read_from
+        return Outcome.MISSING, f'"{show_path(plain)}" is not in its staging directory', None
 
     def _publish_link(self, item: NewPublishItem) -> Settled:
         plain, target = bytes(item.relpath), from_b64(item.link_target_b64 or "")
@@ -223,34 +242,14 @@ class _Batch:
         self._touch(plain)
         return Outcome.STORED, "", ReadFrom.CACHE
 
-    def _verify(self, path: bytes, checksum: Checksum, size: int) -> tuple[str, ReadFrom] | None:
-        """Read a file back and return its digest ("" where its size is wrong); None where it is not there."""
-        try:
-            descriptor = self.beneath.open(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        try:
-            found = os.fstat(descriptor)
-            if not is_regular(found):
-                return "", ReadFrom.CACHE
-            read_from = drop_cache(descriptor)
-            value, count = digest(descriptor, checksum.algorithm, self.buffer)
-            return (value, read_from) if count == size or value != checksum.value else ("", read_from)
-        finally:
-            os.close(descriptor)
-
     def _digest_at(self, path: bytes, checksum: Checksum) -> str:
         """Return the digest of what stands at a path; empty where that is no plain file."""
-        try:
-            descriptor = self.beneath.open(path)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
-                return ""
-            raise
-        try:
-            return digest(descriptor, checksum.algorithm, self.buffer)[0] if is_regular(os.fstat(descriptor)) else ""
-        finally:
-            os.close(descriptor)
+        for _, found in self.reader.read([(path, checksum.algorithm)], self.beneath.open):
+            if isinstance(found, ReadBack):
+                return found.value
+            if found.errno not in NOT_THERE:
+                raise found
+        return ""
 
     def _set_mode(self, path: bytes, mode: int) -> None:
         descriptor = self.beneath.open(path)
