@@ -41,7 +41,11 @@ class Tree(StrEnum):
 
 def check_layout(template: str) -> str:
     """Return a layout template; refuse unknown fields and what climbs out of the storage area."""
-    for _, field, spec, conversion in string.Formatter().parse(template):
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise InvalidError(f'layout "{template}" is no template ({error}): write it like {DEFAULT_LAYOUT}') from error
+    for _, field, spec, conversion in parts:
         if field is not None and (field not in LAYOUT_FIELDS or spec or conversion):
             known = " ".join(sorted(f"{{{name}}}" for name in LAYOUT_FIELDS))
             raise InvalidError(f'layout "{template}" has an unknown field "{field}": use {known}')
