@@ -103,7 +103,7 @@ def plan(tx: StorageTransaction, caller: Caller, new: NewExperiment) -> Plan:
 
 def create(tx: StorageTransaction, caller: Caller, planned: Plan) -> Experiment:
     """Make an experiment whose directories are there; its PI gets the role."""
-    tx.events.revise()  # from here on nobody else makes one, and what is checked again stays true
+    tx.events.claim()  # from here on nobody else makes one, and what is checked again stays true
     again = plan(tx, caller, planned.new)
     if (again.area.path, again.directory) != (planned.area.path, planned.directory):
         raise ConflictError(f'the layout of station "{again.station.name}" was changed meanwhile: try again')

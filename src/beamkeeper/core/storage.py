@@ -43,7 +43,7 @@ def add(tx: StorageTransaction, caller: Caller, new: NewStorageArea) -> StorageA
         raise InvalidError(f'path "{new.path}" of storage area "{new.name}" is not absolute and plain: write it whole')
     if not urlsplit(new.station_url).scheme:
         raise InvalidError(f'"{new.station_url}" is no address of a storage area: use file:///PATH')
-    tx.events.revise()
+    tx.events.claim()
     for area in tx.storage.list():
         if os.path.commonpath([area.path, new.path]) in (area.path, new.path):
             raise ConflictError(

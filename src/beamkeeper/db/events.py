@@ -53,19 +53,23 @@ class Events:
         self.changed: Cursor | None = None
         """The cursor of this transaction's change of identities, if it made any."""
 
-    def revise(self, *, experiment_uid: UUID | None = None) -> int:
-        """Return the number of this transaction's change of identities, which mirrors ask for.
+    def claim(self) -> int:
+        """Return the number of the change of identities that this transaction is about to make.
 
         Called before the first row is read or written: from here on nobody else changes identities until
         this transaction ends, so what it checks stays true.
         """
-        news = NewEvent(kind="identity.changed", experiment_uid=experiment_uid)
-        if news not in self._new:
-            self.add(news)
         if self.changed is None:
             number = self.next_number()
             self.changed = Cursor(self.cursor().epoch, number)
         return self.changed.number
+
+    def revise(self, *, experiment_uid: UUID | None = None) -> int:
+        """Claim the number that mirrors ask for, and tell that identities changed."""
+        news = NewEvent(kind="identity.changed", experiment_uid=experiment_uid)
+        if news not in self._new:
+            self.add(news)
+        return self.claim()
 
     def add(self, event: NewEvent) -> None:
         """Collect an event; it gets its number as the transaction commits, so that the lock is held shortly."""

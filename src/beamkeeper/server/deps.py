@@ -44,6 +44,7 @@ class Context:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     errors: ErrorLog = field(default_factory=ErrorLog)
     passwords: Passwords = field(default_factory=Passwords)
+    mirror_patience_s: float = MIRROR_PATIENCE_S
 
     @property
     def last_error(self) -> LastError | None:
@@ -79,7 +80,7 @@ def _await_mirror(ctx: Context, cursor: Cursor) -> None:
         with ctx.database.read() as tx:
             return core_users.mirror_cursor(tx) >= cursor
 
-    if not ctx.database.wait(is_there, MIRROR_PATIENCE_S):
+    if not ctx.database.wait(is_there, ctx.mirror_patience_s):
         raise MirrorBehindError(
             f"the {ctx.service} service has not heard of the latest change of users or experiments yet: try again"
         )
