@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import html
 import inspect
 import re
 import sys
@@ -23,18 +24,27 @@ GENERATED = "<!-- Written by scripts/gen_docs.py: change the code, and run `make
 
 def cell(text: str) -> str:
     """Return text that stays in one cell of a table."""
-    return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def code(text: str) -> str:
+    """Return words of the command line for a cell; a bar in them would end the cell for some readers of Markdown."""
+    return (
+        f"<code>{html.escape(cell(text), quote=False).replace('|', '&#124;')}</code>"
+        if "|" in text
+        else f"`{cell(text)}`"
+    )
 
 
 def option_rows(command: click.Command, context: click.Context) -> Iterator[str]:
     """Yield a row for each argument and option of a command."""
     for parameter in command.get_params(context):
         if isinstance(parameter, click.Argument):
-            yield f"| `{parameter.make_metavar(context)}` | {'' if parameter.required else 'May be left out.'} |"
+            yield f"| {code(parameter.make_metavar(context))} | {'' if parameter.required else 'May be left out.'} |"
         elif isinstance(parameter, click.Option) and not parameter.hidden:
             record = parameter.get_help_record(context)
             if record is not None and "--help" not in parameter.opts:
-                yield f"| `{cell(record[0])}` | {cell(record[1])} |"
+                yield f"| {code(record[0])} | {cell(record[1]).replace('|', '&#124;')} |"
 
 
 def command_text(path: Sequence[str], command: click.Command) -> Iterator[str]:
