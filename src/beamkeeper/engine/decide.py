@@ -103,7 +103,7 @@ class Undecided:
             descriptor = os.open(os.path.join(self._root, path), READ_FLAGS)
         except OSError as error:
             self._tracks.pop(path)
-            self._put(_unopened(path, track, error))
+            self._put(unopened(path, track.identity, error))
             return
         try:
             identity = identity_of(os.fstat(descriptor))
@@ -146,11 +146,12 @@ def vanished(path: bytes, identity: SourceIdentity | None) -> Seen:
     return Seen(path, J.VANISHED, identity=identity, reason_code="vanished", reason=why)
 
 
-def _unopened(path: bytes, track: Track, error: OSError) -> Seen:
+def unopened(path: bytes, identity: SourceIdentity | None, error: OSError) -> Seen:
+    """Return what is written of a file that is not there, or that we may not read."""
     if isinstance(error, FileNotFoundError):
-        return vanished(path, track.identity)
+        return vanished(path, identity)
     why = f"it cannot be read: {os.strerror(error.errno or 0)}"
-    return Seen(path, J.QUARANTINED, identity=track.identity, reason_code=choose.UNREADABLE, reason=why)
+    return Seen(path, J.QUARANTINED, identity=identity, reason_code=choose.UNREADABLE, reason=why)
 
 
 def _growing(path: bytes, track: Track, verdict: Verdict) -> Seen:

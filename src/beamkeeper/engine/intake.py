@@ -22,7 +22,7 @@ from beamkeeper.domain.files import FileKind, SourceIdentity
 from beamkeeper.domain.names import show_path
 from beamkeeper.engine import choose
 from beamkeeper.engine.choose import Choice
-from beamkeeper.engine.decide import Undecided, vanished
+from beamkeeper.engine.decide import Undecided, unopened, vanished
 from beamkeeper.engine.finish import Hints, file_system_of, make_policy
 from beamkeeper.engine.scan import Listing, identity_of, walk
 from beamkeeper.engine.watch import Watch
@@ -179,11 +179,14 @@ class Intake(Loop):
     def _look(self, hinted: list[tuple[bytes, Hints]], control: Control) -> None:
         found: list[tuple[bytes, os.stat_result, Hints]] = []
         gone: list[bytes] = []
+        barred: dict[bytes, OSError] = {}
         for path, hints in hinted:
             try:
                 found.append((path, os.lstat(os.path.join(self._root, path)), hints))
             except (FileNotFoundError, NotADirectoryError):
                 gone.append(path)
+            except OSError as error:
+                barred[path] = error
         with self._database.read() as tx:
             known = tx.journal.known(self.acquisition.uid, [path for path, _ in hinted])
         for path, status, hints in found:
@@ -191,6 +194,10 @@ class Intake(Loop):
                 self._meet(path, status, known.get(path), hints, control)
         for path in gone:
             self._gone(path, known.get(path))
+        for path, error in barred.items():
+            before = known.get(path)
+            if before is None or (before.state in (J.CANDIDATE, J.GROWING) and not before.is_leased):
+                self._put(unopened(path, before.identity if before else None, error))
 
     def _gone(self, path: bytes, known: Known | None) -> None:
         if self._undecided is not None:
@@ -208,6 +215,7 @@ class Intake(Loop):
     def _scan(self, control: Control) -> None:
         began = time.monotonic()
         self._scan_below(b"", control)
+        self._look_for_missed(control)
         took = time.monotonic() - began
         shorter = self._watch is not None and self._watch.limit_reached
         if shorter:
@@ -237,6 +245,14 @@ class Intake(Loop):
                 if self._undecided is not None:
                     self._undecided.decide_due()
                 self._flush()
+
+    def _look_for_missed(self, control: Control) -> None:
+        """Look at what the journal has undecided and no scan met: its directory went while nobody watched."""
+        with self._database.read() as tx:
+            unsettled = tx.journal.unsettled(self.acquisition.uid)
+        missed = [path for path in unsettled if path not in self._out and not self._is_tracked(path)]
+        if missed:
+            self._look([(path, Hints()) for path in missed], control)
 
     def _enter(self, directory: bytes) -> None:
         if self._watch is not None:

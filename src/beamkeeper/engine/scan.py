@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from beamkeeper.domain.files import SourceIdentity
 
-UNLISTED = frozenset({b"lost+found", b".snapshot", b".dm"})
-"""Directories that are the file system's own or ours."""
+FILE_SYSTEMS_OWN = frozenset({b"lost+found", b".snapshot"})
+"""What a file system keeps for itself where it is mounted; elsewhere such a name is somebody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,10 @@ def walk(root: bytes, top: bytes, entering: Callable[[bytes], None]) -> Iterator
         yield listing
 
 
+def _is_mount(root: bytes, directory: bytes) -> bool:
+    return os.path.ismount(os.path.join(root, directory) if directory else root)
+
+
 def _list(root: bytes, directory: bytes) -> Listing | None:
     entries: list[tuple[bytes, os.stat_result]] = []
     try:
@@ -55,7 +59,7 @@ def _list(root: bytes, directory: bytes) -> Listing | None:
         with os.scandir(opened) as found:
             for entry in found:
                 name = os.fsencode(entry.name)
-                if name in UNLISTED:
+                if name in FILE_SYSTEMS_OWN and _is_mount(root, directory):
                     continue
                 try:
                     entries.append((directory + b"/" + name if directory else name, entry.stat(follow_symlinks=False)))
