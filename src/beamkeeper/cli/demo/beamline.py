@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import random
@@ -11,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
@@ -62,7 +64,6 @@ class Beamline:
 
     def make(self, databases: Mapping[Service, str]) -> None:
         """Write its settings: loopback, free ports, everything in its directory."""
-        self._refuse_foreign_profile()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lines = [
             f"data_dir = {json.dumps(str(self.directory))}",
@@ -82,7 +83,8 @@ class Beamline:
         new.replace(self._file)
 
     def up(self) -> None:
-        """Bring it up, unless it is."""
+        """Bring it up, unless it is; the profile `demo` is its administrator then."""
+        self._take_profile()
         self._dm("up", "--data", str(self.directory))
 
     def down(self) -> None:
@@ -105,19 +107,18 @@ class Beamline:
                 f"{self._file} cannot be read ({error}): repair it, or remove {self.directory}"
             ) from error
 
-    def _refuse_foreign_profile(self) -> None:
-        profile = Logins().get(PROFILE)
-        if profile is None:
+    def _take_profile(self) -> None:
+        """Free the profile of a demo that is gone; refuse to take one that is somebody's login to another place."""
+        logins = Logins()
+        profile = logins.get(PROFILE)
+        if profile is None or profile.url.rstrip("/") == self.url:
             return
-        try:
-            with Client(profile.url, profile=PROFILE) as client:
-                client.health(Service.STORAGE)
-        except DmError:
-            return
-        raise ConflictError(
-            f'the profile "{PROFILE}" is for a beamline at {profile.url}, which this demo did not make: '
-            f"stop it, or free the name with `dm --profile {PROFILE} logout`"
-        )
+        if not _is_loopback(profile.url) or _answers(profile.url):
+            raise ConflictError(
+                f'the profile "{PROFILE}" is for a beamline at {profile.url}, which this demo did not make: '
+                f"stop that one, or free the name with `dm --profile {PROFILE} logout`"
+            )
+        logins.remove(PROFILE)
 
     def _dm(self, *words: str) -> None:
         environ = {key: value for key, value in os.environ.items() if not key.startswith("BEAMKEEPER_")}
@@ -126,6 +127,24 @@ class Beamline:
             told = (done.stderr.strip() or done.stdout.strip()).splitlines()
             reason = told[-1].removeprefix("dm: ") if told else f"exit status {done.returncode}"
             raise UnavailableError(f"`dm {' '.join(words)}` failed: {reason}")
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        return ipaddress.ip_address(urlsplit(url).hostname or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _answers(url: str) -> bool:
+    with Client(url, profile=PROFILE) as client:
+        try:
+            client.health(Service.STORAGE)
+        except UnavailableError:
+            return False
+        except DmError:
+            return True
+    return True
 
 
 def _free_ports(count: int) -> list[int]:

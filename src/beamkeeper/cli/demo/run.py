@@ -81,7 +81,7 @@ def _run(place: Place, wish: Wish, beamline: Beamline) -> int:
             output.note("checking every file from its bytes")
             evidence = gather(client, experiment, daq, source=place.detector(this), truth=place.truth(this))
             verdict = judge(evidence, with_seconds=not this.times_interrupted)
-            place.update(this.model_copy(update={"is_finished": True}))
+            place.update(this.model_copy(update={"is_finished": daq.state not in ACTIVE}))
             report(Result.of(client, experiment, daq, verdict), used_bytes=place.used_bytes())
     return 0 if verdict.is_match and daq.state is State.DONE else EXIT_WANTING
 
