@@ -194,10 +194,10 @@ class Intake(Loop):
                 self._meet(path, status, known.get(path), hints, control)
         for path in gone:
             self._gone(path, known.get(path))
-        for path, error in barred.items():
+        for path, refusal in barred.items():
             before = known.get(path)
             if before is None or (before.state in (J.CANDIDATE, J.GROWING) and not before.is_leased):
-                self._put(unopened(path, before.identity if before else None, error))
+                self._put(unopened(path, before.identity if before else None, refusal))
 
     def _gone(self, path: bytes, known: Known | None) -> None:
         if self._undecided is not None:
