@@ -196,7 +196,7 @@ def test_files_of_a_deleted_experiment_are_out_of_sight(catalogue: Catalogue) ->
         tx.experiments.delete(catalogue.experiment().uid)
     with catalogue.database.read() as tx:
         for caller in (member, manager):
-            assert core.find(tx, caller, FileQuery()).items == []
+            assert core.find(tx, caller, FileQuery()).items == ()
         with pytest.raises(NotFoundError):
             core.get(tx, member, file)
 
@@ -251,7 +251,7 @@ def test_a_hidden_file_is_there_for_who_can_bring_it_back(catalogue: Catalogue) 
     with catalogue.database.read() as tx:
         assert core.get(tx, catalogue.caller(Role.MANAGER), file).deleted_at is not None
         assert core.lookup(tx, catalogue.service(), paths).items[0].deleted_at is not None
-        assert core.lookup(tx, user, paths).items == []
+        assert core.lookup(tx, user, paths).items == ()
         with pytest.raises(NotFoundError):
             core.get(tx, user, file)
 

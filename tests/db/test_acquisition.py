@@ -67,7 +67,7 @@ def test_every_option_comes_back_as_it_was_given(beamline: Beamline) -> None:
 def test_no_processors_and_the_stations_own_chain_are_different_things(beamline: Beamline) -> None:
     none, own = start(beamline, processors=[]), start(beamline, processors=None)
     with beamline.database.read() as tx:
-        assert tx.acquisitions.get(none).processors == []
+        assert tx.acquisitions.get(none).processors == ()
         assert tx.acquisitions.get(own).processors is None
 
 

@@ -187,7 +187,7 @@ def test_what_was_not_read_back_is_not_verified(catalog: Catalog) -> None:
         file = at(catalog, path)
         assert (file.is_verified, file.verified_at) == (False, None)
         with catalog.read() as tx:
-            assert tx.files.history(file.uid).ledger == []
+            assert tx.files.history(file.uid).ledger == ()
 
 
 REFUSED: list[Metadata] = [

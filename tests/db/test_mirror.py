@@ -145,7 +145,7 @@ def test_expired_and_revoked_sessions_are_not_in_a_whole_mirror(source: Storage,
         tx.users.revoke_sessions([revoked.uid])
     assert len(changed(source).sessions) == 1
     clock.tick(3600)
-    assert changed(source).sessions == []
+    assert changed(source).sessions == ()
 
 
 def test_a_mirror_of_another_storage_database_lets_nobody_in_from_the_old_one(

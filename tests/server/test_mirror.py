@@ -56,7 +56,7 @@ def name() -> str:
 def state(service: Client) -> MirrorState:
     """Return the state of a mirror that knows all there is now."""
     whole = service.mirror.after(None)
-    return MirrorState(epoch=whole.epoch, number=whole.number, heard_at="2026-01-01T00:00Z")  # type: ignore[arg-type]
+    return MirrorState(epoch=whole.epoch, number=whole.number, heard_at="2026-01-01T00:00Z")
 
 
 def experiment(site: Running) -> UUID:
@@ -180,7 +180,7 @@ def test_events_are_waited_for_and_followed(site: Running) -> None:
     uid = experiment(site)
     feed = site.client.events(Service.STORAGE)
     cursor = feed.after().next
-    assert feed.after(cursor).items == []
+    assert feed.after(cursor).items == ()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(feed.after, cursor, LONG_S)
         site.client.experiments.delete(uid)
@@ -189,7 +189,7 @@ def test_events_are_waited_for_and_followed(site: Running) -> None:
     assert next(feed.follow(cursor)).number == page.items[0].number
     with pytest.raises(GoneError) as caught:
         feed.after("other.1")
-    assert feed.after(str(caught.value.details["next"])).items == []
+    assert feed.after(str(caught.value.details["next"])).items == ()
 
 
 def test_events_are_for_those_who_may_read_the_experiment(site: Running) -> None:

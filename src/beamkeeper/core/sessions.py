@@ -78,7 +78,7 @@ def _caller(tx: Transaction, record: SessionRecord) -> Caller:
         user_uid=user.uid,
         session_uid=record.uid,
         bound_experiment_uid=record.experiment_uid,
-        grants=tx.users.grants_of(user.uid),
+        grants=tuple(tx.users.grants_of(user.uid)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
@@ -73,13 +73,13 @@ class _Options(Input):
     experiment_uid: Uid
     destination: str = Field(default="", description="Directory below the tree; empty for its top.")
     tree: Tree = Tree.DATA
-    include: Sequence[Pattern] = Field(default=(), description="Only these; empty for all.")
-    exclude: Sequence[Pattern] = ()
+    include: tuple[Pattern, ...] = Field(default=(), description="Only these; empty for all.")
+    exclude: tuple[Pattern, ...] = ()
     with_hidden: bool = Field(default=True, description="Take names that begin with a dot.")
     resend: bool = Field(default=False, description="Send files again that are stored and unchanged.")
     metadata: Metadata = Field(default_factory=dict, description="Given to every file.")
-    processors: Sequence[str] | None = Field(default=None, description="In place of the station's chain.")
-    skip_processors: Sequence[str] = ()
+    processors: tuple[str, ...] | None = Field(default=None, description="In place of the station's chain.")
+    skip_processors: tuple[str, ...] = ()
     max_run_time_s: float | None = Field(default=None, gt=0, le=LONGEST_RUN_S)
     agent: str | None = Field(default=None, description="Where the directory is; the station's own by default.")
 
@@ -230,7 +230,7 @@ class JournalQuery(Input):
 class JournalPage(Model):
     """Some entries, and the cursor that continues the list."""
 
-    items: Sequence[JournalEntry]
+    items: tuple[JournalEntry, ...]
     next: str | None = None
 
 
@@ -254,16 +254,16 @@ class Acquisition(Model, WithPath):
     agent: str
     destination: str
     tree: Tree
-    include: Sequence[str]
-    exclude: Sequence[str]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
     with_hidden: bool
     with_existing: bool
     resend: bool
     finished: Finished
     quiet_s: float | None
     metadata: Metadata
-    processors: Sequence[str] | None
-    skip_processors: Sequence[str]
+    processors: tuple[str, ...] | None
+    skip_processors: tuple[str, ...]
     max_run_time_s: float | None
     is_put: bool = False
     policy: Title = Field(default="", description="When a file counts as finished here, and why.")
@@ -273,7 +273,7 @@ class Acquisition(Model, WithPath):
     started_at: UtcTime | None = None
     stop_requested_at: UtcTime | None = None
     ended_at: UtcTime | None = None
-    tallies: Sequence[Tally] = ()
+    tallies: tuple[Tally, ...] = ()
 
     def count(self, *states: JournalState) -> int:
         """Return how many files are in these states."""
@@ -287,7 +287,7 @@ class Acquisition(Model, WithPath):
 class AcquisitionPage(Model):
     """Some DAQs or uploads, newest first, and the cursor that continues the list."""
 
-    items: Sequence[Acquisition]
+    items: tuple[Acquisition, ...]
     next: str | None = None
 
 

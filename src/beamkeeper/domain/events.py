@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from pydantic import Field
@@ -52,5 +51,5 @@ class Event(Model):
 class EventPage(Model):
     """Some events, and the cursor from which to go on."""
 
-    items: Sequence[Event]
+    items: tuple[Event, ...]
     next: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -99,21 +99,21 @@ class JoinToken(Model):
     """A one-time token with which a station's services get their key; shown once."""
 
     station: StationName
-    token: str
+    token: str = Field(repr=False)
     expires_at: UtcTime
 
 
 class Join(Input):
     """A station's services ask for their key."""
 
-    token: str
+    token: str = Field(repr=False)
 
 
 class ServiceKey(Model):
     """The key under which a station's services act; shown once."""
 
     station: Station
-    key: str
+    key: str = Field(repr=False)
 
 
 class ExperimentType(Model):
@@ -235,7 +235,7 @@ class ExperimentQuery(Input):
 class ExperimentPage(Model):
     """Some experiments, and the cursor that continues the list."""
 
-    items: Sequence[Experiment]
+    items: tuple[Experiment, ...]
     next: str | None = None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -88,8 +87,8 @@ class NewFile(Input, WithPath):
     number: int = Field(ge=1)
     kind: FileKind = FileKind.FILE
     size: WireInt = Field(ge=0, lt=2**63)
-    checksums: Sequence[Checksum] = ()
-    chunks: Sequence[str] = ()
+    checksums: tuple[Checksum, ...] = ()
+    chunks: tuple[str, ...] = ()
     link_target_b64: str | None = None
     source: Source
     identity: SourceIdentity
@@ -106,7 +105,7 @@ class NewFile(Input, WithPath):
 class NewFiles(Input):
     """Versions to be registered in one transaction."""
 
-    files: Sequence[NewFile] = Field(min_length=1, max_length=REGISTER_LIMIT)
+    files: tuple[NewFile, ...] = Field(min_length=1, max_length=REGISTER_LIMIT)
 
 
 class RegisteredAs(StrEnum):
@@ -130,7 +129,7 @@ class Registered(Model):
 class RegisteredFiles(Model):
     """The answers, in the order asked."""
 
-    files: Sequence[Registered]
+    files: tuple[Registered, ...]
 
 
 class PathRef(Input, WithPath):
@@ -141,7 +140,7 @@ class FileLookup(Input):
     """Which versions do these paths hold now?"""
 
     experiment_uid: Uid
-    paths: Sequence[PathRef] = Field(min_length=1, max_length=REGISTER_LIMIT)
+    paths: tuple[PathRef, ...] = Field(min_length=1, max_length=REGISTER_LIMIT)
 
 
 class File(Model, WithPath):
@@ -153,7 +152,7 @@ class File(Model, WithPath):
     version: int
     version_uid: Uid
     size: WireInt
-    checksums: Sequence[Checksum]
+    checksums: tuple[Checksum, ...]
     link_target_b64: str | None = None
     source: Source
     identity: SourceIdentity
@@ -171,7 +170,7 @@ class File(Model, WithPath):
 class FilePage(Model):
     """Some files, and the cursor that continues the list."""
 
-    items: Sequence[File]
+    items: tuple[File, ...]
     next: str | None = None
 
 
@@ -182,7 +181,7 @@ class Version(Model):
     file_uid: Uid
     number: int
     size: WireInt
-    checksums: Sequence[Checksum]
+    checksums: tuple[Checksum, ...]
     is_snapshot: bool
     modified_at: UtcTime
     finished_at: UtcTime
@@ -195,9 +194,9 @@ class FileHistory(Model):
     """Everything that is known of one file: versions, replicas, and the ledger."""
 
     file: File
-    versions: Sequence[Version]
-    replicas: Sequence[Replica]
-    ledger: Sequence[Verification]
+    versions: tuple[Version, ...]
+    replicas: tuple[Replica, ...]
+    ledger: tuple[Verification, ...]
 
 
 class MetadataPatch(RootModel[Metadata]):
@@ -223,7 +222,7 @@ class FileQuery(Input):
     max_size: WireInt | None = None
     modified_after: UtcTime | None = None
     modified_before: UtcTime | None = None
-    where: Sequence[MetadataTest] = Field(default=(), max_length=32)
+    where: tuple[MetadataTest, ...] = Field(default=(), max_length=32)
     with_deleted: bool = False
     after: str | None = Field(default=None, description="The `next` of the page before.")
     limit: int = Field(default=100, ge=1, le=REGISTER_LIMIT)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from beamkeeper.domain.experiments import Experiment, Station
 from beamkeeper.domain.names import Model, Uid, UtcTime, WireInt
 from beamkeeper.domain.storage import StorageArea
@@ -31,12 +29,12 @@ class Mirror(Model):
     epoch: str
     number: WireInt
     is_whole: bool = False
-    users: Sequence[User] = ()
-    grants: Sequence[GrantRecord] = ()
-    sessions: Sequence[SessionRecord] = ()
-    stations: Sequence[Station] = ()
-    storage_areas: Sequence[StorageArea] = ()
-    experiments: Sequence[Experiment] = ()
+    users: tuple[User, ...] = ()
+    grants: tuple[GrantRecord, ...] = ()
+    sessions: tuple[SessionRecord, ...] = ()
+    stations: tuple[Station, ...] = ()
+    storage_areas: tuple[StorageArea, ...] = ()
+    experiments: tuple[Experiment, ...] = ()
 
     @property
     def is_news(self) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -77,6 +79,10 @@ WireInt = Annotated[
 """An integer that is a string on the wire where it is beyond 2^53."""
 
 
+_CLIMBS = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
+"""An empty part, one or two dots as a part, or NUL."""
+
+
 class RelPath(bytes):
     """A path below an experiment or a directory, as the bytes that the file system has.
 
@@ -85,8 +91,10 @@ class RelPath(bytes):
 
     def __new__(cls, value: bytes | str) -> Self:
         """Check the path and keep it."""
+        if isinstance(value, RelPath):
+            return super().__new__(cls, value)
         raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
-        if not raw or b"\0" in raw or any(part in (b"", b".", b"..") for part in raw.split(b"/")):
+        if not raw or _CLIMBS.search(raw):
             raise InvalidError(f'path "{show_path(raw)}" is not a plain relative path: use names joined by "/"')
         return super().__new__(cls, raw)
 
@@ -165,7 +173,7 @@ class WithPath(BaseModel):
         except InvalidError as error:
             raise ValueError(error.message) from error
 
-    @property
+    @cached_property
     def relpath(self) -> RelPath:
         """The path as bytes."""
         return RelPath(from_b64(self.path_b64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import Field
@@ -25,7 +25,7 @@ class Health(Model):
     status: str = "ok"
     version: str
     api: int = 1
-    features: Sequence[str] = ()
+    features: tuple[str, ...] = ()
 
 
 class LastError(Model):
@@ -54,7 +54,7 @@ class SiteServices(Model):
 
     site: str
     storage: str
-    stations: Sequence[StationServices] = ()
+    stations: tuple[StationServices, ...] = ()
 
 
 class StationServices(Model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 
 from pydantic import Field
@@ -87,7 +86,7 @@ class NewPublishItem(Input, WithPath):
     version_uid: Uid
     number: int = Field(ge=1)
     size: WireInt = Field(ge=0)
-    checksums: Sequence[Checksum]
+    checksums: tuple[Checksum, ...]
     link_target_b64: str | None = Field(default=None, description="Set on a symbolic link: nothing is staged for it.")
     replaces: Replaced | None = None
 
@@ -97,7 +96,7 @@ class NewPublish(Input):
 
     uid: Uid
     experiment_uid: Uid
-    items: Sequence[NewPublishItem] = Field(min_length=1, max_length=1000)
+    items: tuple[NewPublishItem, ...] = Field(min_length=1, max_length=1000)
 
 
 class PublishItem(Model, WithPath):
@@ -118,4 +117,4 @@ class Publish(Model):
     state: PublishState
     created_at: UtcTime
     ended_at: UtcTime | None = None
-    items: Sequence[PublishItem]
+    items: tuple[PublishItem, ...]

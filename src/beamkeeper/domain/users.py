@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
@@ -76,7 +75,7 @@ class PasswordChange(Input):
 class UserPage(Model):
     """Some accounts by name, and the cursor that continues the list."""
 
-    items: Sequence[User]
+    items: tuple[User, ...]
     next: str | None = None
 
 
@@ -123,7 +122,7 @@ class NewSession(Model):
     """The answer to a login; the token is shown once and kept by us only as a hash."""
 
     session: Session
-    token: str
+    token: str = Field(repr=False)
 
 
 class SessionRecord(Model):
@@ -144,7 +143,7 @@ class Whoami(Model):
 
     user: User | None
     session: Session | None
-    grants: Sequence[Grant] = ()
+    grants: tuple[Grant, ...] = ()
     is_service: bool = False
     station_uid: Uid | None = None
 
@@ -159,7 +158,7 @@ class Caller:
     station_uid: Uid | None = None
     session_uid: Uid | None = None
     bound_experiment_uid: Uid | None = None
-    grants: Sequence[Grant] = field(default=())
+    grants: tuple[Grant, ...] = field(default=())
 
     @property
     def is_administrator(self) -> bool:

@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
 
 import beamkeeper
+from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.status import Health, Service
-from beamkeeper.server import acquisition, errors, events, experiments, files, status, storage, users
+from beamkeeper.domain.storage import NewPublish
+from beamkeeper.server import acquisition, bodies, errors, events, experiments, files, status, storage, users
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
 from beamkeeper.server.limits import Limits
@@ -29,6 +32,12 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     ),
     Service.CATALOG: (files.router, events.router, status.router),
     Service.ACQUISITION: (acquisition.router, events.router, status.router),
+}
+
+LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
+    Service.STORAGE: (NewPublish,),
+    Service.CATALOG: (NewFiles, FileLookup),
+    Service.ACQUISITION: (),
 }
 
 
@@ -65,4 +74,5 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
 
     for router in ROUTERS[context.service]:
         app.include_router(router, prefix="/api/v1")
+    bodies.document(app, LARGE_BODIES[context.service])
     return app

@@ -22,6 +22,7 @@ from beamkeeper.domain.files import (
     RegisteredFiles,
 )
 from beamkeeper.domain.names import Uid
+from beamkeeper.server.bodies import described, large
 from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
 
 router = APIRouter(tags=["files"])
@@ -35,14 +36,14 @@ FIND_EXAMPLE = {
 PATCH_EXAMPLE = {"sample": {"name": "Ag", "note": None}}
 
 
-@router.post("/files:register", summary="Register stored versions")
-def register(new: NewFiles, tx: CatalogWriteTx, who: Who) -> RegisteredFiles:
+@router.post("/files:register", summary="Register stored versions", openapi_extra=described(NewFiles))
+def register(new: Annotated[NewFiles, large(NewFiles)], tx: CatalogWriteTx, who: Who) -> RegisteredFiles:
     """Register stored versions in one transaction; the same `version_uid` again changes nothing."""
     return core.register(tx, who, new)
 
 
-@router.post("/files:lookup", summary="What some paths hold now")
-def lookup(wanted: FileLookup, tx: CatalogTx, who: Who) -> FilePage:
+@router.post("/files:lookup", summary="What some paths hold now", openapi_extra=described(FileLookup))
+def lookup(wanted: Annotated[FileLookup, large(FileLookup)], tx: CatalogTx, who: Who) -> FilePage:
     """What these paths of an experiment hold now; paths that are not catalogued are left out."""
     return core.lookup(tx, who, wanted)
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from beamkeeper.core import publishes as core_publishes
 from beamkeeper.core import storage as core
 from beamkeeper.domain.storage import AreaCheck, NewPublish, NewStorageArea, Publish, PublishState, StorageArea
+from beamkeeper.server.bodies import described, large
 from beamkeeper.server.deps import Ctx, StorageTx, Who
 from beamkeeper.server.identity import IdentityTx
 from beamkeeper.server.waiting import wait_for
@@ -40,8 +41,13 @@ def check(name: str, ctx: Ctx, who: Who) -> AreaCheck:
     return core.check(area)
 
 
-@router.post("/publishes", status_code=202, summary="Ask for a staged batch to be published")
-def publish(new: NewPublish, ctx: Ctx, who: Who) -> Publish:
+@router.post(
+    "/publishes",
+    status_code=202,
+    summary="Ask for a staged batch to be published",
+    openapi_extra=described(NewPublish),
+)
+def publish(new: Annotated[NewPublish, large(NewPublish)], ctx: Ctx, who: Who) -> Publish:
     """Answers at once; the same uid again gives the same publish."""
     with ctx.database.write() as tx:
         found = core_publishes.request(tx, who, new)
