@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,6 +112,11 @@ def ask_secret(question: str, otherwise: str, *, confirm: bool = False) -> str:
     if not sys.stdin.isatty():
         raise InvalidError(f"there is no terminal to ask for the {question.lower()} at: {otherwise}")
     return str(click.prompt(question, hide_input=True, confirmation_prompt=confirm, err=True))
+
+
+def values(of: Iterable[StrEnum]) -> list[str]:
+    """Return the words that one may choose from: click would take the names of an enumeration instead."""
+    return sorted(member.value for member in of)
 
 
 class Moment(click.ParamType[datetime]):

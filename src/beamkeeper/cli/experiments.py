@@ -48,7 +48,9 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
         STATION,
         click.option("--licence", help="Under which the data may be used once they are public."),
         click.option("--embargo-until", type=common.Moment(), metavar="DATE", help="Not public before."),
-        click.option("--publicity", type=click.Choice([*Publicity]), help="Who may read besides its people."),
+        click.option(
+            "--publicity", type=click.Choice(common.values(Publicity)), help="Who may read besides its people."
+        ),
         click.option("--ends", "ends_at", type=common.Moment(is_end=True), metavar="DATE"),
         click.option("--starts", "starts_at", type=common.Moment(), metavar="DATE"),
         click.option("--esaf", help="Number of the safety form."),
@@ -167,7 +169,7 @@ def use(name: str | None, station: str | None, is_none: bool) -> None:
 @click.argument("name")
 @click.argument("usernames", metavar="USERNAME...", nargs=-1, required=True)
 @STATION
-@click.option("--role", type=click.Choice(sorted(EXPERIMENT_ROLES)), default=Role.USER, show_default=True)
+@click.option("--role", type=click.Choice(common.values(EXPERIMENT_ROLES)), default=Role.USER.value, show_default=True)
 def add_user(name: str, usernames: tuple[str, ...], station: str | None, role: str) -> None:
     """Give people a role in an experiment, in place of the one they held."""
     client = common.client(station=station)

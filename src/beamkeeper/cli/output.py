@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from beamkeeper.domain.errors import DmError
+from beamkeeper.domain.errors import DmError, InvalidError
 from beamkeeper.domain.names import show_path
 
 JSON = TypeAdapter(Any)
@@ -132,6 +132,14 @@ def error(fault: DmError, *, as_json: bool) -> None:
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something that cannot easily be undone; ends the command where the answer is no."""
-    if not yes and not click.confirm(safe(question), default=False, err=True):
+    if yes:
+        return
+    try:
+        is_wanted = click.confirm(safe(question), default=False, err=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        raise InvalidError("there is nobody to ask, so nothing was done: give --yes to go on") from None
+    if not is_wanted:
         note("nothing was done.")
         raise click.exceptions.Exit(1)

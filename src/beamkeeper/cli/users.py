@@ -119,7 +119,7 @@ def password(username: str | None, password_file: Path | None, present_file: Pat
 def _role_options(function: Callable[..., None]) -> Callable[..., None]:
     for decorate in (
         click.option("--station", metavar="NAME", help="Of which station."),
-        click.argument("role", type=click.Choice([Role.ADMINISTRATOR, *sorted(STATION_ROLES)])),
+        click.argument("role", type=click.Choice(common.values({Role.ADMINISTRATOR, *STATION_ROLES}))),
         click.argument("username"),
     ):
         function = decorate(function)
