@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.files import REGISTER_LIMIT, NewFile, RegisteredAs
 from beamkeeper.plugins.api import Catalogue, Options, Processed, ProcessorContext, StoredFile
@@ -36,6 +37,7 @@ def _register(files: Sequence[NewFile], catalogue: Catalogue) -> list[Processed]
     """Register a batch; one that is refused whole is halved until the file that is at fault stands alone."""
     try:
         registered = catalogue.register(files).files
+        hit(FailPoint.REGISTERED)
     except InvalidError as error:
         if len(files) == 1:
             return [Processed(files[0].version_uid, error=error.message)]

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from beamkeeper.builtin.digests import Digests
 from beamkeeper.builtin.directories import open_directory, open_parent, path_of_url, reachable, remove_tree
+from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.domain.errors import DestinationError, SourceError
 from beamkeeper.domain.files import SourceIdentity
 from beamkeeper.domain.names import Algorithm, show_path
@@ -163,6 +164,7 @@ class _Batch:
             finally:
                 with _writing(item.path):
                     os.close(target)  # where NFS tells of a write that failed
+            hit(FailPoint.COPIED)
             _check_unchanged(item, source)
         except BaseException:
             with suppress(OSError):
@@ -183,6 +185,7 @@ class _Batch:
             if not count:
                 raise _changed(item)
             digests.update(buffer[:count])
+            hit(FailPoint.COPYING)
             with _writing(item.path):
                 write(target, buffer[:count], done)
             done += count

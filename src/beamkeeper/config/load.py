@@ -29,6 +29,7 @@ RESERVED_ENVIRONMENT: Mapping[str, str] = {
     "BEAMKEEPER_STATION": "The station, for `dm` and the Python client.",
     "BEAMKEEPER_TOKEN": "The token of a session, for `dm` and the Python client.",
     "BEAMKEEPER_PASSWORD": "The password of `dm login`.",
+    "BEAMKEEPER_FAILPOINT": "Where the services die, for the tests.",
     "BEAMKEEPER_REAL_DATA": "A directory of real files, for the tests.",
     "BEAMKEEPER_SUPERVISOR_PID": "Set by the supervisor for the process that it keeps alive.",
 }

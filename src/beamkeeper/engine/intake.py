@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.acquisition import Control
 from beamkeeper.db.journal import Known, Seen
@@ -351,9 +352,11 @@ class Intake(Loop):
         if not self._out and not self._drop:
             return
         out, drop = list(self._out.values()), self._drop
+        hit(FailPoint.SEEN_WRITING)
         with self._database.write() as tx:
             tx.journal.drop(self.acquisition.uid, drop)
             tx.journal.see(self.acquisition.uid, out)
         self._out, self._drop = {}, []
+        hit(FailPoint.SEEN_WRITTEN)
         if any(seen.state is J.READY for seen in out):
             self._wake_workers()

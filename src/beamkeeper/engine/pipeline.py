@@ -16,6 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from beamkeeper.client import Client
+from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.journal import Batch, Claimed, backoff
 from beamkeeper.domain.acquisition import JournalState
@@ -90,6 +91,7 @@ class Worker(Loop):
             scene = Scene.of(tx, batch.acquisition_uid) if batch else None
         if batch is None or scene is None:
             return False
+        hit(FailPoint.CLAIMED)
         try:
             self._advance(batch, scene)
         except (UnavailableError, DestinationError) as error:
@@ -102,6 +104,7 @@ class Worker(Loop):
     def _advance(self, batch: Batch, scene: Scene) -> None:
         if batch.state is J.READY:
             items = self._stage(batch, scene)
+            hit(FailPoint.STAGED_WRITTEN)
             if items:
                 self._publish(batch, scene, NewPublish(uid=batch.uid, experiment_uid=scene.experiment.uid, items=items))
         elif batch.state is J.STAGED:
@@ -185,6 +188,7 @@ class Worker(Loop):
             }
             items.append(_item(scene, file, checksums, number, there))
         self._step(batch, J.AVAILABLE, same, free=True)
+        hit(FailPoint.STAGED_WRITING)
         self._step(batch, J.STAGED, staged, free=False)
         self._settle_faults(batch, faults)
         if not items:
@@ -202,7 +206,9 @@ class Worker(Loop):
     # staged -> stored
 
     def _publish(self, batch: Batch, scene: Scene, new: NewPublish) -> None:
+        hit(FailPoint.PUBLISH_ASKING)
         self._client.publishes.request(new)
+        hit(FailPoint.PUBLISH_ASKED)
         self._await_publish(batch, scene)
 
     def _resume(self, batch: Batch, scene: Scene) -> None:
@@ -233,7 +239,9 @@ class Worker(Loop):
                 stored[file.id] = {"stored_at": item.stored_at, "read_from": item.read_from}
             else:
                 faults.append((file, _fault(item)))
+        hit(FailPoint.STORED_WRITING)
         self._step(batch, J.STORED, stored, free=False)
+        hit(FailPoint.STORED_WRITTEN)
         self._settle_faults(batch, faults)
 
     # stored -> available
@@ -256,7 +264,9 @@ class Worker(Loop):
             else:
                 pause = self._now() + backoff(file.attempts + 1)
                 again[file.id] = {"attempts": file.attempts + 1, "next_at": pause, "reason": result.error[:2000]}
+        hit(FailPoint.AVAILABLE_WRITING)
         self._step(batch, J.AVAILABLE, done, free=True)
+        hit(FailPoint.AVAILABLE_WRITTEN)
         self._step(batch, J.STORED, again, free=True)
         self._settle_faults(batch, faults)
         if done:

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
+from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db.journal import Claimed
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.errors import DmError, NotFoundError, UnavailableError
@@ -69,7 +70,9 @@ class Chain:
         self, name: str, files: list[StoredFile], context: ProcessorContext, results: dict[UUID, ChainResult]
     ) -> list[StoredFile]:
         try:
+            hit(FailPoint.PROCESSING)
             answers = {a.version_uid: a for a in self._processor(name).process(files, context)}
+            hit(FailPoint.PROCESSED)
         except UnavailableError:
             raise
         except NotFoundError as error:

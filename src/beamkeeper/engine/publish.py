@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db import Database, StorageTransaction
 from beamkeeper.db.publishes import Work
 from beamkeeper.domain.errors import DestinationError
@@ -55,6 +56,7 @@ class PublishLoop(Loop):
             root = self._root(tx, work) if work else None
         if work is None or root is None:
             return False
+        hit(FailPoint.PUBLISH_TAKEN)
         try:
             settled = self._publish(work, root)
         except (OSError, DestinationError) as error:
@@ -63,8 +65,10 @@ class PublishLoop(Loop):
                 pause = timedelta(seconds=min(30, 2**work.attempts))
                 tx.publishes.pause(work, until=datetime.now(UTC) + pause)
             raise DestinationError(f"batch {work.uid} waits, the storage area fails as a whole: {why}") from error
+        hit(FailPoint.PUBLISH_SETTLING)
         with self._database.write() as tx:
             tx.publishes.settle(settled)
+            hit(FailPoint.PUBLISH_SETTLED)
             tx.publishes.end(work)
         self._database.tell()
         return True
@@ -85,9 +89,13 @@ class PublishLoop(Loop):
         with beneath:
             batch = _Batch(beneath, f"{STAGING}/{work.uid}".encode(), self._reader)
             batch.make_durable([item for _, item in open_items])
+            hit(FailPoint.PUBLISH_SYNCED)
             batch.read_back([item for _, item in open_items])
+            hit(FailPoint.PUBLISH_READ)
             settled = {id_: batch.publish_one(item) for id_, item in open_items}
+            hit(FailPoint.PUBLISH_RENAMED)
             batch.sync_names()
+            hit(FailPoint.PUBLISH_DURABLE)
             beneath.remove_tree(batch.staging)
         return settled
 
@@ -164,6 +172,7 @@ class _Batch:
 
     def _name(self, staged: bytes, item: NewPublishItem, checksum: Checksum, read_from: ReadFrom) -> Settled:
         plain = bytes(item.relpath)
+        hit(FailPoint.PUBLISH_RENAMING)
         try:
             self.beneath.rename(staged, plain)
         except FileExistsError:
@@ -176,6 +185,7 @@ class _Batch:
                 why = f'"{show_path(plain)}" holds bytes that the catalogue does not know: they are left as they are'
                 return Outcome.CONFLICT, why, None
             self._exchange(staged, plain)
+            hit(FailPoint.PUBLISH_EXCHANGED)
             self._keep_old(staged, item)
         self._touch(plain)
         return Outcome.STORED, "", read_from

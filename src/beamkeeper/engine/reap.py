@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from uuid import UUID
 
+from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.workers import Registered
 from beamkeeper.domain.errors import DmError
@@ -72,6 +73,7 @@ class ReapLoop(Loop):
         with self._database.write() as tx:
             stagings = tx.journal.release(worker.uid)
             places = [(Scene.of(tx, acquisition), batch) for acquisition, batch in stagings]
+        hit(FailPoint.REAPING)
         for scene, batch in places:
             try:
                 self._transfer(scene.area.transfer).discard(scene.staging(batch))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from inotify_simple import Event, INotify, flags
 
+from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.domain.acquisition import TEMPORARY_NAMES
 from beamkeeper.engine.finish import Hints
 
@@ -103,6 +104,7 @@ class Watch:
 
     def _read(self) -> None:
         while not self._stopping.is_set():
+            hit(FailPoint.WATCH_READING)
             try:
                 events = self._inotify.read(timeout=READ_MS, read_delay=2)
             except (OSError, ValueError):

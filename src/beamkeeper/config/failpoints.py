@@ -1,0 +1,126 @@
+"""Fail points: named places in the way of a file where a test may kill, stop or delay the process.
+
+They do nothing unless the environment variable BEAMKEEPER_FAILPOINT is set, such as `publish-renamed:kill`,
+`publish-renamed:3:kill` (the third time) or several with commas between. The actions: `kill` (SIGKILL), `stop`
+(SIGSTOP, until somebody sends SIGCONT), `raise` (a FailPointError) and `sleep=SECONDS`. What is not `kill` or
+`stop` happens each time from the named one on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from enum import StrEnum
+
+VARIABLE = "BEAMKEEPER_FAILPOINT"
+
+
+class FailPoint(StrEnum):
+    """Every place, in the order in which a file passes them, with what lies on either side of it."""
+
+    WATCH_READING = "watch-reading"
+    """Changes are in the kernel's queue; the watch has not read them."""
+    SEEN_WRITING = "seen-writing"
+    """Files were seen; the journal does not know them yet."""
+    SEEN_WRITTEN = "seen-written"
+    """Files are in the journal; no worker was woken."""
+    CLAIMED = "claimed"
+    """A batch is leased to a worker; nothing of it is copied."""
+    COPYING = "copying"
+    """A piece of a file is read and not written yet."""
+    COPIED = "copied"
+    """All bytes of a file are in staging; that the source held still is not checked yet."""
+    STAGED_WRITING = "staged-writing"
+    """A batch is in staging; the journal does not know it yet."""
+    STAGED_WRITTEN = "staged-written"
+    """The journal knows that a batch is in staging; its publish is not asked for."""
+    PUBLISH_ASKING = "publish-asking"
+    """The request to publish is about to be sent."""
+    PUBLISH_ASKED = "publish-asked"
+    """The storage has taken the request; its answer is not used yet."""
+    PUBLISH_TAKEN = "publish-taken"
+    """The storage begins with a batch."""
+    PUBLISH_SYNCED = "publish-synced"
+    """The staged bytes are durable; none was read back."""
+    PUBLISH_READ = "publish-read"
+    """The staged bytes were read back; no name was given."""
+    PUBLISH_RENAMING = "publish-renaming"
+    """A file has its rights and its directory; its plain name is next."""
+    PUBLISH_EXCHANGED = "publish-exchanged"
+    """A new version has the plain name; the one before is still in staging."""
+    PUBLISH_RENAMED = "publish-renamed"
+    """All files of a batch have their plain names, which are not durable yet."""
+    PUBLISH_DURABLE = "publish-durable"
+    """The names are durable; the staging directory is still there."""
+    PUBLISH_SETTLING = "publish-settling"
+    """The files are published; the storage's database does not say so yet."""
+    PUBLISH_SETTLED = "publish-settled"
+    """The outcomes are written within a transaction that is not finished."""
+    STORED_WRITING = "stored-writing"
+    """The storage's answer has arrived; the journal does not have it yet."""
+    STORED_WRITTEN = "stored-written"
+    """The journal knows that files are stored; no processor has run."""
+    PROCESSING = "processing"
+    """A processor is about to run."""
+    REGISTERED = "registered"
+    """The catalogue has taken files; its answer is not used yet."""
+    PROCESSED = "processed"
+    """A processor has run; its answers are not used yet."""
+    AVAILABLE_WRITING = "available-writing"
+    """All processors have run; the journal does not know it yet."""
+    AVAILABLE_WRITTEN = "available-written"
+    """The journal says that files are available; nobody was told."""
+    REAPING = "reaping"
+    """What a dead worker held is free; that worker is still written down."""
+
+
+class FailPointError(Exception):
+    """What `raise` raises: no error that anything in Beamkeeper expects."""
+
+
+class _Armed:
+    """What is to happen at one fail point, and from which time on."""
+
+    def __init__(self, text: str) -> None:
+        name, _, rest = text.strip().partition(":")
+        first, _, last = rest.rpartition(":")
+        self.point = FailPoint(name)
+        self.left = int(first or 1)
+        self.action, _, argument = last.partition("=")
+        self.seconds = float(argument or 0)
+        if self.action not in ("kill", "stop", "raise", "sleep"):
+            raise ValueError(f'{VARIABLE}: "{text}" is not POINT:[N:]ACTION with kill, stop, raise or sleep=SECONDS')
+
+    def act(self) -> None:
+        """Do it, if it is time."""
+        self.left -= 1
+        if self.left > 0:
+            return
+        if self.action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.action == "stop" and self.left == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self.action == "raise":
+            raise FailPointError(f"the fail point {self.point} was set to raise")
+        elif self.action == "sleep":
+            time.sleep(self.seconds)
+
+
+_armed: list[_Armed] = []
+
+
+def arm(text: str) -> None:
+    """Set the fail points of this process; an empty text sets none."""
+    _armed[:] = [_Armed(part) for part in text.split(",") if part.strip()]
+
+
+def hit(point: FailPoint) -> None:
+    """Pass a fail point. Costs a look at an empty list where none is set."""
+    if _armed:
+        for armed in _armed:
+            if armed.point is point:
+                armed.act()
+
+
+arm(os.environ.get(VARIABLE, ""))  # once: what the environment says later is for processes that are started later
