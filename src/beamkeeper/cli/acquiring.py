@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from beamkeeper.domain.acquisition import (
     Acquisition,
     JournalEntry,
     JournalState,
+    Kind,
     Tally,
 )
 from beamkeeper.domain.errors import InvalidError, NotFoundError
@@ -104,12 +106,23 @@ def asked(model: type[ModelT], options: Mapping[str, Any]) -> ModelT:
         fields["with_hidden"] = not fields.pop("no_hidden")
     fields["tree"] = Tree.ANALYSIS if fields.pop("analysis") else Tree.DATA
     fields["processors"] = fields["processors"] or None
+    for name, value in fields.items():
+        _check_text(name, value)
     try:
         return model.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidError(f"{where}: {str(first['msg']).removeprefix('Value error, ')}") from error
+
+
+def _check_text(name: str, value: object) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidError(
+            f"{name}: there are bytes that are not UTF-8: only the names of files may have such"
+        ) from error
 
 
 def directory_fields(directory: str) -> dict[str, Any]:
@@ -136,7 +149,7 @@ def meant(
     listing = f"`dm {_noun(of)} list` shows them"
     if found:
         raise InvalidError(f'several end in "{word}": give more of the uid; {listing}')
-    raise NotFoundError(f'there is no {_noun(of)} "{word}": {listing}')
+    raise NotFoundError(f'there is no {NOUNS[Kind(_noun(of))]} "{word}": {listing}')
 
 
 def _only(client: Client, of: Daqs | Uploads, experiment: str | None, even_ended: bool) -> Acquisition:
@@ -148,9 +161,17 @@ def _only(client: Client, of: Daqs | Uploads, experiment: str | None, even_ended
         return active[0]
     noun = _noun(of)
     if not active:
-        raise NotFoundError(f"there is no {noun} that runs: `dm {noun} list` shows those that have ended")
+        raise NotFoundError(f"no {NOUNS[Kind(noun)]} is running: `dm {noun} list` shows those that have ended")
     which = ", ".join(f"{item.uid} ({directory(item)})" for item in active[:5])
     raise InvalidError(f"{len(active)} run, so say which: {which}")
+
+
+NOUNS: Mapping[Kind, str] = {Kind.DAQ: "DAQ", Kind.UPLOAD: "upload"}
+
+
+def files(number: int) -> str:
+    """Return a number of files as one says it."""
+    return "1 file" if number == 1 else f"{number} files"
 
 
 def _noun(of: Daqs | Uploads) -> str:

@@ -54,10 +54,9 @@ def _tell(started: Acquisition) -> None:
         output.say(f"A file counts as finished: {started.policy}")
     if started.message:
         output.say(started.message)
-    if ignored := sum(
-        t.files for t in started.tallies if t.state is JournalState.SKIPPED and t.reason_code == "existing"
-    ):
-        output.say(f"{ignored} files that were there already are ignored.")
+    skipped = [tally for tally in started.tallies if tally.state is JournalState.SKIPPED]
+    if ignored := sum(tally.files for tally in skipped if tally.reason_code == "existing"):
+        output.say(f"{acquiring.files(ignored)} that were there already: ignored.")
 
 
 def _with_policy(daqs: Daqs, started: Acquisition) -> Acquisition:

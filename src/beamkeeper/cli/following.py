@@ -13,7 +13,7 @@ from rich.text import Text
 from beamkeeper.cli import acquiring, output
 from beamkeeper.cli.app import EXIT_WANTING
 from beamkeeper.client.acquisition import Daqs, Uploads
-from beamkeeper.domain.acquisition import UNDELIVERED, Acquisition, JournalState, State
+from beamkeeper.domain.acquisition import UNCHANGED, UNDELIVERED, Acquisition, JournalState, State
 from beamkeeper.domain.names import Uid
 
 J = JournalState
@@ -61,7 +61,11 @@ def line(item: Acquisition, rate: float) -> str:
 
 def table(item: Acquisition, rate: float) -> Table:
     """Return the same as a table, for a terminal."""
-    found = Table(title=Text(f"{item.kind} {item.uid} of {item.experiment}: {item.state}"), box=None, pad_edge=False)
+    found = Table(
+        title=Text(f"{acquiring.NOUNS[item.kind]} {item.uid} of {item.experiment}: {item.state}"),
+        box=None,
+        pad_edge=False,
+    )
     row = figures(item, rate)
     for heading in row:
         found.add_column(heading, justify="right", min_width=10)
@@ -102,11 +106,20 @@ def report(of: Daqs | Uploads, ended: Acquisition, *, is_stopped: bool = False) 
     if output.is_json():
         output.data(ended)
         return status
-    files, size = ended.count(J.AVAILABLE), output.size(ended.size(J.AVAILABLE))
-    why = f" ({ended.message})" if ended.message else ""
-    output.say(f"{ended.kind} {ended.uid} is {ended.state}{why}: {files} files ({size}) are available.")
+    output.say(f"{acquiring.NOUNS[ended.kind]} {ended.uid} is {ended.state}{_why(ended)}: {delivered(ended)}.")
     acquiring.show_undelivered(ended, list(islice(acquiring.undelivered(of, ended), acquiring.FIRST)))
     return status
+
+
+def _why(ended: Acquisition) -> str:
+    return f" ({ended.message})" if ended.message and ended.state is not State.DONE else ""
+
+
+def delivered(ended: Acquisition) -> str:
+    """Return what has been delivered, as a sentence without its end."""
+    before = sum(t.files for t in ended.tallies if t.state is J.SKIPPED and t.reason_code == UNCHANGED)
+    known = f", and {acquiring.files(before)} stored before and unchanged" if before else ""
+    return f"{acquiring.files(ended.count(J.AVAILABLE))} available ({output.size(ended.size(J.AVAILABLE))}){known}"
 
 
 def exit_status(ended: Acquisition, *, is_stopped: bool = False) -> int:

@@ -11,7 +11,7 @@ from uuid6 import uuid7
 
 from beamkeeper.cli import acquiring, common, following, output, sending
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS
-from beamkeeper.domain.acquisition import JournalState, NewPut, NewUpload
+from beamkeeper.domain.acquisition import NewPut, NewUpload
 
 
 @click.command
@@ -122,7 +122,6 @@ def put(
     ended = following.follow(client.uploads, upload.uid)
     status = following.report(client.uploads, ended)
     if status == 0:
-        stored = ended.count(JournalState.AVAILABLE)
         where = "/".join(part for part in (ended.tree, ended.destination) if part)
-        output.say(f"{stored} files are stored, verified and catalogued in {ended.experiment}, below {where}.")
+        output.say(f"All of it is stored, verified and catalogued in experiment {ended.experiment}, below {where}/.")
     return status or left_out
