@@ -13,7 +13,7 @@ from beamkeeper.cli.demo.check import Row, Verdict
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import Acquisition, State
 from beamkeeper.domain.experiments import Experiment
-from beamkeeper.domain.files import FileQuery, MetadataTest
+from beamkeeper.domain.files import File, FileQuery, MetadataTest
 from beamkeeper.domain.names import Model, show_path
 
 SEARCH = (
@@ -54,8 +54,13 @@ class Result(Model):
             message=daq.message,
             verdict=verdict,
             search=", ".join(f"{test.key}{test.op}{test.value}" for test in SEARCH),
-            hits=[Hit(path=show_path(file.relpath), energy=output.safe(file.metadata.get("energy"))) for file in found],
+            hits=[Hit(path=show_path(file.relpath), energy=_energy(file)) for file in found],
         )
+
+
+def _energy(file: File) -> str:
+    energy = file.metadata.get("energy")
+    return output.safe("{value:g} {unit}".format_map(energy) if isinstance(energy, dict) else energy)
 
 
 def report(result: Result, *, used_bytes: int) -> None:

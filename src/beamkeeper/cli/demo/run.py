@@ -37,6 +37,9 @@ _FRAME_BYTES = 530_000
 _OTHER_BYTES = 120_000_000
 """NeXus files, databases and logs, amply."""
 
+_KEPT_BYTES = 1_000_000_000
+"""How much disk runs may take together that were kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -141,8 +144,11 @@ def _clear(place: Place, wish: Wish, beamline: Beamline) -> None:
             f"go on beside it with --keep, or remove everything with --fresh"
         )
     old, new = beamline.databases, database_urls(wish.databases)
-    if old and (not new or new == old):
-        raise ConflictError("the demo's last beamline is in PostgreSQL: go on with --keep, or name empty databases")
+    if old and (new == old or (not new and wish.keep is None)):
+        raise ConflictError(
+            "the demo's last beamline is in PostgreSQL: go on with --keep, name empty databases, "
+            "or begin anew on SQLite with --fresh"
+        )
     beamline.down()
     place.clear()
 
@@ -155,6 +161,11 @@ def _require_space(place: Place, wish: Wish) -> None:
         for name in names
     )
     needed = 2 * (wish.frames * _FRAME_BYTES + copied) + _OTHER_BYTES
+    if wish.keep and place.used_bytes() + needed > _KEPT_BYTES:
+        raise ConflictError(
+            f"{place.directory} has {output.size(place.used_bytes())} of earlier runs, and another one would "
+            f"bring it above {output.size(_KEPT_BYTES)}: begin anew with --fresh"
+        )
     free = shutil.disk_usage(place.directory).free
     if free < needed:
         raise SettingsError(
