@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from beamkeeper.config import Settings
@@ -78,6 +79,7 @@ def start_daq(tx: AcquisitionTransaction, caller: Caller, new: NewDaq, *, place:
         finished=new.finished,
         quiet_s=new.quiet_s,
     )
+    options = replace(options, poll=new.poll, sentinel=new.sentinel)
     started = tx.acquisitions.add(experiment, options)
     for daq in held:
         tx.events.add(changed(tx.acquisitions.take_over(daq.uid, by=started.uid)))
@@ -218,7 +220,8 @@ def _may_read(tx: AcquisitionTransaction, caller: Caller, acquisition: Acquisiti
 
 
 def _with_tallies(tx: AcquisitionTransaction, acquisition: Acquisition) -> Acquisition:
-    return acquisition.model_copy(update={"tallies": tuple(tx.journal.tallies(acquisition.uid))})
+    found = {"tallies": tuple(tx.journal.tallies(acquisition.uid)), "masters": tx.masters.count(acquisition.uid)}
+    return acquisition.model_copy(update=found)
 
 
 def _own_put(tx: AcquisitionTransaction, caller: Caller, uid: UUID) -> Acquisition:

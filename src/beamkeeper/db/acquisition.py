@@ -74,6 +74,9 @@ class AcquisitionRow(Base):
     taken_over_by: Mapped[UUID | None] = mapped_column(index=True)
     taken_over_at: Mapped[datetime | None]
     existing_before: Mapped[datetime | None]
+    poll: Mapped[bool]
+    sentinel: Mapped[str | None]
+    root: Mapped[Metadata | None]
 
     __table_args__ = (UniqueConstraint("uid"), Index(None, "state"), Index(None, "created_at", "uid"))
 
@@ -101,6 +104,8 @@ class Options:
     max_run_time_s: float | None
     is_put: bool
     started_by: str
+    poll: bool = False
+    sentinel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +167,8 @@ class Acquisitions:
             created_at=self._now,
             stop_now=False,
             existing_before=None if options.with_existing else self._now,
+            poll=options.poll,
+            sentinel=options.sentinel,
         )
         self._session.add(row)
         self._session.flush()  # so that the uid's constraint speaks here, and later queries see the row
@@ -264,6 +271,16 @@ class Acquisitions:
         row.policy = policy[:MESSAGE_LENGTH]
         self._session.flush()
 
+    def root(self, uid: UUID) -> Metadata | None:
+        """Return what was written down of its directory, so that another one is not taken for it."""
+        return self._row(uid).root
+
+    def set_root(self, uid: UUID, root: Metadata) -> None:
+        """Write down which directory it is."""
+        row = self._row(uid, for_update=True)
+        row.root = root
+        self._session.flush()
+
     def set_message(self, uid: UUID, message: str) -> None:
         """Say what people should know of it now, such as that it waits for its directory."""
         row = self._row(uid, for_update=True)
@@ -336,6 +353,8 @@ def _to_acquisition(row: AcquisitionRow) -> Acquisition:
         resend=row.resend,
         finished=Finished(row.finished),
         quiet_s=row.quiet_s,
+        poll=row.poll,
+        sentinel=row.sentinel,
         metadata=row.meta,
         processors=row.processors,
         skip_processors=row.skip_processors,

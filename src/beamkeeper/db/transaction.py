@@ -9,11 +9,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.acquisition import Acquisitions
+from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.base import Database
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Files
 from beamkeeper.db.journal import Journal
+from beamkeeper.db.masters import Masters
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.storage import StorageAreas
@@ -103,6 +105,16 @@ class AcquisitionTransaction(Transaction):
     def journal(self) -> Journal:
         """Files on their way."""
         return Journal(self.session, self.now)
+
+    @cached_property
+    def announcements(self) -> Announcements:
+        """Paths whose writer says that they are finished."""
+        return Announcements(self.session, self.now)
+
+    @cached_property
+    def masters(self) -> Masters:
+        """Files that link to others, and which of those are missing."""
+        return Masters(self.session, self.now)
 
     @cached_property
     def workers(self) -> Workers:

@@ -6,15 +6,29 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from beamkeeper.domain.errors import ConflictError
 from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import FileKind, SourceIdentity
+from beamkeeper.domain.masters import MasterCount
 from beamkeeper.domain.names import Input, Metadata, Model, Title, Uid, UtcTime, WireInt, WithPath
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 """A glob on a path below the directory: `*` any characters, `?` one."""
+
+CANARY_PREFIX = ".dm-canary-"
+"""Files of this name are our own: they come and go in a watched directory to prove that its watch is alive."""
+
+
+def _sentinel(value: str) -> str:
+    if value == "*" or value.count("*") > 1 or any(char in "/?[\0" for char in value):
+        raise ValueError("a sentinel is a name with at most one `*`, such as *.done or FINISHED")
+    return value
+
+
+SentinelPattern = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_sentinel)]
+"""The names of files by which a writer says that others are finished."""
 
 TEMPORARY_NAMES = ("*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "~?*", ".*.??????", ".nfs*")
 """Names that writers use until a file is whole (rsync, browsers, areaDetector's TempSuffix): not taken as they are."""
@@ -92,6 +106,12 @@ class NewDaq(_Options, WithPath):
     take_over: bool = Field(default=False, description="End the DAQ that holds the directory, and go on from there.")
     finished: Finished = Finished.EVIDENCE
     quiet_s: float | None = Field(default=None, ge=0, le=3600)
+    poll: bool = Field(default=False, description="Scan often, in place of waiting for word from the kernel.")
+    sentinel: SentinelPattern | None = Field(
+        default=None,
+        description="A file `scan_1.done` says for `*.done` that scan_1, scan_1.* and all in scan_1/ are finished; "
+        "for a name without `*`, that all in its directory is.",
+    )
 
 
 class NewUpload(_Options, WithPath):
@@ -100,6 +120,22 @@ class NewUpload(_Options, WithPath):
 
 class NewPut(_Options):
     """Files that a client will send over HTTP."""
+
+
+class PathBelow(Input, WithPath):
+    """A path below the directory of a DAQ."""
+
+
+class Announcement(Input):
+    """The writer's own word: these files, and all files in these directories, are finished."""
+
+    paths: tuple[PathBelow, ...] = Field(min_length=1, max_length=1000)
+
+
+class Announced(Model):
+    """How many paths were taken; each is decided when it is there and no process has it open for writing."""
+
+    paths: int
 
 
 class AcquisitionQuery(Input):
@@ -261,6 +297,8 @@ class Acquisition(Model, WithPath):
     resend: bool
     finished: Finished
     quiet_s: float | None
+    poll: bool = False
+    sentinel: str | None = None
     metadata: Metadata
     processors: tuple[str, ...] | None
     skip_processors: tuple[str, ...]
@@ -274,6 +312,7 @@ class Acquisition(Model, WithPath):
     stop_requested_at: UtcTime | None = None
     ended_at: UtcTime | None = None
     tallies: tuple[Tally, ...] = ()
+    masters: MasterCount = MasterCount()
 
     def count(self, *states: JournalState) -> int:
         """Return how many files are in these states."""

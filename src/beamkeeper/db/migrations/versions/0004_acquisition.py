@@ -22,6 +22,8 @@ def upgrade() -> None:
         create_acquisitions()
         create_journal()
         create_workers()
+        create_announcements()
+        create_masters()
 
 
 def create_acquisitions() -> None:
@@ -60,6 +62,9 @@ def create_acquisitions() -> None:
         sa.Column("taken_over_by", sa.Uuid(), nullable=True),
         sa.Column("taken_over_at", TIME, nullable=True),
         sa.Column("existing_before", TIME, nullable=True),
+        sa.Column("poll", sa.Boolean(), nullable=False),
+        sa.Column("sentinel", TEXT, nullable=True),
+        sa.Column("root", DOCUMENT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_acquisitions"),
         sa.UniqueConstraint("uid", name="uq_acquisitions_uid"),
     )
@@ -129,3 +134,37 @@ def create_workers() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_workers"),
         sa.UniqueConstraint("uid", name="uq_workers_uid"),
     )
+
+
+def create_announcements() -> None:
+    op.create_table(
+        "announcements",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("acquisition_uid", sa.Uuid(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("announced_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_announcements"),
+        sa.UniqueConstraint("acquisition_uid", "path", name="uq_announcements_acquisition_uid_path"),
+    )
+
+
+def create_masters() -> None:
+    op.create_table(
+        "masters",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("acquisition_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("version_uid", sa.Uuid(), nullable=False),
+        sa.Column("linked", sa.Integer(), nullable=False),
+        sa.Column("missing", DOCUMENT, nullable=False),
+        sa.Column("is_complete", sa.Boolean(), nullable=False),
+        sa.Column("is_told", sa.Boolean(), nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("checked_at", TIME, nullable=True),
+        sa.Column("next_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_masters"),
+        sa.UniqueConstraint("experiment_uid", "path", name="uq_masters_experiment_uid_path"),
+    )
+    op.create_index("ix_masters_acquisition_uid", "masters", ["acquisition_uid"])
+    op.create_index("ix_masters_next_at", "masters", ["next_at"])
