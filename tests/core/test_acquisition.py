@@ -100,6 +100,14 @@ def station(database_url: str, tmp_path: Path) -> Iterator[Station]:
     beamline.close()
 
 
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Station]:
+    """The same on SQLite only, for what the database has no part in."""
+    beamline = Beamline(f"sqlite:///{tmp_path / 'test.db'}", tmp_path / "storage")
+    yield Station(beamline, tmp_path)
+    beamline.close()
+
+
 def events(station: Station) -> list[Any]:
     with station.beamline.database.read() as tx:
         found, _ = tx.events.after(station.begun, reach=Reach(is_all=True), limit=1000)
@@ -154,9 +162,9 @@ def test_a_uid_of_something_else_is_refused(station: Station) -> None:
     ],
 )
 def test_wrong_options_are_refused_by_name(
-    station: Station, options: dict[str, Any], error: type[DmError], sentence: str
+    here: Station, options: dict[str, Any], error: type[DmError], sentence: str
 ) -> None:
-    refused = station.refusal(station.beamline.daq(station.directory("scan1"), **options))
+    refused = here.refusal(here.beamline.daq(here.directory("scan1"), **options))
     assert type(refused) is error
     assert sentence in refused.message
 
@@ -179,51 +187,51 @@ def test_analysis_and_a_destination_are_kept(station: Station) -> None:
 # Directories that cannot be taken
 
 
-def test_a_directory_that_does_not_exist_is_refused_at_once(station: Station) -> None:
-    missing = station.detector / "missing"
-    daq, upload = station.beamline.daq(missing), station.beamline.upload(missing)
-    assert "does not exist" in station.refusal(daq).message
-    assert "--wait" in station.refusal(daq).message
-    refused = station.refusal(upload)
+def test_a_directory_that_does_not_exist_is_refused_at_once(here: Station) -> None:
+    missing = here.detector / "missing"
+    daq, upload = here.beamline.daq(missing), here.beamline.upload(missing)
+    assert "does not exist" in here.refusal(daq).message
+    assert "--wait" in here.refusal(daq).message
+    refused = here.refusal(upload)
     assert isinstance(refused, SourceError)
     assert str(missing) in refused.message
     assert "--wait" not in refused.message
 
 
-def test_a_daq_may_wait_for_its_directory(station: Station) -> None:
-    started = station.start(station.beamline.daq(station.detector / "not yet" / "there", wait=True))
+def test_a_daq_may_wait_for_its_directory(here: Station) -> None:
+    started = here.start(here.beamline.daq(here.detector / "not yet" / "there", wait=True))
     assert started.relpath.endswith(b"det/not yet/there")
 
 
-def test_an_upload_of_nothing_is_refused(station: Station) -> None:
-    empty = station.directory("empty", "with", "directories")
-    for directory in (empty, station.detector / "empty"):
-        assert "no files" in station.refusal(station.beamline.upload(directory)).message
+def test_an_upload_of_nothing_is_refused(here: Station) -> None:
+    empty = here.directory("empty", "with", "directories")
+    for directory in (empty, here.detector / "empty"):
+        assert "no files" in here.refusal(here.beamline.upload(directory)).message
 
 
-def test_an_upload_of_a_tree_with_one_file_deep_down_or_of_one_file_starts(station: Station) -> None:
-    deep = station.directory("scan1", "a", "b", files=1)
-    assert station.start(station.beamline.upload(station.detector / "scan1")).state is State.PENDING
-    one = station.start(station.beamline.upload(deep / "0.tif"))
+def test_an_upload_of_a_tree_with_one_file_deep_down_or_of_one_file_starts(here: Station) -> None:
+    deep = here.directory("scan1", "a", "b", files=1)
+    assert here.start(here.beamline.upload(here.detector / "scan1")).state is State.PENDING
+    one = here.start(here.beamline.upload(deep / "0.tif"))
     assert one.relpath.endswith(b"scan1/a/b/0.tif")
 
 
-def test_what_is_no_directory_is_not_watched(station: Station) -> None:
-    (station.detector / "file").touch()
-    os.mkfifo(station.detector / "pipe")
-    assert "no directory" in station.refusal(station.beamline.daq(station.detector / "file")).message
-    assert "neither" in station.refusal(station.beamline.upload(station.detector / "pipe")).message
-    (station.detector / "loop").symlink_to(station.detector / "loop")
-    assert isinstance(station.refusal(station.beamline.daq(station.detector / "loop")), SourceError)
+def test_what_is_no_directory_is_not_watched(here: Station) -> None:
+    (here.detector / "file").touch()
+    os.mkfifo(here.detector / "pipe")
+    assert "no directory" in here.refusal(here.beamline.daq(here.detector / "file")).message
+    assert "neither" in here.refusal(here.beamline.upload(here.detector / "pipe")).message
+    (here.detector / "loop").symlink_to(here.detector / "loop")
+    assert isinstance(here.refusal(here.beamline.daq(here.detector / "loop")), SourceError)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_directory_that_cannot_be_read_is_refused(station: Station) -> None:
-    closed = station.directory("closed", files=1)
+def test_a_directory_that_cannot_be_read_is_refused(here: Station) -> None:
+    closed = here.directory("closed", files=1)
     closed.chmod(0)
     try:
-        for new in (station.beamline.daq(closed), station.beamline.upload(closed)):
-            refused = station.refusal(new)
+        for new in (here.beamline.daq(closed), here.beamline.upload(closed)):
+            refused = here.refusal(new)
             assert isinstance(refused, SourceError)
             assert "permission denied" in refused.message
     finally:
@@ -231,11 +239,11 @@ def test_a_directory_that_cannot_be_read_is_refused(station: Station) -> None:
 
 
 @pytest.mark.parametrize("where", ["storage", "storage/2026-1", "ours", "ours/spool/x", ".", "elsewhere/link"])
-def test_storage_and_our_own_directories_are_not_taken(station: Station, tmp_path: Path, where: str) -> None:
-    (tmp_path / "elsewhere" / "link").symlink_to(station.beamline.storage)
+def test_storage_and_our_own_directories_are_not_taken(here: Station, tmp_path: Path, where: str) -> None:
+    (tmp_path / "elsewhere" / "link").symlink_to(here.beamline.storage)
     directory = tmp_path / where
     directory.mkdir(parents=True, exist_ok=True)
-    refused = station.refusal(station.beamline.daq(directory))
+    refused = here.refusal(here.beamline.daq(directory))
     assert isinstance(refused, InvalidError)
     assert str(directory) in refused.message
 
@@ -243,24 +251,24 @@ def test_storage_and_our_own_directories_are_not_taken(station: Station, tmp_pat
 # Rights
 
 
-def test_members_take_files_below_the_roots_only(station: Station) -> None:
-    inside = station.directory("scan1", files=1)
-    assert station.start(station.beamline.upload(inside), station.member).started_by == "ada"
-    (station.elsewhere / "0.tif").touch()
-    (station.detector / "way out").symlink_to(station.elsewhere)
-    for outside in (station.elsewhere, station.detector / "way out", Path(f"{station.detector}2")):
-        refused = station.refusal(station.beamline.upload(outside), station.member)
+def test_members_take_files_below_the_roots_only(here: Station) -> None:
+    inside = here.directory("scan1", files=1)
+    assert here.start(here.beamline.upload(inside), here.member).started_by == "ada"
+    (here.elsewhere / "0.tif").touch()
+    (here.detector / "way out").symlink_to(here.elsewhere)
+    for outside in (here.elsewhere, here.detector / "way out", Path(f"{here.detector}2")):
+        refused = here.refusal(here.beamline.upload(outside), here.member)
         assert isinstance(refused, NotPermittedError)
-        assert str(station.detector) in refused.message
+        assert str(here.detector) in refused.message
         if outside.is_symlink():
-            assert str(station.elsewhere) not in refused.message
-    assert station.start(station.beamline.upload(station.elsewhere)).started_by == "mona"
+            assert str(here.elsewhere) not in refused.message
+    assert here.start(here.beamline.upload(here.elsewhere)).started_by == "mona"
 
 
-def test_without_roots_only_managers_of_the_station_start(station: Station) -> None:
-    rules, new = replace(station.rules, roots=()), station.beamline.daq(station.directory("scan1"))
-    assert isinstance(station.refusal(new, station.member, rules), NotPermittedError)
-    assert station.start(new, rules=rules).state is State.PENDING
+def test_without_roots_only_managers_of_the_station_start(here: Station) -> None:
+    rules, new = replace(here.rules, roots=()), here.beamline.daq(here.directory("scan1"))
+    assert isinstance(here.refusal(new, here.member, rules), NotPermittedError)
+    assert here.start(new, rules=rules).state is State.PENDING
 
 
 @pytest.mark.parametrize(
@@ -324,31 +332,31 @@ def test_paths_overlap_where_one_is_the_other_or_above_it(one: list[str], other:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(held=PARTS, asked=PARTS, is_daq=st.booleans(), by_link=st.booleans())
 def test_a_directory_that_a_daq_holds_is_given_to_nobody_else(
-    station: Station, held: list[str], asked: list[str], is_daq: bool, by_link: bool
+    here: Station, held: list[str], asked: list[str], is_daq: bool, by_link: bool
 ) -> None:
-    first = station.directory("tree", *held)
-    second = station.directory("tree", *asked)
-    (station.detector / "tree" / "file").touch()
+    first = here.directory("tree", *held)
+    second = here.directory("tree", *asked)
+    (here.detector / "tree" / "file").touch()
     (second / "file").touch()
     if by_link:
-        link = station.elsewhere / "link"
+        link = here.elsewhere / "link"
         link.unlink(missing_ok=True)
         link.symlink_to(second)
-    beamline, target = station.beamline, station.elsewhere / "link" if by_link else second
+    beamline, target = here.beamline, here.elsewhere / "link" if by_link else second
     new = beamline.daq(target, "tea") if is_daq else beamline.upload(target, "tea")
-    daq = station.start(beamline.daq(first))
+    daq = here.start(beamline.daq(first))
     try:
         if first == second or first in second.parents or second in first.parents:
-            refused = station.refusal(new)
+            refused = here.refusal(new)
             assert isinstance(refused, OverlapError)
             for fact in ('"coffee"', str(daq.uid), "mona"):
                 assert fact in refused.message
             assert ("--take-over" in refused.message) is is_daq
         else:
-            station.end(station.start(new))
+            here.end(here.start(new))
     finally:
-        station.end(daq)
-    station.end(station.start(new))
+        here.end(daq)
+    here.end(here.start(new))
 
 
 def test_what_has_ended_or_was_uploaded_or_is_of_another_agent_holds_nothing(station: Station) -> None:

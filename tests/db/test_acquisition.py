@@ -36,17 +36,19 @@ def test_every_option_comes_back_as_it_was_given(beamline: Beamline) -> None:
         b"det/\xff out\n",
         destination="scan 1/é",
         tree=Tree.ANALYSIS,
-        include=["*.tif", "ö*"],
-        exclude=["*.tmp"],
+        include=("*.tif", "ö*"),
+        exclude=("*.tmp",),
         with_hidden=False,
         with_existing=False,
         resend=True,
         finished=Finished.CLOSED,
         quiet_s=0.5,
         metadata={"sample": {"name": "Ü", "x": [1, 2.5, None, True]}},
-        processors=[],
-        skip_processors=["metadata"],
+        processors=(),
+        skip_processors=("metadata",),
         max_run_time_s=1800.0,
+        poll=True,
+        sentinel="*.done",
     )
     experiment = beamline.experiment()
     with beamline.database.write() as tx:
@@ -61,11 +63,12 @@ def test_every_option_comes_back_as_it_was_given(beamline: Beamline) -> None:
         assert getattr(found, name) == getattr(asked, name)
     for name in ("quiet_s", "metadata", "processors", "skip_processors", "max_run_time_s", "started_by", "agent"):
         assert getattr(found, name) == getattr(asked, name)
+    assert (found.poll, found.sentinel) == (True, "*.done")
     assert existing_before == found.created_at == beamline.clock.now
 
 
 def test_no_processors_and_the_stations_own_chain_are_different_things(beamline: Beamline) -> None:
-    none, own = start(beamline, processors=[]), start(beamline, processors=None)
+    none, own = start(beamline, processors=()), start(beamline, processors=None)
     with beamline.database.read() as tx:
         assert tx.acquisitions.get(none).processors == ()
         assert tx.acquisitions.get(own).processors is None
