@@ -75,7 +75,7 @@ def identities(database: Database[Any]) -> dict[str, Any]:
         found = tx.mirror.changed(0).model_dump()
     del found["epoch"], found["number"]
     return {
-        key: sorted(value, key=lambda item: item["uid"]) if isinstance(value, list) else value
+        key: sorted(value, key=lambda item: item["uid"]) if isinstance(value, list | tuple) else value
         for key, value in found.items()
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -35,20 +36,42 @@ def made(area_path: str, directory: str) -> Iterator[None]:
     that was killed half-way. Raises DestinationError where the storage area does not let us.
     """
     new: list[str] = []
-    try:
+    with _alone(area_path):
         try:
-            _make(area_path, directory, new)
-        except OSError as error:
-            raise DestinationError(
-                f"cannot make {show_path(os.fsencode(os.path.join(area_path, directory)))}: {error.strerror or error}: "
-                f"see that the storage area is mounted, has space and may be written by this account"
-            ) from error
+            try:
+                _make(area_path, directory, new)
+            except OSError as error:
+                raise _refused(os.path.join(area_path, directory), error) from error
+            yield
+        except BaseException:
+            for path in reversed(new):
+                with suppress(OSError):  # somebody has put something there meanwhile: it is not ours to remove
+                    os.rmdir(path)
+            raise
+
+
+@contextmanager
+def _alone(area_path: str) -> Iterator[None]:
+    """Let one creation at a time work in a storage area: what one takes over, another must not remove."""
+    try:
+        area = os.open(area_path, _OPEN & ~os.O_NOFOLLOW)
+    except OSError as error:
+        raise _refused(area_path, error) from error
+    try:
+        with suppress(
+            OSError
+        ):  # NFS locks files only: there two that make one directory at once may disturb each other
+            fcntl.flock(area, fcntl.LOCK_EX)
         yield
-    except BaseException:
-        for path in reversed(new):
-            with suppress(OSError):  # somebody has put something there meanwhile: it is not ours to remove
-                os.rmdir(path)
-        raise
+    finally:
+        os.close(area)
+
+
+def _refused(path: str, error: OSError) -> DestinationError:
+    return DestinationError(
+        f"cannot make {show_path(os.fsencode(path))}: {error.strerror or error}: "
+        f"see that the storage area is mounted, has space and may be written by this account"
+    )
 
 
 def _make(area_path: str, directory: str, new: list[str]) -> None:

@@ -23,7 +23,10 @@ async def _raw(request: Request) -> bytes:
 
 
 def large(model: type[BaseModel]) -> Any:
-    """Return the dependency that gives a request's body as this model."""
+    """Return the dependency that gives a request's body as this model.
+
+    A route names who is calling before it: nobody's body is not read.
+    """
 
     def parse(content: Annotated[bytes, Depends(_raw)]) -> BaseModel:
         try:

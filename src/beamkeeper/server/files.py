@@ -37,13 +37,13 @@ PATCH_EXAMPLE = {"sample": {"name": "Ag", "note": None}}
 
 
 @router.post("/files:register", summary="Register stored versions", openapi_extra=described(NewFiles))
-def register(new: Annotated[NewFiles, large(NewFiles)], tx: CatalogWriteTx, who: Who) -> RegisteredFiles:
+def register(who: Who, new: Annotated[NewFiles, large(NewFiles)], tx: CatalogWriteTx) -> RegisteredFiles:
     """Register stored versions in one transaction; the same `version_uid` again changes nothing."""
     return core.register(tx, who, new)
 
 
 @router.post("/files:lookup", summary="What some paths hold now", openapi_extra=described(FileLookup))
-def lookup(wanted: Annotated[FileLookup, large(FileLookup)], tx: CatalogTx, who: Who) -> FilePage:
+def lookup(who: Who, wanted: Annotated[FileLookup, large(FileLookup)], tx: CatalogTx) -> FilePage:
     """What these paths of an experiment hold now; paths that are not catalogued are left out."""
     return core.lookup(tx, who, wanted)
 

@@ -1,4 +1,4 @@
-"""Storage areas, and publishing of staged batches, over HTTP."""
+"""Storage areas, publishing of staged batches, and looking at what is stored, over HTTP."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 
+from beamkeeper.core import checks as core_checks
 from beamkeeper.core import publishes as core_publishes
 from beamkeeper.core import storage as core
-from beamkeeper.domain.storage import AreaCheck, NewPublish, NewStorageArea, Publish, PublishState, StorageArea
+from beamkeeper.domain.storage import (
+    AreaCheck,
+    Check,
+    Listing,
+    NewCheck,
+    NewListing,
+    NewPublish,
+    NewStorageArea,
+    Publish,
+    PublishState,
+    StorageArea,
+    TaskState,
+)
 from beamkeeper.server.bodies import described, large
 from beamkeeper.server.deps import Ctx, StorageTx, Who
 from beamkeeper.server.identity import IdentityTx
@@ -19,6 +32,8 @@ from beamkeeper.server.waiting import wait_for
 router = APIRouter(tags=["storage"])
 
 PUBLISH_WAIT_S = 60.0
+
+Wait = Annotated[float, Query(ge=0, le=PUBLISH_WAIT_S, description="Seconds to wait for its end.")]
 
 
 @router.get("/storage-areas", summary="Storage areas")
@@ -47,7 +62,7 @@ def check(name: str, ctx: Ctx, who: Who) -> AreaCheck:
     summary="Ask for a staged batch to be published",
     openapi_extra=described(NewPublish),
 )
-def publish(new: Annotated[NewPublish, large(NewPublish)], ctx: Ctx, who: Who) -> Publish:
+def publish(who: Who, new: Annotated[NewPublish, large(NewPublish)], ctx: Ctx) -> Publish:
     """Answers at once; the same uid again gives the same publish."""
     with ctx.database.write() as tx:
         found = core_publishes.request(tx, who, new)
@@ -61,7 +76,7 @@ async def show_publish(
     ctx: Ctx,
     request: Request,
     who: Who,
-    wait: Annotated[float, Query(ge=0, le=PUBLISH_WAIT_S, description="Seconds to wait for its end.")] = 0.0,
+    wait: Wait = 0.0,
 ) -> Publish:
     """For each file, once the publish is done."""
 
@@ -70,3 +85,45 @@ async def show_publish(
             return core_publishes.show(tx, who, uid)
 
     return await wait_for(request, look, lambda found: found.state is PublishState.DONE, wait_s=wait)
+
+
+@router.post(
+    "/checks", status_code=202, summary="Ask for stored files to be looked at", openapi_extra=described(NewCheck)
+)
+def check_files(new: Annotated[NewCheck, large(NewCheck)], ctx: Ctx, who: Who) -> Check:
+    """For the services of stations: that files are there, or that their bytes are. Answers at once."""
+    with ctx.database.write() as tx:
+        found = core_checks.request(tx, who, new)
+    ctx.database.tell()  # the engine begins at once
+    return found
+
+
+@router.get("/checks/{uid}", summary="What stored files are like")
+async def show_check(uid: UUID, ctx: Ctx, request: Request, who: Who, wait: Wait = 0.0) -> Check:
+    """For each file, once the check is done; kept for a day."""
+
+    def look() -> Check:
+        with ctx.database.read() as tx:
+            return core_checks.show(tx, who, uid)
+
+    return await wait_for(request, look, lambda found: found.state is TaskState.DONE, wait_s=wait)
+
+
+@router.post("/listings", status_code=202, summary="Ask for a page of plain names")
+def list_names(new: NewListing, ctx: Ctx, who: Who) -> Listing:
+    """For the services of stations: what stands in an experiment's `data`, catalogued or not. Answers at once."""
+    with ctx.database.write() as tx:
+        found = core_checks.request_listing(tx, who, new)
+    ctx.database.tell()  # the engine begins at once
+    return found
+
+
+@router.get("/listings/{uid}", summary="A page of plain names")
+async def show_listing(uid: UUID, ctx: Ctx, request: Request, who: Who, wait: Wait = 0.0) -> Listing:
+    """The names in the order of their bytes, once the listing is done; kept for a day."""
+
+    def look() -> Listing:
+        with ctx.database.read() as tx:
+            return core_checks.show_listing(tx, who, uid)
+
+    return await wait_for(request, look, lambda found: found.state is TaskState.DONE, wait_s=wait)
