@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from beamkeeper.testing.privileges import ordinary_rights
 from beamkeeper.testing.servers import (
     PostgresServer,
     ServerNotAvailableError,
@@ -23,9 +24,8 @@ REAL_DATA = "BEAMKEEPER_REAL_DATA"
 XDG = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 
 
-def in_ci() -> bool:
-    """Whether this run may skip nothing."""
-    return os.environ.get("CI", "").lower() == "true"
+IN_CI = os.environ.get("CI", "").lower() == "true"
+"""Whether this run may skip nothing; asked once, since a test may change its environment."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -35,7 +35,7 @@ def pytest_runtest_makereport(
     """Turn a skip into a failure in CI: what is skipped there would be tested nowhere."""
     report = yield
     is_excused = "no real files" in str(report.longrepr)  # they are nobody's to commit
-    if report.skipped and not hasattr(report, "wasxfail") and in_ci() and not is_excused:
+    if report.skipped and not hasattr(report, "wasxfail") and IN_CI and not is_excused:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and with CI=true nothing may be: {report.longrepr}"
     return report
@@ -54,6 +54,13 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         directory.mkdir(mode=0o700)
         monkeypatch.setenv(name, str(directory))
     return home
+
+
+@pytest.fixture
+def as_anybody() -> Iterator[None]:
+    """The mode of a file binds the test even where root runs it."""
+    with ordinary_rights():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -215,7 +215,7 @@ def test_two_files_of_one_name_are_not_put_together(scan: Path, tmp_path: Path) 
         sending.choose([str(scan / "0.tif"), str(tmp_path / "0.tif")], recursive=False)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.usefixtures("as_anybody")
 def test_a_directory_that_cannot_be_read_is_not_put_in_part(scan: Path) -> None:
     closed = scan / "closed"
     closed.mkdir(mode=0)

@@ -225,7 +225,7 @@ def test_what_is_no_directory_is_not_watched(here: Station) -> None:
     assert isinstance(here.refusal(here.beamline.daq(here.detector / "loop")), SourceError)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+@pytest.mark.usefixtures("as_anybody")
 def test_a_directory_that_cannot_be_read_is_refused(here: Station) -> None:
     closed = here.directory("closed", files=1)
     closed.chmod(0)
