@@ -21,7 +21,7 @@ from beamkeeper.domain.acquisition import NewPut, NewUpload
 @acquiring.taken_options
 @click.option("--follow", is_flag=True, help="Stay until it has ended.")
 def start(directory: str, words: tuple[str, ...], follow: bool, **options: Any) -> int:
-    """Keep what is in DIRECTORY of the station now (or one file).
+    """Keep what is in DIRECTORY of the station now.
 
     Trailing KEY:VALUE words are metadata of every file. With --follow the exit status is 10 where it fails.
     """

@@ -141,10 +141,11 @@ def _check_upload(given: bytes, agent: str) -> None:
                 raise SourceError(
                     f'directory "{show_path(given)}" on "{agent}" has no files: there is nothing to upload'
                 )
-        elif not stat.S_ISREG(mode):
-            raise SourceError(f'"{show_path(given)}" on "{agent}" is neither a directory nor a file')
         else:
-            os.close(os.open(given, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+            raise SourceError(
+                f'"{show_path(given)}" on "{agent}" is not a directory: send a single file with `dm put`, '
+                f"or upload its directory with --include"
+            )
     except FileNotFoundError as error:
         raise SourceError(f'"{show_path(given)}" does not exist on "{agent}": check its name') from error
     except OSError as error:

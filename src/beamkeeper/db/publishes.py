@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Index, UniqueConstraint, bindparam, func, insert, select, update
+from sqlalchemy import Index, Table, UniqueConstraint, bindparam, func, insert, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId
@@ -53,6 +53,17 @@ class PublishItemRow(Base):
     stored_at: Mapped[datetime | None]
 
 
+_ITEMS = cast(Table, PublishItemRow.__table__)
+_ANSWER = (
+    PublishItemRow.path,
+    PublishItemRow.version_uid,
+    PublishItemRow.outcome,
+    PublishItemRow.message,
+    PublishItemRow.read_from,
+    PublishItemRow.stored_at,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Work:
     """A batch to be published: what was asked for, and what is settled already."""
@@ -82,35 +93,41 @@ class Publishes:
         )
         self._session.add(row)
         self._session.flush()  # for the key that the items need
-        self._session.execute(
-            insert(PublishItemRow),
+        # The table, not its class: the mapper would cost as much again as the insert.
+        self._session.connection().execute(
+            insert(_ITEMS),
             [
                 {
                     "publish_id": row.id,
                     "path": bytes(item.relpath),
                     "version_uid": item.version_uid,
                     "request": item.model_dump(mode="json"),
-                    "outcome": Outcome.PENDING,
+                    "outcome": str(Outcome.PENDING),
+                    "message": "",
                 }
                 for item in new.items
             ],
         )
 
     def get(self, uid: UUID) -> Publish | None:
-        """Return a batch and what became of its files."""
+        """Return a batch, and once it is done what became of its files.
+
+        Who waits for a batch looks at it after every commit: its thousand files are read when it has ended, not
+        each time.
+        """
         row = self._session.scalars(select(PublishRow).where(PublishRow.uid == uid)).one_or_none()
         if row is None:
             return None
-        items = self._session.scalars(
-            select(PublishItemRow).where(PublishItemRow.publish_id == row.id).order_by(PublishItemRow.id)
-        )
+        is_done = row.state == PublishState.DONE
+        wanted = select(*_ANSWER).where(PublishItemRow.publish_id == row.id).order_by(PublishItemRow.id)
+        items = self._session.execute(wanted).all() if is_done else []
         return Publish(
             uid=row.uid,
             experiment_uid=row.experiment_uid,
             state=PublishState(row.state),
             created_at=row.created_at,
             ended_at=row.ended_at,
-            items=[_to_item(item) for item in items],
+            items=tuple(_to_item(item) for item in items),
         )
 
     def pending(self) -> Work | None:
@@ -123,9 +140,8 @@ class Publishes:
         ).one_or_none()
         if row is None:
             return None
-        items = self._session.scalars(
-            select(PublishItemRow).where(PublishItemRow.publish_id == row.id).order_by(PublishItemRow.id)
-        )
+        wanted = select(PublishItemRow.id, PublishItemRow.request, PublishItemRow.outcome)
+        items = self._session.execute(wanted.where(PublishItemRow.publish_id == row.id).order_by(PublishItemRow.id))
         return Work(
             row.id,
             row.uid,
@@ -137,8 +153,8 @@ class Publishes:
     def settle(self, outcomes: Mapping[int, tuple[Outcome, str, ReadFrom | None]]) -> None:
         """Record what became of files."""
         statement = (
-            update(PublishItemRow.__table__)  # type: ignore[arg-type]
-            .where(PublishItemRow.__table__.c.id == bindparam("b_id"))
+            update(_ITEMS)
+            .where(_ITEMS.c.id == bindparam("b_id"))
             .values(
                 outcome=bindparam("b_outcome"),
                 message=bindparam("b_message"),
@@ -178,7 +194,7 @@ class Publishes:
         return {"publishes": count}, oldest
 
 
-def _to_item(row: PublishItemRow) -> PublishItem:
+def _to_item(row: Any) -> PublishItem:
     return PublishItem(
         version_uid=row.version_uid,
         outcome=Outcome(row.outcome),

@@ -115,7 +115,7 @@ class NewDaq(_Options, WithPath):
 
 
 class NewUpload(_Options, WithPath):
-    """One pass to be made over a directory; `path` is the directory or one file, without its leading slash."""
+    """One pass to be made over a directory; `path` is the directory, without its leading slash."""
 
 
 class NewPut(_Options):

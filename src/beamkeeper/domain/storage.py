@@ -1,4 +1,4 @@
-"""Storage areas, and publishing: how staged bytes become a file's plain name."""
+"""Storage areas; publishing: how staged bytes become a file's plain name; and looking at what is stored."""
 
 from __future__ import annotations
 
@@ -110,11 +110,128 @@ class PublishItem(Model, WithPath):
 
 
 class Publish(Model):
-    """A batch on its way from staging to its plain names."""
+    """A batch on its way from staging to its plain names; `items` are told once it is done."""
 
     uid: Uid
     experiment_uid: Uid
     state: PublishState
     created_at: UtcTime
     ended_at: UtcTime | None = None
-    items: tuple[PublishItem, ...]
+    items: tuple[PublishItem, ...] = ()
+
+
+CHECK_LIMIT = 1000
+"""The most files in one check."""
+
+LISTING_LIMIT = 10_000
+"""The most names on one page of a listing."""
+
+
+class TaskState(StrEnum):
+    """Where a check or a listing stands."""
+
+    PENDING = "pending"
+    DONE = "done"
+
+
+class CheckMode(StrEnum):
+    """How closely stored files are looked at."""
+
+    STAT = "stat"
+    """That the file is there and has its size, or the link its target."""
+    READ = "read"
+    """That its bytes, read back from the device where the kernel lets us, have their digest."""
+
+
+class CheckOutcome(StrEnum):
+    """What a look at one stored file showed."""
+
+    PENDING = "pending"
+    MATCH = "match"
+    DIFFERENT = "different"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
+
+
+class NewCheckItem(Input, WithPath):
+    """A stored version to be looked at, at its plain path or where older versions of that path are kept."""
+
+    version_uid: Uid
+    number: int = Field(ge=1)
+    size: WireInt = Field(ge=0)
+    checksum: Checksum | None = Field(default=None, description="Needed where a file is to be read.")
+    link_target_b64: str | None = Field(default=None, description="Set on a symbolic link.")
+
+
+class NewCheck(Input):
+    """Stored files to be looked at; asking again with the same uid gives the same check."""
+
+    uid: Uid
+    experiment_uid: Uid
+    storage_area_uid: Uid | None = Field(default=None, description="In this area, not the experiment's own.")
+    mode: CheckMode
+    items: tuple[NewCheckItem, ...] = Field(min_length=1, max_length=CHECK_LIMIT)
+
+
+class CheckItem(Model, WithPath):
+    """One stored file and what was found."""
+
+    version_uid: Uid
+    number: int
+    outcome: CheckOutcome = CheckOutcome.PENDING
+    message: Title = ""
+    size: WireInt | None = None
+    checksum: Checksum | None = Field(default=None, description="Of the bytes that were read.")
+    read_from: ReadFrom | None = None
+    checked_at: UtcTime | None = None
+
+
+class Check(Model):
+    """A look at stored files."""
+
+    uid: Uid
+    experiment_uid: Uid
+    mode: CheckMode
+    state: TaskState
+    message: Title = Field(default="", description="Why it waits.")
+    created_at: UtcTime
+    ended_at: UtcTime | None = None
+    items: tuple[CheckItem, ...]
+
+
+class EntryKind(StrEnum):
+    """What stands at a plain name."""
+
+    FILE = "file"
+    LINK = "link"
+    OTHER = "other"
+
+
+class NewListing(Input):
+    """A page of the plain names in an experiment's `data`, in the order of their bytes, to be listed."""
+
+    uid: Uid
+    experiment_uid: Uid
+    after_b64: str | None = Field(default=None, description="Names after this path.")
+    upto_b64: str | None = Field(default=None, description="Names up to this path, and itself.")
+    limit: int = Field(default=1000, ge=1, le=LISTING_LIMIT)
+
+
+class ListedEntry(Model, WithPath):
+    """A plain name."""
+
+    kind: EntryKind
+    size: WireInt
+
+
+class Listing(Model):
+    """A page of plain names."""
+
+    uid: Uid
+    experiment_uid: Uid
+    state: TaskState
+    message: Title = Field(default="", description="Why it waits.")
+    created_at: UtcTime
+    ended_at: UtcTime | None = None
+    items: tuple[ListedEntry, ...] = ()
+    is_end: bool = Field(default=False, description="There is no name after these, up to where was asked.")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID
 
+from beamkeeper.core import acquisition as core
+from beamkeeper.core.sources import Rules as SourceRules
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.domain.acquisition import Acquisition, JournalState, Kind, State
-from beamkeeper.domain.events import NewEvent
 from beamkeeper.engine.intake import Intake, Rules
 from beamkeeper.engine.worker import Loop, Report
 
 J = JournalState
+SWEEP_S = 60.0
+"""How often the spool is freed of what puts have delivered."""
 
 
 class AcquireLoop(Loop):
@@ -21,7 +25,7 @@ class AcquireLoop(Loop):
     def __init__(
         self,
         database: Database[AcquisitionTransaction],
-        agent: str,
+        sources: SourceRules,
         rules: Rules,
         *,
         wake_workers: Callable[[], None],
@@ -29,9 +33,11 @@ class AcquireLoop(Loop):
     ) -> None:
         super().__init__("acquire", report=report, idle_s=0.5)
         self._database = database
-        self._agent = agent
+        self._agent = sources.agent
         self._rules = rules
         self._wake_workers = wake_workers
+        self._sources = sources
+        self._swept_at = 0.0
         self._intakes: dict[UUID, Intake] = {}
         self._unlisten = database.listen(self.wake)
 
@@ -49,6 +55,10 @@ class AcquireLoop(Loop):
             self._look_at(acquisition)
         for uid in set(self._intakes) - {a.uid for a in active}:
             self._end(uid)
+        if time.monotonic() - self._swept_at > SWEEP_S:
+            self._swept_at = time.monotonic()
+            with self._database.read() as tx:
+                core.sweep_spool(tx, self._sources)
         return False
 
     def _start(self, acquisition: Acquisition) -> None:
@@ -57,36 +67,36 @@ class AcquireLoop(Loop):
         intake.start()
 
     def _look_at(self, acquisition: Acquisition) -> None:
-        intake = self._intakes[acquisition.uid]
+        with self._database.read() as tx:
+            if self._wanted(tx, acquisition) is None:
+                return
+        # Looked at again in the transaction that writes: a worker may have given files back meanwhile.
         with self._database.write() as tx:
-            control = tx.acquisitions.control(acquisition.uid)
-            if control.stop_now:
-                tx.journal.park(acquisition.uid)
-                self._finish(tx, acquisition, State.ABORTED)
-            elif self._is_over_time(tx, acquisition):
-                tx.acquisitions.request_stop(acquisition.uid)
-            elif intake.is_drained and tx.journal.undelivered(acquisition.uid) == 0:
-                self._finish(tx, acquisition, self._end_state(tx, acquisition))
+            wanted = self._wanted(tx, acquisition)
+            if wanted is State.STOPPING:
+                tx.events.add(core.changed(tx.acquisitions.request_stop(acquisition.uid)))
+            elif wanted is not None:
+                if wanted is State.ABORTED:
+                    tx.journal.park(acquisition.uid)
+                ended = tx.acquisitions.mark_ended(acquisition.uid, wanted, balance(tx, acquisition))
+                tx.events.add(core.changed(ended))
+
+    def _wanted(self, tx: AcquisitionTransaction, acquisition: Acquisition) -> State | None:
+        """Return the state that an acquisition should go to now, if to another."""
+        if tx.acquisitions.control(acquisition.uid).stop_now:
+            return State.ABORTED
+        if self._is_over_time(tx, acquisition):
+            return State.STOPPING
+        if not self._intakes[acquisition.uid].is_drained or tx.journal.undelivered(acquisition.uid) > 0:
+            return None
+        tallies = tx.journal.tallies(acquisition.uid)
+        is_failed = any(t.state is J.QUARANTINED for t in tallies)
+        return State.FAILED if is_failed or (not tallies and acquisition.kind is Kind.UPLOAD) else State.DONE
 
     def _is_over_time(self, tx: AcquisitionTransaction, acquisition: Acquisition) -> bool:
         if acquisition.max_run_time_s is None or acquisition.state is not State.RUNNING or not acquisition.started_at:
             return False
         return tx.now >= acquisition.started_at + timedelta(seconds=acquisition.max_run_time_s)
-
-    def _end_state(self, tx: AcquisitionTransaction, acquisition: Acquisition) -> State:
-        tallies = tx.journal.tallies(acquisition.uid)
-        is_failed = any(t.state is J.QUARANTINED for t in tallies)
-        return State.FAILED if is_failed or (not tallies and acquisition.kind is Kind.UPLOAD) else State.DONE
-
-    def _finish(self, tx: AcquisitionTransaction, acquisition: Acquisition, state: State) -> None:
-        tx.acquisitions.mark_ended(acquisition.uid, state, balance(tx, acquisition))
-        tx.events.add(
-            NewEvent(
-                kind="acquisition.ended",
-                experiment_uid=acquisition.experiment_uid,
-                data={"uid": str(acquisition.uid), "state": str(state)},
-            )
-        )
 
     def _end(self, uid: UUID) -> None:
         self._intakes.pop(uid).stop()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from beamkeeper.config.failpoints import FailPoint, hit
+from beamkeeper.core import acquisition as core
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.acquisition import Control
 from beamkeeper.db.journal import Known, Seen
@@ -233,7 +234,7 @@ class Intake(Loop):
             self._flush()
             self._is_first_scan = False
             with self._database.write() as tx:
-                tx.acquisitions.mark_started(self.acquisition.uid)
+                tx.events.add(core.changed(tx.acquisitions.mark_started(self.acquisition.uid)))
 
     def _scan_below(self, top: bytes, control: Control) -> None:
         for listing in walk(self._root, top, self._enter):
@@ -297,7 +298,8 @@ class Intake(Loop):
         if refused := self._refusal(path, status, known, control):
             if known is None or known.state is not J.SKIPPED or known.identity != identity:
                 code, why = refused
-                state = J.CANDIDATE if code == choose.TEMPORARY and not self._is_final else J.SKIPPED
+                is_waited_for = code == choose.TEMPORARY and not self._is_final and self.acquisition.kind is Kind.DAQ
+                state = J.CANDIDATE if is_waited_for else J.SKIPPED
                 self._put(Seen(path, state, identity=identity, reason_code=code, reason=why))
             return
         if stat.S_ISLNK(status.st_mode):
@@ -321,7 +323,7 @@ class Intake(Loop):
             return choose.SPECIAL, "it is neither a file nor a link"
         if refused := self._choice.refuse(path):
             return refused
-        if self._choice.is_temporary(path):
+        if self._choice.is_temporary(path) and not self.acquisition.is_put:
             return choose.TEMPORARY, "its name is one that writers use until a file is whole"
         if known is None and self._is_first_scan and control.existing_before is not None:
             return choose.EXISTING, "it was there before the DAQ started"

@@ -140,7 +140,7 @@ class Worker(Loop):
         return {file.relpath: file for file in self._client.files.lookup(scene.experiment.uid, paths)}
 
     def _is_own(self, there: File, scene: Scene, file: Claimed) -> bool:
-        return there.source.agent == scene.acquisition.agent and b"/" + there.source.relpath == scene.source(file)
+        return there.source == scene.origin(file)
 
     def _send(self, batch: Batch, scene: Scene, files: Sequence[Claimed]) -> dict[UUID, TransferResult]:
         if not files:

@@ -14,7 +14,7 @@ from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db.journal import Claimed
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.errors import DmError, NotFoundError, UnavailableError
-from beamkeeper.domain.files import NewFile, ReadFrom, Source
+from beamkeeper.domain.files import NewFile, ReadFrom
 from beamkeeper.domain.names import Checksum, to_b64
 from beamkeeper.engine.scene import Scene
 from beamkeeper.plugins.api import Catalogue, FileProcessor, ProcessorContext, StoredFile
@@ -111,7 +111,7 @@ def _stored(file: Claimed, scene: Scene) -> StoredFile:
         checksums=[Checksum.model_validate(c) for c in file.checksums],
         chunks=file.chunks,
         link_target_b64=to_b64(file.link_target) if file.link_target is not None else None,
-        source=Source(agent=scene.acquisition.agent, path_b64=to_b64(source[1:])),
+        source=scene.origin(file),
         identity=file.identity,
         is_snapshot=file.is_snapshot,
         storage_area_uid=scene.area.uid,

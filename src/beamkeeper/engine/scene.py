@@ -11,8 +11,12 @@ from beamkeeper.db import AcquisitionTransaction
 from beamkeeper.db.journal import Claimed
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.experiments import Experiment
-from beamkeeper.domain.names import RelPath
+from beamkeeper.domain.files import Source
+from beamkeeper.domain.names import RelPath, to_b64
 from beamkeeper.domain.storage import STAGING, StorageArea
+
+PUT_AGENT = "put"
+"""The agent that files have which came over HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,15 @@ class Scene:
     def source(self, file: Claimed) -> bytes:
         """Return the absolute path of a file at its source."""
         return b"/" + self.acquisition.relpath + b"/" + file.path
+
+    def origin(self, file: Claimed) -> Source:
+        """Return where a file comes from, as the catalogue knows it.
+
+        What was put over HTTP lay in a spool that no two puts share: its origin is the path that it was put at.
+        """
+        if self.acquisition.is_put:
+            return Source(agent=PUT_AGENT, path_b64=to_b64(self.path(file)))
+        return Source(agent=self.acquisition.agent, path_b64=to_b64(self.source(file)[1:]))
 
     def staging(self, batch: UUID) -> str:
         """Return the URL of a batch's staging directory, as the station reaches it."""

@@ -12,16 +12,20 @@ from uuid import UUID
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
 from beamkeeper.config import Settings
+from beamkeeper.core.sources import Rules as SourceRules
 from beamkeeper.db.base import new_uid
+from beamkeeper.db.storage_tasks import TaskKind
 from beamkeeper.domain.errors import SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.intake import Rules
+from beamkeeper.engine.look import LookLoop
 from beamkeeper.engine.mirror import MirrorLoop
 from beamkeeper.engine.pipeline import Limits, Worker
 from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLoop
 from beamkeeper.engine.reap import ReapLoop
+from beamkeeper.engine.tidy import TidyLoop
 from beamkeeper.engine.worker import Loop
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
@@ -62,7 +66,10 @@ class Engine:
 def build_engine(context: Context) -> Engine:
     """Return the engine of a service."""
     if context.service is Service.STORAGE:
-        return Engine([PublishLoop(context.database, report=context.errors.append)])
+        database, report = context.database, context.errors.append
+        short, long = (TaskKind.STAT, TaskKind.LISTING), (TaskKind.READ,)
+        looks = [LookLoop(database, kinds, report=report) for kinds in (short, long)]
+        return Engine([PublishLoop(database, report=report), *looks])
     client = _client(context.settings)
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
@@ -74,11 +81,11 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     settings, report = context.settings, context.errors.append
     transfer, processor = _plugins(settings)
     owner = new_uid()
-    reaper = ReapLoop(context.database, owner, transfer, report=report)
+    reaper = ReapLoop(context.database, owner, lease_s=settings.acquisition.lease_s, report=report)
     workers: list[Worker] = []
     acquire = AcquireLoop(
         context.database,
-        settings.station.agent,
+        SourceRules.of(settings),
         Rules(settings.acquisition.quiet_s, settings.acquisition.scan_interval_s),
         wake_workers=lambda: _wake(workers),
         report=report,
@@ -104,7 +111,8 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
         )
         for number in range(settings.acquisition.threads)
     ]
-    return Engine([acquire, *workers, reaper, mirror], before=reaper.register)
+    tidy = TidyLoop(context.database, transfer, report=report)
+    return Engine([acquire, *workers, tidy, reaper, mirror], before=reaper.register)
 
 
 def _wake(workers: Sequence[Loop]) -> None:
