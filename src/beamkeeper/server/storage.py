@@ -90,7 +90,7 @@ async def show_publish(
 @router.post(
     "/checks", status_code=202, summary="Ask for stored files to be looked at", openapi_extra=described(NewCheck)
 )
-def check_files(new: Annotated[NewCheck, large(NewCheck)], ctx: Ctx, who: Who) -> Check:
+def check_files(who: Who, new: Annotated[NewCheck, large(NewCheck)], ctx: Ctx) -> Check:
     """For the services of stations: that files are there, or that their bytes are. Answers at once."""
     with ctx.database.write() as tx:
         found = core_checks.request(tx, who, new)
