@@ -8,10 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
@@ -36,15 +36,56 @@ def until(look: Callable[[], T | None], what: str, timeout_s: float = 60.0) -> T
     return found
 
 
+class Started(Protocol):
+    """A process of the services: a subprocess.Popen, or what stands for it."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Return how it ended; None while it runs."""
+        ...
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end."""
+        ...
+
+
+Spawn = Callable[[Sequence[str], Mapping[str, str], Path], Started]
+"""Starts `python -m beamkeeper.serve run` with arguments and an environment, its output going to a file."""
+
+
+def popen(
+    arguments: Sequence[str], environ: Mapping[str, str], log: Path, wrap: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """Start the services as a process of their own; `wrap` is a command that runs them, such as unshare."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*wrap, sys.executable, "-m", "beamkeeper.serve", "run", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environ,
+            start_new_session=True,
+        )
+
+
 class Station:
     """The services of one data directory; `start` and `kill` as often as a test likes."""
 
-    def __init__(self, directory: Path, databases: Mapping[Service, str] | None = None, settings: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        databases: Mapping[Service, str] | None = None,
+        settings: str = "",
+        spawn: Spawn = popen,
+    ) -> None:
         self.directory = directory
         self.data = directory / "beamline"
         self.data.mkdir(parents=True, exist_ok=True)
         self.logins = Logins(directory / "logins.json")
-        self._process: subprocess.Popen[bytes] | None = None
+        self.spawn = spawn
+        self.processes: list[Started] = []
         self._clients: list[Client] = []
         self._write_settings(databases or {}, settings)
 
@@ -71,21 +112,25 @@ class Station:
     @property
     def pid(self) -> int:
         """The process of the services."""
-        assert self._process is not None
-        return self._process.pid
+        return self.processes[0].pid
 
-    def start(self) -> Client:
+    def start(self, environ: Mapping[str, str] | None = None) -> Client:
         """Start the services and return an administrator's client."""
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("BEAMKEEPER_")}
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "beamkeeper.serve", "run", "--data", str(self.data)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environ,
-                start_new_session=True,
-            )
+        self.launch(environ=environ)
+        return self.client()
+
+    def launch(
+        self, *services: Service, environ: Mapping[str, str] | None = None, config: Path | None = None
+    ) -> Started:
+        """Start a process of the services named (of all where none is), and wait for nothing."""
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("BEAMKEEPER_")}
+        more = ["--config", str(config)] if config else []
+        started = self.spawn([*services, "--data", str(self.data), *more], {**clean, **(environ or {})}, self.log)
+        self.processes.append(started)
+        return started
+
+    def client(self) -> Client:
+        """Wait until all services answer, and return an administrator's client."""
         first = self.data / "first-session.json"
         until(lambda: self._alive() and first.exists(), "first session", START_S)
         session = json.loads(first.read_text())
@@ -95,8 +140,9 @@ class Station:
         return client
 
     def _alive(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            raise AssertionError(f"the services ended with {self._process.returncode}:\n{self.log.read_text()[-4000:]}")
+        for process in self.processes:
+            if process.poll() is not None:
+                raise AssertionError(f"the services ended with {process.returncode}:\n{self.log.read_text()[-4000:]}")
         return True
 
     def _answers(self, client: Client) -> bool:
@@ -112,18 +158,20 @@ class Station:
         """End every process of the services with a signal, and wait for it."""
         while self._clients:
             self._clients.pop().close()
-        if self._process is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
-        self._process.wait(timeout=40)
-        self._process = None
+        for process in self.processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        while self.processes:
+            self.processes[-1].wait(timeout=40)
+            self.processes.pop()
 
 
 @contextmanager
-def station(directory: Path, databases: Mapping[Service, str] | None = None, settings: str = "") -> Iterator[Station]:
+def station(
+    directory: Path, databases: Mapping[Service, str] | None = None, settings: str = "", spawn: Spawn = popen
+) -> Iterator[Station]:
     """Give a station that is not started yet, and end what it started."""
-    made = Station(directory, databases, settings)
+    made = Station(directory, databases, settings, spawn)
     try:
         yield made
     finally:
