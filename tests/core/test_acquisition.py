@@ -220,7 +220,7 @@ def test_what_is_no_directory_is_not_watched(here: Station) -> None:
     (here.detector / "file").touch()
     os.mkfifo(here.detector / "pipe")
     assert "no directory" in here.refusal(here.beamline.daq(here.detector / "file")).message
-    assert "neither" in here.refusal(here.beamline.upload(here.detector / "pipe")).message
+    assert "is not a directory" in here.refusal(here.beamline.upload(here.detector / "pipe")).message
     (here.detector / "loop").symlink_to(here.detector / "loop")
     assert isinstance(here.refusal(here.beamline.daq(here.detector / "loop")), SourceError)
 
