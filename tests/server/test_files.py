@@ -120,7 +120,7 @@ def test_a_search_is_by_path_size_and_metadata(site: Site) -> None:
     test = MetadataTest(key="energy", op=">", value=7)
     query = FileQuery(experiment_uid=experiment.uid, glob="*.tif", min_size=1, where=[test])
     assert [file.path for file in site.client.files.find(query)] == ["data/a.tif"]
-    assert [file.path for file in site.client.files.page(query.model_copy(update={"where": []})).items] == [
+    assert [file.path for file in site.client.files.page(query.model_copy(update={"where": ()})).items] == [
         "data/a.tif",
         "data/b.tif",
     ]

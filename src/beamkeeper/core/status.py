@@ -26,5 +26,13 @@ def unfinished(tx: Transaction) -> Unfinished:
     return Unfinished()
 
 
+def behind_s(tx: Transaction) -> float | None:
+    """Return how long ago this service last heard from the storage service, in seconds; None at that one itself."""
+    if isinstance(tx, StorageTransaction):
+        return None
+    state = tx.mirror.state()
+    return None if state is None else max(0.0, (tx.now - state.heard_at).total_seconds())
+
+
 def _of(tx: Transaction, queues: Mapping[str, int], oldest: datetime | None) -> Unfinished:
     return Unfinished(queues, None if oldest is None else (tx.now - oldest).total_seconds())

@@ -10,8 +10,8 @@ from beamkeeper.db import Database, Transaction
 from beamkeeper.domain.errors import UnavailableError
 from beamkeeper.engine.worker import Loop, Report
 
-WAIT_S = 20.0
-"""How long one question stays open while nothing changes."""
+WAIT_S = 5.0
+"""How long one question stays open while nothing changes: its answer shows that the site can be reached."""
 
 
 class MirrorLoop(Loop):
@@ -35,14 +35,14 @@ class MirrorLoop(Loop):
             state = core.mirror_state(tx)
         mirror = self._client.mirror.after(state, wait_s=WAIT_S)
         self._heard_at = time.monotonic()
+        with self._database.write() as tx:
+            core.apply_mirror(tx, mirror)  # without news too: it keeps when the site was last heard of
         if state is None or mirror.number != state.number or mirror.epoch != state.epoch:
-            with self._database.write() as tx:
-                core.apply_mirror(tx, mirror)
             self._database.tell()
         return True
 
     def failed(self, error: Exception) -> None:
         """Report; a storage service that is down says so once, not with each try."""
-        if isinstance(error, UnavailableError) and self.behind_s < WAIT_S:
+        if isinstance(error, UnavailableError) and self.behind_s < 4 * WAIT_S:
             return
         super().failed(error)

@@ -26,6 +26,6 @@ def status(ctx: Ctx, who: Who, tx: AnyTx) -> Status:
         database=f"{ctx.database.name}: answers",
         queues=work.queues,
         oldest_unfinished_s=work.oldest_s,
-        mirror_behind_s=None,
+        mirror_behind_s=core.behind_s(tx),
         last_error=ctx.last_error,
     )
