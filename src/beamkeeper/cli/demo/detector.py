@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=100.0, help="TIFF frames a second; all else keeps pace")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--start", type=datetime.fromisoformat, default=datetime.now(UTC).replace(microsecond=0))
-    parser.add_argument("--sparse-bytes", type=int, default=1024**3, help="size of the sparse file")
+    parser.add_argument("--sparse-bytes", type=int, default=256 * 1024**2, help="size of the sparse file")
     return parser
 
 
