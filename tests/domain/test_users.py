@@ -46,12 +46,18 @@ MATRIX = {
     Action.FILE_READ:                "yes    yes        no         yes    yes      yes",
     Action.FILE_ANNOTATE:            "yes    yes        no         yes    yes      yes",
     Action.FILE_DELETE:              "yes    yes        no         yes    yes      no",
-    Action.FILE_REGISTER:            "yes    no         no         no     no       no",
+    Action.FILE_REGISTER:            "no     no         no         no     no       no",
+    Action.FILE_VERIFY:              "no     no         no         no     no       no",
     Action.FILE_PUT:                 "yes    yes        no         yes    yes      yes",
     Action.ACQUISITION_READ:         "yes    yes        yes        yes    yes      yes",
     Action.ACQUISITION_RUN:          "yes    yes        no         yes    yes      yes",
     Action.ACQUISITION_ANYWHERE:     "yes    yes        no         no     no       no",
     Action.PUBLISH:                  "no     no         no         no     no       no",
+    Action.STORAGE_CHECK:            "no     no         no         no     no       no",
+    Action.WIPE:                     "yes    yes        no         no     no       no",
+    Action.HOLD:                     "yes    yes        no         yes    yes      yes",
+    Action.SCRUB:                    "yes    yes        no         no     no       no",
+    Action.AUDIT:                    "yes    yes        no         no     no       no",
     Action.MIRROR_READ:              "no     no         no         no     no       no",
 }  # fmt: skip
 """On an experiment of one's own station: what each role may do. On everything else only an administrator may."""
@@ -63,9 +69,11 @@ SERVICE_MAY = {
     Action.EXPERIMENT_READ,
     Action.FILE_READ,
     Action.FILE_REGISTER,
+    Action.FILE_VERIFY,
     Action.FILE_ANNOTATE,
     Action.ACQUISITION_READ,
     Action.PUBLISH,
+    Action.STORAGE_CHECK,
     Action.MIRROR_READ,
 }
 

@@ -22,7 +22,7 @@ from beamkeeper.client.files import Files
 from beamkeeper.client.http import Credentials, Http
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.client.mirror import Mirrors
-from beamkeeper.client.storage import Publishes, StorageAreas
+from beamkeeper.client.storage import Checks, Listings, Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.domain.errors import NotFoundError, SettingsError
 from beamkeeper.domain.status import Health, Service, SiteServices, StationServices, Status
@@ -159,6 +159,16 @@ class Client:
     def publishes(self) -> Publishes:
         """Batches on their way to their plain names."""
         return Publishes(self.on(Service.STORAGE))
+
+    @cached_property
+    def checks(self) -> Checks:
+        """Looks at stored files, for services."""
+        return Checks(self.on(Service.STORAGE))
+
+    @cached_property
+    def listings(self) -> Listings:
+        """Plain names as they stand in the storage, for services."""
+        return Listings(self.on(Service.STORAGE))
 
     @cached_property
     def mirror(self) -> Mirrors:

@@ -1,16 +1,35 @@
-"""Storage areas, and publishing of staged batches."""
+"""Storage areas, publishing of staged batches, and looking at what is stored."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
 from beamkeeper.client.http import Http
-from beamkeeper.domain.storage import AreaCheck, NewPublish, NewStorageArea, Publish, StorageArea
+from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.domain.storage import (
+    AreaCheck,
+    Check,
+    Listing,
+    NewCheck,
+    NewListing,
+    NewPublish,
+    NewStorageArea,
+    Publish,
+    StorageArea,
+    TaskState,
+)
 
 CHECK_TIMEOUT_S = 60.0
 """A disk that must first wake up, or a network mount that hangs, may take its time."""
+
+WAIT_S = 10.0
+"""How long one question stays open; then it is asked again."""
+
+AnswerT = TypeVar("AnswerT", Check, Listing)
 
 
 class StorageAreas:
@@ -53,3 +72,68 @@ class Publishes:
             f"/api/v1/publishes/{uid}", Publish, query={"wait": wait_s}, timeout_s=wait_s + 30
         )
         return found
+
+
+class Checks:
+    """Looks at stored files, for services."""
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def request(self, new: NewCheck) -> Check:
+        """Ask for stored files to be looked at; the same uid again gives the same check."""
+        asked: Check = self._http().call("POST", "/api/v1/checks", Check, body=new)
+        return asked
+
+    def get(self, uid: UUID, wait_s: float = 0.0) -> Check:
+        """Return what was found, waiting so long for it."""
+        found: Check = self._http().get(f"/api/v1/checks/{uid}", Check, query={"wait": wait_s}, timeout_s=wait_s + 30)
+        return found
+
+    def run(self, new: NewCheck, *, patience_s: float, stop: Callable[[], bool] = lambda: False) -> Check:
+        """Ask, and return what was found.
+
+        UnavailableError where the storage says that it cannot look, for longer than `patience_s`, or on `stop`.
+        """
+        asked = self.request(new)
+        return _awaited(asked, lambda wait_s: self.get(new.uid, wait_s), patience_s=patience_s, stop=stop)
+
+
+class Listings:
+    """Pages of the plain names that stand in an experiment's `data`, for services."""
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def request(self, new: NewListing) -> Listing:
+        """Ask for a page; the same uid again gives the same listing."""
+        asked: Listing = self._http().call("POST", "/api/v1/listings", Listing, body=new)
+        return asked
+
+    def get(self, uid: UUID, wait_s: float = 0.0) -> Listing:
+        """Return a page, waiting so long for it."""
+        found: Listing = self._http().get(
+            f"/api/v1/listings/{uid}", Listing, query={"wait": wait_s}, timeout_s=wait_s + 30
+        )
+        return found
+
+    def run(self, new: NewListing, *, patience_s: float, stop: Callable[[], bool] = lambda: False) -> Listing:
+        """Ask, and return the page; UnavailableError as for a check."""
+        asked = self.request(new)
+        return _awaited(asked, lambda wait_s: self.get(new.uid, wait_s), patience_s=patience_s, stop=stop)
+
+
+def _awaited(
+    asked: AnswerT, get: Callable[[float], AnswerT], *, patience_s: float, stop: Callable[[], bool]
+) -> AnswerT:
+    """Return an answer once it is there. A long read is waited for; a storage that fails as a whole only so long."""
+    found, fails_since = asked, time.monotonic()
+    while found.state is not TaskState.DONE:
+        if stop():
+            raise UnavailableError("the service stops; what it asked of the storage is asked again when it is up")
+        if not found.message:
+            fails_since = time.monotonic()
+        elif time.monotonic() - fails_since >= patience_s:
+            raise UnavailableError(f"the storage cannot look at its files: {found.message}")
+        found = get(min(WAIT_S, patience_s))
+    return found

@@ -59,7 +59,7 @@ def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> Registere
 
 
 def lookup(tx: CatalogTransaction, caller: Caller, wanted: FileLookup) -> FilePage:
-    """Return what these paths hold now; those who register see hidden files too, to know the next version."""
+    """Return what these paths hold now; services see hidden files too, to know the next version."""
     experiment = rights.experiment(tx, caller, Action.FILE_READ, wanted.experiment_uid)
     found = tx.files.lookup(experiment.uid, [path.relpath for path in wanted.paths])
     if not may(caller, Action.FILE_REGISTER, experiment.target(tx.now)):

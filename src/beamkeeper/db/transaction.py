@@ -19,6 +19,7 @@ from beamkeeper.db.masters import Masters
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.storage import StorageAreas
+from beamkeeper.db.storage_tasks import StorageTasks
 from beamkeeper.db.users import Users
 from beamkeeper.db.workers import Workers
 from beamkeeper.domain.status import Service
@@ -78,6 +79,11 @@ class StorageTransaction(Transaction):
     def publishes(self) -> Publishes:
         """Batches on their way from staging to their plain names."""
         return Publishes(self.session, self.now)
+
+    @cached_property
+    def tasks(self) -> StorageTasks:
+        """Checks and listings of what is stored."""
+        return StorageTasks(self.session, self.now)
 
 
 class CatalogTransaction(Transaction):

@@ -233,7 +233,13 @@ class Action(StrEnum):
     ACQUISITION_RUN = "acquisition:run"
     ACQUISITION_ANYWHERE = "acquisition:anywhere"
     FILE_PUT = "file:put"
+    FILE_VERIFY = "file:verify"
     PUBLISH = "publish"
+    STORAGE_CHECK = "storage:check"
+    WIPE = "wipe"
+    HOLD = "hold"
+    SCRUB = "scrub"
+    AUDIT = "audit"
     MIRROR_READ = "mirror:read"
 
 
@@ -258,12 +264,18 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.FILE_READ: _MEMBERS,
     Action.FILE_ANNOTATE: _MEMBERS,
     Action.FILE_DELETE: _LEADERS,
-    Action.FILE_REGISTER: _ADMIN,
+    Action.FILE_REGISTER: frozenset(),
+    Action.FILE_VERIFY: frozenset(),
     Action.FILE_PUT: _MEMBERS,
     Action.ACQUISITION_READ: _MEMBERS | _STAFF,
     Action.ACQUISITION_RUN: _MEMBERS,
     Action.ACQUISITION_ANYWHERE: _STATION,
     Action.PUBLISH: frozenset(),
+    Action.STORAGE_CHECK: frozenset(),
+    Action.WIPE: _STATION,
+    Action.HOLD: _MEMBERS,
+    Action.SCRUB: _STATION,
+    Action.AUDIT: _STATION,
     Action.MIRROR_READ: frozenset(),
 }
 """Which roles allow an action; who holds none of them is refused."""
@@ -273,9 +285,11 @@ SERVICE_MAY = frozenset(
         Action.EXPERIMENT_READ,
         Action.FILE_READ,
         Action.FILE_REGISTER,
+        Action.FILE_VERIFY,
         Action.FILE_ANNOTATE,
         Action.ACQUISITION_READ,
         Action.PUBLISH,
+        Action.STORAGE_CHECK,
         Action.MIRROR_READ,
         Action.STATION_READ,
         Action.STATION_ANNOUNCE,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 import beamkeeper
 from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.status import Health, Service
-from beamkeeper.domain.storage import NewPublish
+from beamkeeper.domain.storage import NewCheck, NewPublish
 from beamkeeper.server import acquisition, bodies, errors, events, experiments, files, status, storage, users
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
@@ -35,7 +35,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
 }
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
-    Service.STORAGE: (NewPublish,),
+    Service.STORAGE: (NewPublish, NewCheck),
     Service.CATALOG: (NewFiles, FileLookup),
     Service.ACQUISITION: (),
 }

@@ -22,6 +22,7 @@ def upgrade() -> None:
         create_experiment_types()
         create_publish_items()
         create_publishes()
+        create_storage_tasks()
         create_credentials()
         create_join_tokens()
 
@@ -72,6 +73,28 @@ def create_publishes() -> None:
     )
     op.create_index("ix_publishes_experiment_uid", "publishes", ["experiment_uid"])
     op.create_index("ix_publishes_state_next_at", "publishes", ["state", "next_at"])
+
+
+def create_storage_tasks() -> None:
+    op.create_table(
+        "storage_tasks",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("request", DOCUMENT, nullable=False),
+        sa.Column("answer", DOCUMENT, nullable=True),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", TIME, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("ended_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_storage_tasks"),
+        sa.UniqueConstraint("uid", name="uq_storage_tasks_uid"),
+    )
+    op.create_index("ix_storage_tasks_ended_at", "storage_tasks", ["ended_at"])
+    op.create_index("ix_storage_tasks_state_next_at", "storage_tasks", ["state", "next_at"])
 
 
 def create_credentials() -> None:

@@ -1,0 +1,105 @@
+"""Asking the storage to look at what it holds, and reading what it found: checks and listings."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from beamkeeper.core import rights
+from beamkeeper.db import StorageTransaction
+from beamkeeper.db.storage_tasks import Task, TaskKind
+from beamkeeper.domain.errors import InvalidError, NotFoundError
+from beamkeeper.domain.names import RelPath, from_b64, show_path
+from beamkeeper.domain.storage import (
+    Check,
+    CheckItem,
+    CheckMode,
+    Listing,
+    NewCheck,
+    NewListing,
+    TaskState,
+)
+from beamkeeper.domain.users import Action, Caller
+
+_KINDS = {CheckMode.STAT: TaskKind.STAT, CheckMode.READ: TaskKind.READ}
+
+
+def request(tx: StorageTransaction, caller: Caller, new: NewCheck) -> Check:
+    """Ask for stored files to be looked at; the same uid again gives the same check."""
+    rights.experiment(tx, caller, Action.STORAGE_CHECK, new.experiment_uid)
+    for item in new.items:
+        if new.mode is CheckMode.READ and item.checksum is None and item.link_target_b64 is None:
+            raise InvalidError(f'"{show_path(item.relpath)}" is to be read, and no checksum is given to compare with')
+    if new.storage_area_uid is not None:
+        tx.storage.get(new.storage_area_uid)
+    kind = _KINDS[new.mode]
+    found = tx.tasks.get(new.uid) or tx.tasks.add(
+        new.uid, kind, new.experiment_uid, new.model_dump(mode="json", exclude_none=True)
+    )
+    return _check(_same(found, new.experiment_uid, kind))
+
+
+def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Check:
+    """Return a check."""
+    found = tx.tasks.get(uid)
+    if found is None or found.kind is TaskKind.LISTING:
+        raise NotFoundError(f"there is no check {uid}: answers are kept for a day", uid=str(uid))
+    rights.experiment(tx, caller, Action.STORAGE_CHECK, found.experiment_uid)
+    return _check(found)
+
+
+def request_listing(tx: StorageTransaction, caller: Caller, new: NewListing) -> Listing:
+    """Ask for a page of plain names; the same uid again gives the same listing."""
+    rights.experiment(tx, caller, Action.STORAGE_CHECK, new.experiment_uid)
+    for bound in (new.after_b64, new.upto_b64):
+        if bound is not None:
+            RelPath(from_b64(bound))
+    found = tx.tasks.get(new.uid) or tx.tasks.add(
+        new.uid, TaskKind.LISTING, new.experiment_uid, new.model_dump(mode="json")
+    )
+    return _listing(_same(found, new.experiment_uid, TaskKind.LISTING))
+
+
+def show_listing(tx: StorageTransaction, caller: Caller, uid: UUID) -> Listing:
+    """Return a listing."""
+    found = tx.tasks.get(uid)
+    if found is None or found.kind is not TaskKind.LISTING:
+        raise NotFoundError(f"there is no listing {uid}: answers are kept for a day", uid=str(uid))
+    rights.experiment(tx, caller, Action.STORAGE_CHECK, found.experiment_uid)
+    return _listing(found)
+
+
+def _same(task: Task, experiment_uid: UUID, kind: TaskKind) -> Task:
+    if task.experiment_uid != experiment_uid or task.kind is not kind:
+        raise NotFoundError(f"{task.uid} is another question: give each a uid of its own")
+    return task
+
+
+def _check(task: Task) -> Check:
+    asked = NewCheck.model_validate(task.request)
+    facts = {
+        "uid": task.uid,
+        "experiment_uid": task.experiment_uid,
+        "mode": asked.mode,
+        "state": task.state,
+        "message": task.message,
+        "created_at": task.created_at,
+        "ended_at": task.ended_at,
+    }
+    if task.state is TaskState.DONE and task.answer is not None:
+        return Check.model_validate({**facts, **task.answer})
+    waiting = [CheckItem(path_b64=i.path_b64, version_uid=i.version_uid, number=i.number) for i in asked.items]
+    return Check.model_validate({**facts, "items": waiting})
+
+
+def _listing(task: Task) -> Listing:
+    return Listing.model_validate(
+        {
+            "uid": task.uid,
+            "experiment_uid": task.experiment_uid,
+            "state": task.state,
+            "message": task.message,
+            "created_at": task.created_at,
+            "ended_at": task.ended_at,
+            **(task.answer or {}),
+        }
+    )
