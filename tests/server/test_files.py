@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
@@ -22,7 +23,8 @@ from beamkeeper.domain.errors import (
     NotPermittedError,
 )
 from beamkeeper.domain.experiments import Experiment, NewExperiment
-from beamkeeper.domain.files import FileQuery, MetadataTest, NewFile, RegisteredAs
+from beamkeeper.domain.files import FileQuery, MetadataTest, NewFile, ReadFrom, RegisteredAs
+from beamkeeper.domain.ledger import NewVerification, ReplicaQuery
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.testing.catalogue import new_file
@@ -246,3 +248,45 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(site: Site, verb: str, b
     assert answer.status_code == 422
     assert answer.json()["code"] == "invalid"
     assert len(answer.json()["message"]) > 10
+
+
+# The ledger
+
+
+def test_verifications_are_recorded_by_services_and_shown_to_all(site: Site) -> None:
+    experiment = site.experiment()
+    site.fill(experiment, *(f"data/{i:04}" for i in range(1001)))
+    service = site.beamline.as_service()
+    service.credentials.mirror = site.client.credentials.mirror
+    query = ReplicaQuery(experiment_uid=experiment.uid, limit=1000)
+    first = service.files.replicas(query)
+    second = service.files.replicas(query.model_copy(update={"after": first.next}))
+    found = [*first.items, *second.items]
+    assert len(found) == 1001
+    now = datetime.now(UTC)
+    items = [
+        NewVerification(
+            uid=new_uid(),
+            replica_uid=one.replica.uid,
+            verified_at=now,
+            is_match=one.path != "data/0007",
+            read_from=ReadFrom.DEVICE,
+            checksum=one.checksums[0],
+        )
+        for one in found
+    ]
+    with pytest.raises(NotPermittedError):
+        site.client.files.verified(items[:1])
+    recorded = service.files.verified(items, on_behalf_of="ada")
+    assert [one.uid for one in recorded] == [item.uid for item in items]
+    assert service.files.verified(items) == recorded
+    summary = site.client.files.summary(experiment.uid)
+    assert (summary.verified, summary.unverified) == (1000, 1)
+    (counted,) = site.client.files.directories(experiment.uid)
+    assert (counted.path, counted.files, counted.verified, counted.suspect) == ("data", 1001, 1000, 1)
+    assert list(site.client.files.directories(experiment.uid, b"data/none")) == []
+    proofs = site.client.files.proofs(experiment.uid, [b"data/0006", b"data/0007"])
+    assert [proof.replicas[0].is_fresh(now) for proof in proofs] == [True, False]
+    (bad,) = service.files.lookup(experiment.uid, [b"data/0007"])
+    assert not bad.is_verified
+    assert [row.is_match for row in site.client.files.history(bad.uid).ledger] == [True, False]

@@ -369,7 +369,7 @@ def _checksums(version: Version) -> str:
 
 
 def _checksum(row: Verification) -> str:
-    return f"{row.checksum.algorithm}:{row.checksum.value}"
+    return f"{row.checksum.algorithm}:{row.checksum.value}" if row.checksum else row.message
 
 
 def _areas(client: Client) -> Mapping[UUID, str]:

@@ -25,6 +25,20 @@ from beamkeeper.domain.files import (
     Registered,
     RegisteredFiles,
 )
+from beamkeeper.domain.ledger import (
+    DIRECTORY_LIMIT,
+    DirectoryCount,
+    DirectoryPage,
+    DirectoryQuery,
+    FileProof,
+    FileProofs,
+    NewVerification,
+    NewVerifications,
+    Recorded,
+    RecordedVerifications,
+    ReplicaPage,
+    ReplicaQuery,
+)
 from beamkeeper.domain.metadata import acceptable
 from beamkeeper.domain.names import Metadata, to_b64
 
@@ -112,6 +126,43 @@ class Files:
         """Return the files of an experiment in numbers."""
         found: ExperimentSummary = self._http().get(f"/api/v1/experiments/{experiment_uid}/summary", ExperimentSummary)
         return found
+
+    def verified(self, items: Sequence[NewVerification], *, on_behalf_of: str = "") -> Sequence[Recorded]:
+        """Record verifications, for services; returns what the replicas are now, in the order asked. Idempotent."""
+        answers: list[Recorded] = []
+        for start in range(0, len(items), REGISTER_LIMIT):
+            new = NewVerifications(on_behalf_of=on_behalf_of, items=tuple(items[start : start + REGISTER_LIMIT]))
+            done: RecordedVerifications = self._http().call(
+                "POST", "/api/v1/files:verified", RecordedVerifications, body=new
+            )
+            answers.extend(done.items)
+        return answers
+
+    def replicas(self, query: ReplicaQuery) -> ReplicaPage:
+        """Return a page of replicas, for services: those looked at longest ago first."""
+        page: ReplicaPage = self._http().call("POST", "/api/v1/files:replicas", ReplicaPage, body=query)
+        return page
+
+    def proofs(self, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[FileProof]:
+        """Return what proves the newest versions at these paths; those that are not catalogued are left out."""
+        refs = [PathRef(path_b64=to_b64(path)) for path in dict.fromkeys(map(bytes, paths))]
+        found: list[FileProof] = []
+        for start in range(0, len(refs), REGISTER_LIMIT):
+            wanted = FileLookup(experiment_uid=experiment_uid, paths=tuple(refs[start : start + REGISTER_LIMIT]))
+            answer: FileProofs = self._http().call("POST", "/api/v1/files:proofs", FileProofs, body=wanted)
+            found.extend(answer.items)
+        return found
+
+    def directories(self, experiment_uid: UUID, below: bytes | None = None) -> Iterator[DirectoryCount]:
+        """Yield what is stored of an experiment by directory: of all, or of one and those below it."""
+        query = DirectoryQuery(below_b64=None if below is None else to_b64(below), limit=DIRECTORY_LIMIT)
+        while True:
+            path = f"/api/v1/experiments/{experiment_uid}/directories"
+            page: DirectoryPage = self._http().get(path, DirectoryPage, query=query)
+            yield from page.items
+            if page.next is None:
+                return
+            query = query.model_copy(update={"after": page.next})
 
 
 def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[NewFile]]:

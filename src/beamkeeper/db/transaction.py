@@ -13,7 +13,7 @@ from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.base import Database
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
-from beamkeeper.db.files import Files
+from beamkeeper.db.files import Files, Ledger
 from beamkeeper.db.journal import Journal
 from beamkeeper.db.masters import Masters
 from beamkeeper.db.mirror import Mirrors
@@ -93,8 +93,13 @@ class CatalogTransaction(Transaction):
 
     @cached_property
     def files(self) -> Files:
-        """Files, versions, replicas and the ledger."""
+        """Files, versions and replicas."""
         return Files(self.session, self.now)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """Verifications, and what they prove."""
+        return Ledger(self.session, self.now)
 
 
 class AcquisitionTransaction(Transaction):

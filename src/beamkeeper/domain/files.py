@@ -75,8 +75,9 @@ class Verification(Model):
     verified_at: UtcTime
     is_match: bool
     read_from: ReadFrom
-    checksum: Checksum
+    checksum: Checksum | None = Field(default=None, description="Of what was read; None of a link, or of nothing.")
     by: str
+    message: Title = Field(default="", description="What was wrong.")
 
 
 class NewFile(Input, WithPath):

@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 import beamkeeper
 from beamkeeper.domain.files import FileLookup, NewFiles
+from beamkeeper.domain.ledger import NewVerifications
 from beamkeeper.domain.status import Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
-from beamkeeper.server import acquisition, bodies, errors, events, experiments, files, status, storage, users
+from beamkeeper.server import acquisition, bodies, errors, events, experiments, files, ledger, status, storage, users
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
 from beamkeeper.server.limits import Limits
@@ -30,13 +31,13 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         events.router,
         status.router,
     ),
-    Service.CATALOG: (files.router, events.router, status.router),
+    Service.CATALOG: (files.router, ledger.router, events.router, status.router),
     Service.ACQUISITION: (acquisition.router, events.router, status.router),
 }
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
     Service.STORAGE: (NewPublish, NewCheck),
-    Service.CATALOG: (NewFiles, FileLookup),
+    Service.CATALOG: (NewFiles, FileLookup, NewVerifications),
     Service.ACQUISITION: (),
 }
 

@@ -1,5 +1,6 @@
 """Files, versions, replicas and the ledger: their tables, and every query on them."""
 
 from beamkeeper.db.files.queries import Files as Files
+from beamkeeper.db.files.verifying import Ledger as Ledger
 
-__all__ = ["Files"]
+__all__ = ["Files", "Ledger"]

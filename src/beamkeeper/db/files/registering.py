@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import new_uid
+from beamkeeper.db.base import EPOCH, new_uid
 from beamkeeper.db.files.tables import (
     ChecksumRow,
     Checksums,
@@ -154,7 +154,7 @@ class Registration:
             "number": new.number,
             "source_agent": entry.held.source.agent,
             "source_path": bytes(entry.held.source.relpath),
-            "metadata_": patched(acceptable(dict(new.metadata)), entry.annotations),
+            "metadata": patched(acceptable(dict(new.metadata)), entry.annotations),
             "annotations": entry.annotations,
             "deleted_at": None,
             "deleted_by": None,
@@ -182,7 +182,7 @@ class Registration:
         self._insert(FileRow, [values for key, values in self._files.items() if self._entries[key].is_new])
         if changed:
             files = _table(FileRow)
-            columns = {"kind": "kind", "number": "number", "metadata": "metadata_", "deleted_at": "deleted_at"}
+            columns = {"kind": "kind", "number": "number", "metadata": "metadata", "deleted_at": "deleted_at"}
             self._session.connection().execute(
                 update(files)
                 .where(files.c.uid == bindparam("at_uid"))
@@ -232,6 +232,7 @@ class Registration:
                 "state": ReplicaState.VERIFIED if _is_verified(new) else ReplicaState.UNVERIFIED,
                 "created_at": self._now,
                 "verified_at": self._verified_at(new),
+                "checked_at": self._verified_at(new) or EPOCH,
             }
             for new, _ in self._created
         ]
@@ -250,6 +251,7 @@ class Registration:
             "algorithm": new.checksums[0].algorithm,
             "value": new.checksums[0].value,
             "by": self._by,
+            "message": "",
         }
 
     def _ids(self, table: type[FileRow | VersionRow | ReplicaRow], uids: Iterable[UUID]) -> Mapping[UUID, int]:
@@ -261,8 +263,8 @@ class Registration:
         return dict(found.all())
 
     def _insert(self, table: type[Any], rows: Sequence[dict[str, Any]]) -> None:
-        if rows:
-            self._session.execute(insert(table), rows)
+        if rows:  # into the table: by way of its class the mapper would cost as much again
+            self._session.connection().execute(insert(_table(table)), rows)
 
 
 def newest(session: Session, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[tuple[FileRow, VersionRow]]:

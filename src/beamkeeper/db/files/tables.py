@@ -93,7 +93,7 @@ class ReplicaRow(Base):
     """A copy of a version in a storage area."""
 
     __tablename__ = "replicas"
-    __table_args__ = (UniqueConstraint("version_id", "storage_area_uid"),)
+    __table_args__ = (UniqueConstraint("version_id", "storage_area_uid"), Index(None, "checked_at", "uid"))
     services = CATALOG
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -103,6 +103,8 @@ class ReplicaRow(Base):
     state: Mapped[str]
     created_at: Mapped[datetime]
     verified_at: Mapped[datetime | None]
+    checked_at: Mapped[datetime]
+    """When it was last looked at, whatever was found; EPOCH where it never was."""
 
 
 class VerificationRow(Base):
@@ -118,9 +120,10 @@ class VerificationRow(Base):
     verified_at: Mapped[datetime]
     is_match: Mapped[bool]
     read_from: Mapped[str]
-    algorithm: Mapped[str]
-    value: Mapped[str]
+    algorithm: Mapped[str | None]
+    value: Mapped[str | None]
     by: Mapped[str]
+    message: Mapped[str] = mapped_column(default="")
 
 
 Checksums = Mapping[int, Sequence[Checksum]]
@@ -196,6 +199,7 @@ def to_verification(row: VerificationRow, replica_uid: UUID, version_uid: UUID) 
         verified_at=row.verified_at,
         is_match=row.is_match,
         read_from=ReadFrom(row.read_from),
-        checksum=to_checksum(row.algorithm, row.value),
+        checksum=to_checksum(row.algorithm, row.value) if row.algorithm and row.value else None,
         by=row.by,
+        message=row.message,
     )

@@ -95,11 +95,13 @@ def create_replicas() -> None:
         sa.Column("state", TEXT, nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("verified_at", TIME, nullable=True),
+        sa.Column("checked_at", TIME, nullable=False),
         sa.ForeignKeyConstraint(["version_id"], ["versions.id"], name="fk_replicas_version_id_versions"),
         sa.PrimaryKeyConstraint("id", name="pk_replicas"),
         sa.UniqueConstraint("uid", name="uq_replicas_uid"),
         sa.UniqueConstraint("version_id", "storage_area_uid", name="uq_replicas_version_id_storage_area_uid"),
     )
+    op.create_index("ix_replicas_checked_at_uid", "replicas", ["checked_at", "uid"])
 
 
 def create_verifications() -> None:
@@ -111,9 +113,10 @@ def create_verifications() -> None:
         sa.Column("verified_at", TIME, nullable=False),
         sa.Column("is_match", sa.Boolean(), nullable=False),
         sa.Column("read_from", TEXT, nullable=False),
-        sa.Column("algorithm", TEXT, nullable=False),
-        sa.Column("value", TEXT, nullable=False),
+        sa.Column("algorithm", TEXT, nullable=True),
+        sa.Column("value", TEXT, nullable=True),
         sa.Column("by", TEXT, nullable=False),
+        sa.Column("message", TEXT, nullable=False),
         sa.ForeignKeyConstraint(["replica_id"], ["replicas.id"], name="fk_verifications_replica_id_replicas"),
         sa.PrimaryKeyConstraint("id", name="pk_verifications"),
         sa.UniqueConstraint("uid", name="uq_verifications_uid"),

@@ -1,0 +1,270 @@
+"""The ledger's queries: adding verifications, replicas that are due for one, proofs, and counts by directory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Uuid, case, exists, func, insert, literal, select, tuple_, update
+from sqlalchemy.orm import Session
+
+from beamkeeper.db.base import EPOCH, MICROSECOND, UtcMicroseconds
+from beamkeeper.db.files.registering import checksums_of, newest
+from beamkeeper.db.files.tables import FileRow, ReplicaRow, VerificationRow, VersionRow, to_file, to_replica
+from beamkeeper.db.pages import from_cursor, to_cursor
+from beamkeeper.db.scope import experiment_uids
+from beamkeeper.domain.errors import InvalidError, NotFoundError
+from beamkeeper.domain.files import FileKind, ReadFrom, ReplicaState
+from beamkeeper.domain.ledger import (
+    DirectoryCount,
+    DirectoryPage,
+    DirectoryQuery,
+    FileProof,
+    NewVerification,
+    Recorded,
+    ReplicaPage,
+    ReplicaProof,
+    ReplicaQuery,
+    StoredReplica,
+)
+from beamkeeper.domain.names import from_b64, to_b64
+from beamkeeper.domain.users import Reach
+
+_IS_NEWEST = (VersionRow.file_id == FileRow.id) & (VersionRow.number == FileRow.number)
+_FROM_DEVICE = (ReadFrom.DEVICE, ReadFrom.OTHER_HOST)
+
+
+class Ledger:
+    """Queries on replicas and their verifications."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    def experiments_of(self, replica_uids: Iterable[UUID]) -> Mapping[UUID, UUID]:
+        """Return the experiment of each replica; NotFoundError where one is not known."""
+        wanted = set(replica_uids)
+        rows = self._session.execute(
+            select(ReplicaRow.uid, FileRow.experiment_uid)
+            .join(VersionRow, VersionRow.id == ReplicaRow.version_id)
+            .join(FileRow, FileRow.id == VersionRow.file_id)
+            .where(ReplicaRow.uid.in_(wanted))
+        )
+        found: dict[UUID, UUID] = dict(rows.all())
+        if unknown := wanted - found.keys():
+            first = min(unknown)
+            raise NotFoundError(f"there is no replica {first}", uid=str(first))
+        return found
+
+    def record(self, new: Sequence[NewVerification], *, by: str) -> list[Recorded]:
+        """Add rows to the ledger; replicas and their versions follow what was found last."""
+        replicas = {
+            row.uid: row
+            for row in self._session.scalars(
+                select(ReplicaRow)
+                .where(ReplicaRow.uid.in_({item.replica_uid for item in new}))
+                .order_by(ReplicaRow.id)
+                .with_for_update()
+            )
+        }
+        known = set(
+            self._session.scalars(select(VerificationRow.uid).where(VerificationRow.uid.in_([i.uid for i in new])))
+        )
+        fresh = {item.uid: item for item in new if item.uid not in known}
+        if fresh:
+            rows = [_verification(item, replicas[item.replica_uid].id, by) for item in fresh.values()]
+            self._session.execute(insert(VerificationRow), rows)
+        for item in sorted(fresh.values(), key=lambda item: item.verified_at):
+            _follow(replicas[item.replica_uid], item)
+        self._session.flush()
+        self._follow_versions({replicas[item.replica_uid].version_id for item in fresh.values()})
+        return [
+            Recorded(
+                uid=item.uid,
+                replica_uid=item.replica_uid,
+                state=ReplicaState(replicas[item.replica_uid].state),
+            )
+            for item in new
+        ]
+
+    def _follow_versions(self, version_ids: set[int]) -> None:
+        of_version = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.VERIFIED)
+        if version_ids:
+            self._session.execute(
+                update(VersionRow)
+                .where(VersionRow.id.in_(version_ids))
+                .values(
+                    is_verified=exists().where(of_version),
+                    verified_at=select(func.max(ReplicaRow.verified_at)).where(of_version).scalar_subquery(),
+                )
+                .execution_options(synchronize_session=False)
+            )
+
+    def replicas(self, query: ReplicaQuery, reach: Reach) -> ReplicaPage:
+        """Return a page of replicas, those looked at longest ago first, out of the experiments within reach."""
+        wanted = (
+            select(ReplicaRow, VersionRow, FileRow)
+            .join(VersionRow, VersionRow.id == ReplicaRow.version_id)
+            .join(FileRow, FileRow.id == VersionRow.file_id)
+        )
+        if query.experiment_uid is not None:
+            wanted = wanted.where(FileRow.experiment_uid == query.experiment_uid)
+        elif not reach.is_all:
+            wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
+        if query.checked_before is not None:
+            wanted = wanted.where(ReplicaRow.checked_at < query.checked_before)
+        if query.after is not None:
+            wanted = wanted.where(tuple_(ReplicaRow.checked_at, ReplicaRow.uid) > _after(query.after))
+        wanted = wanted.order_by(ReplicaRow.checked_at, ReplicaRow.uid).limit(query.limit + 1)
+        rows = self._session.execute(wanted).all()
+        shown = rows[: query.limit]
+        checksums = checksums_of(self._session, [version.id for _, version, _ in shown])
+        items = tuple(
+            StoredReplica(
+                path_b64=to_b64(file.path),
+                replica=to_replica(replica, version.uid),
+                experiment_uid=file.experiment_uid,
+                number=version.number,
+                kind=FileKind.FILE if version.link_target is None else FileKind.LINK,
+                size=version.size,
+                checksums=checksums.get(version.id, ()),
+                link_target_b64=version.link_target,
+                checked_at=replica.checked_at if replica.checked_at > EPOCH else None,
+            )
+            for replica, version, file in shown
+        )
+        last = shown[-1][0] if len(rows) > query.limit else None
+        return ReplicaPage(items=items, next=None if last is None else _cursor(last))
+
+    def proofs(self, experiment_uid: UUID, paths: Iterable[bytes]) -> list[FileProof]:
+        """Return what proves the newest versions at these paths, hidden files too."""
+        rows = newest(self._session, experiment_uid, set(map(bytes, paths)))
+        ids = [version.id for _, version in rows]
+        checksums = checksums_of(self._session, ids)
+        replicas: defaultdict[int, list[ReplicaRow]] = defaultdict(list)
+        for replica in self._session.scalars(
+            select(ReplicaRow).where(ReplicaRow.version_id.in_(ids)).order_by(ReplicaRow.id)
+        ):
+            replicas[replica.version_id].append(replica)
+        read_at = self._device_read_at([replica.id for found in replicas.values() for replica in found])
+        return [
+            FileProof(
+                file=to_file(file, version, checksums),
+                replicas=tuple(
+                    ReplicaProof(replica=to_replica(replica, version.uid), device_read_at=read_at.get(replica.id))
+                    for replica in replicas[version.id]
+                ),
+            )
+            for file, version in rows
+        ]
+
+    def _device_read_at(self, replica_ids: Sequence[int]) -> Mapping[int, datetime]:
+        wanted = (
+            select(VerificationRow.replica_id, func.max(VerificationRow.verified_at))
+            .where(
+                VerificationRow.replica_id.in_(replica_ids),
+                VerificationRow.is_match,
+                VerificationRow.read_from.in_(_FROM_DEVICE),
+            )
+            .group_by(VerificationRow.replica_id)
+        )
+        found: dict[int, datetime] = dict(self._session.execute(wanted).all())
+        return found
+
+    def directories(self, experiment_uid: UUID, query: DirectoryQuery) -> DirectoryPage:
+        """Return what is stored by directory, in the order of directories."""
+        meant = [FileRow.experiment_uid == experiment_uid, FileRow.deleted_at.is_(None), *_within(query)]
+        wanted = (
+            select(
+                FileRow.parent,
+                func.count(),
+                func.sum(VersionRow.size),
+                func.sum(case((VersionRow.is_verified, 1), else_=0)),
+            )
+            .select_from(FileRow)
+            .join(VersionRow, _IS_NEWEST)
+            .where(*meant)
+            .group_by(FileRow.parent)
+            .order_by(FileRow.parent)
+            .limit(query.limit + 1)
+        )
+        rows = self._session.execute(wanted).all()
+        shown = rows[: query.limit]
+        suspect = self._suspect(meant) if any(row[1] != row[3] for row in shown) else {}
+        items = tuple(
+            DirectoryCount(
+                path_b64=to_b64(parent),
+                files=files,
+                bytes=int(size),
+                verified=int(verified),
+                suspect=suspect.get(parent, 0),
+            )
+            for parent, files, size, verified in shown
+        )
+        return DirectoryPage(items=items, next=to_b64(shown[-1][0]) if len(rows) > query.limit else None)
+
+    def _suspect(self, meant: Sequence[ColumnElement[bool]]) -> Mapping[bytes, int]:
+        has_suspect = exists().where(
+            (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.SUSPECT)
+        )
+        wanted = (
+            select(FileRow.parent, func.count())
+            .select_from(FileRow)
+            .join(VersionRow, _IS_NEWEST)
+            .where(*meant, VersionRow.is_verified.is_(False), has_suspect)
+            .group_by(FileRow.parent)
+        )
+        found: dict[bytes, int] = dict(self._session.execute(wanted).all())
+        return found
+
+
+def _verification(item: NewVerification, replica_id: int, by: str) -> dict[str, Any]:
+    return {
+        "uid": item.uid,
+        "replica_id": replica_id,
+        "verified_at": item.verified_at,
+        "is_match": item.is_match,
+        "read_from": item.read_from,
+        "algorithm": item.checksum.algorithm if item.checksum else None,
+        "value": item.checksum.value if item.checksum else None,
+        "by": by,
+        "message": item.message,
+    }
+
+
+def _follow(row: ReplicaRow, item: NewVerification) -> None:
+    """Bring a replica to what was found; an older finding that comes late changes nothing of it."""
+    if item.verified_at < row.checked_at:
+        return
+    row.checked_at = item.verified_at
+    row.state = ReplicaState.VERIFIED if item.is_match else ReplicaState.SUSPECT
+    if item.is_match:
+        row.verified_at = item.verified_at
+
+
+def _cursor(last: ReplicaRow) -> str:
+    return to_cursor((last.checked_at - EPOCH) // MICROSECOND, last.uid.hex)
+
+
+def _after(cursor: str) -> Any:
+    microseconds, uid = from_cursor(cursor, int, str)
+    try:
+        at = literal(EPOCH + int(microseconds) * MICROSECOND, UtcMicroseconds())
+        return tuple_(at, literal(UUID(hex=str(uid)), Uuid()))
+    except (ValueError, OverflowError) as error:
+        raise InvalidError(f"{cursor[:80]!r} is no cursor of this list: take the `next` of the page before") from error
+
+
+def _within(query: DirectoryQuery) -> list[ColumnElement[bool]]:
+    """Return the directories that are meant; the range of paths, beside that of parents, is what the index knows."""
+    found: list[ColumnElement[bool]] = []
+    if query.below_b64 is not None:
+        top = from_b64(query.below_b64).strip(b"/")
+        found += [FileRow.path > top + b"/", FileRow.path < top + b"0"]  # "0" is what follows "/" in ASCII
+    if query.after is not None:
+        after = from_b64(query.after)
+        found += [FileRow.parent > after, FileRow.path > after]
+    return found

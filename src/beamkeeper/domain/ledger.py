@@ -1,0 +1,143 @@
+"""The ledger: verifications to be added to it, replicas that are due for one, and what is stored by directory."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from beamkeeper.domain.files import (
+    REGISTER_LIMIT,
+    File,
+    FileKind,
+    ReadFrom,
+    Replica,
+    ReplicaState,
+)
+from beamkeeper.domain.names import (
+    Checksum,
+    Input,
+    Model,
+    Title,
+    Uid,
+    UtcTime,
+    WireInt,
+    WithPath,
+)
+
+DIRECTORY_LIMIT = 10_000
+"""The most directories on one page."""
+
+
+class NewVerification(Input):
+    """A replica was looked at; the same `uid` again changes nothing."""
+
+    uid: Uid
+    replica_uid: Uid
+    verified_at: UtcTime
+    is_match: bool
+    read_from: ReadFrom
+    checksum: Checksum | None = Field(default=None, description="Of what was read; None of a link, or of nothing.")
+    message: Title = Field(default="", description="What was wrong.")
+
+
+class NewVerifications(Input):
+    """Verifications to be added to the ledger in one transaction."""
+
+    on_behalf_of: Annotated[str, StringConstraints(max_length=64)] = Field(
+        default="", description="Who asked for it; the ledger names them beside the service."
+    )
+    items: tuple[NewVerification, ...] = Field(min_length=1, max_length=REGISTER_LIMIT)
+
+
+class Recorded(Model):
+    """What a replica is after a verification was recorded."""
+
+    uid: Uid
+    replica_uid: Uid
+    state: ReplicaState
+
+
+class RecordedVerifications(Model):
+    """The answers, in the order asked."""
+
+    items: tuple[Recorded, ...]
+
+
+class ReplicaQuery(Input):
+    """Which replicas are wanted: those looked at longest ago first, never looked at before all."""
+
+    experiment_uid: Uid | None = None
+    checked_before: UtcTime | None = None
+    after: str | None = Field(default=None, description="The `next` of the page before.")
+    limit: int = Field(default=100, ge=1, le=REGISTER_LIMIT)
+
+
+class StoredReplica(Model, WithPath):
+    """A replica with what is needed to look at it."""
+
+    replica: Replica
+    experiment_uid: Uid
+    number: int
+    kind: FileKind
+    size: WireInt
+    checksums: tuple[Checksum, ...]
+    link_target_b64: str | None = None
+    checked_at: UtcTime | None = Field(default=None, description="When it was last looked at.")
+
+
+class ReplicaPage(Model):
+    """Some replicas, and the cursor that continues the list."""
+
+    items: tuple[StoredReplica, ...]
+    next: str | None = None
+
+
+class ReplicaProof(Model):
+    """A replica, and when its right bytes were last read from where they lie, not from a cache."""
+
+    replica: Replica
+    device_read_at: UtcTime | None = None
+
+    def is_fresh(self, since: datetime) -> bool:
+        """Whether it is verified, and was read from the device or by another host since then."""
+        is_verified = self.replica.state is ReplicaState.VERIFIED
+        return is_verified and self.device_read_at is not None and self.device_read_at >= since
+
+
+class FileProof(Model):
+    """A file with everything that proves its newest version."""
+
+    file: File
+    replicas: tuple[ReplicaProof, ...]
+
+
+class FileProofs(Model):
+    """Files with their proofs; paths that are not catalogued are left out."""
+
+    items: tuple[FileProof, ...]
+
+
+class DirectoryQuery(Input):
+    """Which directories of an experiment are wanted, in the order of their paths."""
+
+    below_b64: str | None = Field(default=None, description="This directory and all below it; all by default.")
+    after: str | None = Field(default=None, description="The `next` of the page before.")
+    limit: int = Field(default=1000, ge=1, le=DIRECTORY_LIMIT)
+
+
+class DirectoryCount(Model, WithPath):
+    """What is stored in one directory itself, hidden files left out; `path` is the directory."""
+
+    files: WireInt
+    bytes: WireInt
+    verified: WireInt
+    suspect: WireInt = Field(default=0, description="Not verified, and with a replica that has other bytes.")
+
+
+class DirectoryPage(Model):
+    """Some directories, and the cursor that continues the list."""
+
+    items: tuple[DirectoryCount, ...]
+    next: str | None = None
