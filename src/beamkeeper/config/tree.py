@@ -183,6 +183,12 @@ class Acquisition(ServiceSection):
     )
     scan_interval_s: Number = Field(default=30.0, gt=0, le=86400, description="Seconds between full scans of a DAQ.")
     threads: Whole = Field(default=2, ge=1, le=64, description="How many batches move at the same time.")
+    lease_s: Number = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="A process of the engine that was not heard of for so many seconds has lost its batches to others.",
+    )
     batch_files: Whole = Field(default=256, ge=1, le=1000, description="The most files of one batch.")
     batch_bytes: Whole = Field(default=1_000_000_000, ge=1, le=10**15, description="About the most bytes of one batch.")
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import new_uid, upsert
 from beamkeeper.db.journal_rows import (
+    COLUMNS,
     Batch,
     Claimed,
     JournalRow,
@@ -22,6 +23,7 @@ from beamkeeper.db.journal_rows import (
     to_entry,
     to_identity,
 )
+from beamkeeper.db.stagings import StagingRow
 from beamkeeper.domain.acquisition import LISTED, UNDELIVERED, JournalPage, JournalState, Tally
 from beamkeeper.domain.names import from_b64, to_b64
 
@@ -179,7 +181,10 @@ class Journal:
         if ready is None:
             return None
         mine = due & (JournalRow.acquisition_uid == ready.acquisition_uid) & (JournalRow.state == J.READY)
-        return self._lease(owner, ready.acquisition_uid, new_uid(), J.READY, condition=mine, files=files, size=size)
+        batch = self._lease(owner, ready.acquisition_uid, new_uid(), J.READY, condition=mine, files=files, size=size)
+        if batch is not None:
+            self._session.add(StagingRow(batch_uid=batch.uid, acquisition_uid=batch.acquisition_uid))
+        return batch
 
     def _lease(
         self,
@@ -191,25 +196,27 @@ class Journal:
         condition: ColumnElement[bool],
         files: int,
         size: int,
-    ) -> Batch:
-        wanted = select(JournalRow).where(condition).order_by(JournalRow.next_at, JournalRow.id).limit(files)
-        rows = self._session.scalars(wanted.with_for_update(skip_locked=True)).all()
-        taken: list[JournalRow] = []
+    ) -> Batch | None:
+        wanted = select(*COLUMNS).where(condition).order_by(JournalRow.next_at, JournalRow.id).limit(files)
+        rows = self._session.execute(wanted.with_for_update(skip_locked=True)).all()
+        taken: list[Any] = []
         total = 0
         for row in rows:
             if taken and total + row.size > size and state is J.READY:
                 break
             taken.append(row)
             total += row.size
-        ids = [row.id for row in taken]
+        if not taken:
+            return None  # another worker was faster
+        lease, ids = new_uid(), [row.id for row in taken]
         for start in range(0, len(ids), IN_CHUNK):
             self._session.execute(
                 update(JournalRow)
                 .where(JournalRow.id.in_(ids[start : start + IN_CHUNK]))
-                .values(lease=batch_uid, lease_owner=owner, batch_uid=batch_uid)
+                .values(lease=lease, lease_owner=owner, batch_uid=batch_uid)
                 .execution_options(synchronize_session=False)
             )
-        return Batch(batch_uid, acquisition_uid, state, [to_claimed(row) for row in taken])
+        return Batch(batch_uid, lease, acquisition_uid, state, [to_claimed(row) for row in taken])
 
     def step(self, batch: Batch, state: JournalState, changes: Mapping[int, Mapping[str, Any]], *, free: bool) -> int:
         """Bring files of a batch to a state; `changes` holds other columns by id. Returns how many were still ours.
@@ -222,7 +229,7 @@ class Journal:
         released: dict[str, Any] = {"lease": None, "lease_owner": None} if free else {}
         statement = (
             update(JournalRow.__table__)  # type: ignore[arg-type]
-            .where(JournalRow.__table__.c.id == bindparam("b_id"), JournalRow.__table__.c.lease == batch.uid)
+            .where(JournalRow.__table__.c.id == bindparam("b_id"), JournalRow.__table__.c.lease == batch.lease)
             .values(state=str(state), **released, **{name: bindparam(f"b_{name}") for name in columns})
         )
         parameters = [
@@ -233,15 +240,13 @@ class Journal:
 
     def held(self, batch: Batch, state: JournalState) -> list[Claimed]:
         """Return the files of a batch that are in a state and still ours, as they are now."""
-        mine = (JournalRow.lease == batch.uid) & (JournalRow.state == state)
-        return [
-            to_claimed(row) for row in self._session.scalars(select(JournalRow).where(mine).order_by(JournalRow.id))
-        ]
+        wanted = select(*COLUMNS).where(_is_of(batch), JournalRow.state == state).order_by(JournalRow.id)
+        return [to_claimed(row) for row in self._session.execute(wanted)]
 
     def pause(self, batch: Batch, *, until: datetime) -> None:
         """Give back all that is still ours of a batch, as it is, to be gone on with later."""
         self._session.execute(
-            update(JournalRow).where(JournalRow.lease == batch.uid).values(lease=None, lease_owner=None, next_at=until)
+            update(JournalRow).where(_is_of(batch)).values(lease=None, lease_owner=None, next_at=until)
         )
 
     def owners(self) -> list[UUID]:
@@ -249,14 +254,14 @@ class Journal:
         wanted = select(JournalRow.lease_owner).where(JournalRow.lease_owner.is_not(None)).distinct()
         return [owner for owner in self._session.scalars(wanted) if owner is not None]
 
-    def release(self, owner: UUID) -> list[tuple[UUID, UUID]]:
-        """Free what a worker held that is no more; returns (acquisition, batch) of stagings to be thrown away."""
-        held = JournalRow.lease_owner == owner
-        half_copied = self._session.execute(
-            select(JournalRow.acquisition_uid, JournalRow.batch_uid).where(held, JournalRow.state == J.READY).distinct()
-        ).all()
-        self._session.execute(update(JournalRow).where(held).values(lease=None, lease_owner=None, next_at=self._now))
-        return [(row.acquisition_uid, row.batch_uid) for row in half_copied if row.batch_uid is not None]
+    def release(self, owner: UUID) -> int:
+        """Free what a worker held that is no more; returns how many files. Its stagings are left over from now on."""
+        result = self._session.execute(
+            update(JournalRow)
+            .where(JournalRow.lease_owner == owner)
+            .values(lease=None, lease_owner=None, next_at=self._now)
+        )
+        return int(result.rowcount)  # type: ignore[attr-defined]
 
     def retry(self, acquisition_uid: UUID) -> int:
         """Let quarantined files begin again."""
@@ -313,6 +318,11 @@ class Journal:
         found = self._session.execute(wanted).all()
         oldest = [row[2] for row in found if row[2] is not None]
         return {row[0]: row[1] for row in found}, min(oldest, default=None)
+
+
+def _is_of(batch: Batch) -> ColumnElement[bool]:
+    """Files still held by the claim that made this batch; there is an index on the batch, none on the lease."""
+    return (JournalRow.batch_uid == batch.uid) & (JournalRow.lease == batch.lease)
 
 
 def backoff(attempts: int) -> timedelta:

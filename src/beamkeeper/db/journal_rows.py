@@ -118,9 +118,14 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Files that a worker holds together; `uid` names their staging directory and their publish."""
+    """Files that a worker holds together.
+
+    `uid` names their staging directory and their publish, for ever: nobody else begins either. `lease` is the
+    fencing token of this one claim: who goes on with the batch after another worker has one of its own.
+    """
 
     uid: UUID
+    lease: UUID
     acquisition_uid: UUID
     state: JournalState
     files: Sequence[Claimed]
@@ -145,7 +150,11 @@ def to_identity(row: Any) -> SourceIdentity | None:
     )
 
 
-def to_claimed(row: JournalRow) -> Claimed:
+COLUMNS = tuple(JournalRow.__table__.c)
+"""For queries of many rows: without the mapper's objects, which cost several times what the query does."""
+
+
+def to_claimed(row: Any) -> Claimed:
     """Return a row as a worker needs it."""
     identity = to_identity(row)
     if identity is None or row.version_uid is None:

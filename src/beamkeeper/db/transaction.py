@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from beamkeeper.db.acquisition import Acquisitions
 from beamkeeper.db.announcements import Announcements
+from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.base import Database
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
@@ -18,6 +19,7 @@ from beamkeeper.db.journal import Journal
 from beamkeeper.db.masters import Masters
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.publishes import Publishes
+from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
 from beamkeeper.db.storage_tasks import StorageTasks
 from beamkeeper.db.users import Users
@@ -116,6 +118,16 @@ class AcquisitionTransaction(Transaction):
     def journal(self) -> Journal:
         """Files on their way."""
         return Journal(self.session, self.now)
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """Files on their way, counted for a whole experiment."""
+        return Arrivals(self.session, self.now)
+
+    @cached_property
+    def stagings(self) -> Stagings:
+        """Staging directories of batches."""
+        return Stagings(self.session, self.now)
 
     @cached_property
     def announcements(self) -> Announcements:

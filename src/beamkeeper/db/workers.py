@@ -55,9 +55,13 @@ class Workers:
         )
         self._session.add(row)
 
-    def beat(self, uid: UUID) -> None:
-        """Show that a worker lives: its counter goes up. No clock is compared (leases survive clock jumps)."""
-        self._session.execute(update(WorkerRow).where(WorkerRow.uid == uid).values(beat=WorkerRow.beat + 1))
+    def beat(self, uid: UUID) -> bool:
+        """Show that a worker lives: its counter goes up. No clock is compared (leases survive clock jumps).
+
+        False where it is not written down any more: somebody took it for dead.
+        """
+        result = self._session.execute(update(WorkerRow).where(WorkerRow.uid == uid).values(beat=WorkerRow.beat + 1))
+        return bool(result.rowcount)  # type: ignore[attr-defined]
 
     def all(self) -> list[Registered]:
         """Return every worker that is written down."""

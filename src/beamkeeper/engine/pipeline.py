@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,6 +50,10 @@ PAUSE_S = 2.0
 """How long a batch waits when the storage or the catalogue is not there."""
 
 Changes = dict[int, dict[str, Any]]
+
+
+class LeaseLostError(Exception):
+    """Another worker has taken files of this batch meanwhile: what was made of it here counts for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,9 @@ class Worker(Loop):
         hit(FailPoint.CLAIMED)
         try:
             self._advance(batch, scene)
+        except LeaseLostError:
+            self._report(f"{self.name}: batch {batch.uid} was taken by another worker: what was done here is dropped")
+            self._pause(batch, None)
         except (UnavailableError, DestinationError) as error:
             self._pause(batch, error)
         except Exception:
@@ -103,10 +111,10 @@ class Worker(Loop):
 
     def _advance(self, batch: Batch, scene: Scene) -> None:
         if batch.state is J.READY:
-            items = self._stage(batch, scene)
+            items = self._staged_or_nothing(batch, scene)
             hit(FailPoint.STAGED_WRITTEN)
             if items:
-                self._publish(batch, scene, NewPublish(uid=batch.uid, experiment_uid=scene.experiment.uid, items=items))
+                self._publish(batch, scene, items)
         elif batch.state is J.STAGED:
             self._resume(batch, scene)
         self._process(batch, scene)
@@ -119,6 +127,23 @@ class Worker(Loop):
             tx.journal.pause(batch, until=tx.now + timedelta(seconds=PAUSE_S))
 
     # ready -> staged
+
+    def _staged_or_nothing(self, batch: Batch, scene: Scene) -> list[NewPublishItem]:
+        """Stage a batch; where that fails nothing of it stays: its staging directory is of this try only."""
+        try:
+            items = self._stage(batch, scene)
+        except BaseException:
+            with suppress(DmError):  # it is discarded later
+                self._discard(batch, scene)
+            raise
+        if not items:
+            self._discard(batch, scene)
+        return items
+
+    def _discard(self, batch: Batch, scene: Scene) -> None:
+        self._transfer(scene.area.transfer).discard(scene.staging(batch.uid))
+        with self._database.write() as tx:
+            tx.stagings.forget(batch.uid)
 
     def _stage(self, batch: Batch, scene: Scene) -> list[NewPublishItem]:
         present = self._present(batch, scene)
@@ -147,12 +172,7 @@ class Worker(Loop):
             return {}
         transfer = self._transfer(scene.area.transfer)
         items = [TransferItem(f.version_uid, scene.source(f), scene.path(f), f.identity) for f in files]
-        staging = scene.staging(batch.uid)
-        try:
-            return {r.version_uid: r for r in transfer.send(items, staging, lambda: self.is_stopping)}
-        except DestinationError:
-            transfer.discard(staging)
-            raise
+        return {r.version_uid: r for r in transfer.send(items, scene.staging(batch.uid), lambda: self.is_stopping)}
 
     def _staged(
         self,
@@ -168,9 +188,10 @@ class Worker(Loop):
         for file in files:
             result = results.get(file.version_uid)
             there = present.get(scene.path(file))
+            if result is None and self.is_stopping and file.kind is FileKind.FILE:
+                continue  # not begun: it is given back with the batch
             if file.kind is FileKind.FILE and (result is None or result.error is not None):
-                if result is not None and result.error is not None:
-                    faults.append((file, result.error))
+                faults.append((file, (result.error if result else None) or _unsent()))
                 continue
             checksums = list(result.checksums) if result else []
             if there is not None and self._is_same_content(there, file, checksums):
@@ -191,8 +212,6 @@ class Worker(Loop):
         hit(FailPoint.STAGED_WRITING)
         self._step(batch, J.STAGED, staged, free=False)
         self._settle_faults(batch, faults)
-        if not items:
-            self._transfer(scene.area.transfer).discard(scene.staging(batch.uid))
         return items
 
     def _is_same_content(self, there: File, file: Claimed, checksums: Sequence[Checksum]) -> bool:
@@ -205,23 +224,29 @@ class Worker(Loop):
 
     # staged -> stored
 
-    def _publish(self, batch: Batch, scene: Scene, new: NewPublish) -> None:
+    def _publish(self, batch: Batch, scene: Scene, items: Sequence[NewPublishItem]) -> None:
         hit(FailPoint.PUBLISH_ASKING)
-        self._client.publishes.request(new)
+        self._client.publishes.request(NewPublish(uid=batch.uid, experiment_uid=scene.experiment.uid, items=items))
         hit(FailPoint.PUBLISH_ASKED)
-        self._await_publish(batch, scene)
+        self._await_publish(batch)
 
     def _resume(self, batch: Batch, scene: Scene) -> None:
-        """Go on with a batch that was staged: its publish was asked for, or never was."""
-        try:
-            self._await_publish(batch, scene)
-        except NotFoundError:
-            self._transfer(scene.area.transfer).discard(scene.staging(batch.uid))
-            self._step(
-                batch, J.READY, {f.id: {"next_at": self._now(), "batch_uid": None} for f in batch.files}, free=True
-            )
+        """Go on with a batch that was staged: its publish was asked for, or is now.
 
-    def _await_publish(self, batch: Batch, scene: Scene) -> None:
+        It is never taken back, for who held it before may be about to ask: the same uid gives the same publish,
+        and what is not in staging any more comes back as missing.
+        """
+        try:
+            self._await_publish(batch)
+        except NotFoundError:
+            present = self._present(batch, scene)
+            items = [
+                _item(scene, f, [Checksum.model_validate(c) for c in f.checksums], f.number, present.get(scene.path(f)))
+                for f in batch.files
+            ]
+            self._publish(batch, scene, items)
+
+    def _await_publish(self, batch: Batch) -> None:
         while True:
             publish: Publish = self._client.publishes.get(batch.uid, wait_s=PUBLISH_WAIT_S)
             if publish.state is PublishState.DONE:
@@ -234,13 +259,15 @@ class Worker(Loop):
         for file in batch.files:
             item = by_version.get(file.version_uid)
             if item is None:
-                continue
-            if item.outcome is Outcome.STORED:
+                faults.append((file, _unsent()))
+            elif item.outcome is Outcome.STORED:
                 stored[file.id] = {"stored_at": item.stored_at, "read_from": item.read_from}
             else:
                 faults.append((file, _fault(item)))
         hit(FailPoint.STORED_WRITING)
         self._step(batch, J.STORED, stored, free=False)
+        with self._database.write() as tx:
+            tx.stagings.forget(batch.uid)  # the storage removed it
         hit(FailPoint.STORED_WRITTEN)
         self._settle_faults(batch, faults)
 
@@ -289,9 +316,11 @@ class Worker(Loop):
             self._give_back(batch.acquisition_uid, changed)
 
     def _step(self, batch: Batch, state: JournalState, changes: Changes, *, free: bool) -> None:
+        """Write a step down for all of these files, or for none where not all of them are ours any more."""
         if changes:
             with self._database.write() as tx:
-                tx.journal.step(batch, state, changes, free=free)
+                if tx.journal.step(batch, state, changes, free=free) < len(changes):
+                    raise LeaseLostError
 
     def _now(self) -> datetime:
         return datetime.now(UTC)
@@ -310,6 +339,10 @@ def _after_fault(file: Claimed, error: Exception, now: datetime) -> tuple[Journa
     if code in ("conflict", "unreadable", "special", "failed") or file.attempts + 1 >= MAX_ATTEMPTS:
         return J.QUARANTINED, values
     return J.READY, values
+
+
+def _unsent() -> DmError:
+    return DestinationError("nothing was said of it: it is sent again", code="unsent")
 
 
 def _conflict(there: File) -> DmError:

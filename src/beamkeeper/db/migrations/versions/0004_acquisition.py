@@ -21,6 +21,7 @@ def upgrade() -> None:
     if op.get_context().opts["service"] == "acquisition":
         create_acquisitions()
         create_journal()
+        create_stagings()
         create_workers()
         create_announcements()
         create_masters()
@@ -118,6 +119,17 @@ def create_journal() -> None:
     op.create_index("ix_journal_batch_uid", "journal", ["batch_uid"])
     op.create_index("ix_journal_lease_owner", "journal", ["lease_owner"])
     op.create_index("ix_journal_state_next_at", "journal", ["state", "next_at"])
+
+
+def create_stagings() -> None:
+    op.create_table(
+        "stagings",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("batch_uid", sa.Uuid(), nullable=False),
+        sa.Column("acquisition_uid", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_stagings"),
+        sa.UniqueConstraint("batch_uid", name="uq_stagings_batch_uid"),
+    )
 
 
 def create_workers() -> None:
