@@ -182,6 +182,20 @@ class Acquisition(ServiceSection):
         default=2.0, ge=0, le=3600, description="A file that rested this many seconds may count as finished."
     )
     scan_interval_s: Number = Field(default=30.0, gt=0, le=86400, description="Seconds between full scans of a DAQ.")
+    canary_s: Number = Field(
+        default=60.0,
+        ge=0,
+        le=86400,
+        description="Seconds between the hidden files that prove a watch alive; 0 for none, and then scans come often.",
+    )
+    poll: Literal["auto", "always"] = Field(
+        default="auto",
+        description="always: scan directories often in place of waiting for the kernel's word, as on networks.",
+    )
+    on_problem: tuple[str, ...] = Field(
+        default=(),
+        description='A command that is told of problems, such as ["/usr/local/bin/tell-us"]; run without a shell.',
+    )
     threads: Whole = Field(default=2, ge=1, le=64, description="How many batches move at the same time.")
     lease_s: Number = Field(
         default=60.0,

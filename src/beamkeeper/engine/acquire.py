@@ -11,7 +11,9 @@ from beamkeeper.core import acquisition as core
 from beamkeeper.core.sources import Rules as SourceRules
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.domain.acquisition import Acquisition, JournalState, Kind, State
+from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.engine.intake import Intake, Rules
+from beamkeeper.engine.problems import Tell, about
 from beamkeeper.engine.worker import Loop, Report
 
 J = JournalState
@@ -30,12 +32,14 @@ class AcquireLoop(Loop):
         *,
         wake_workers: Callable[[], None],
         report: Report,
+        tell: Tell,
     ) -> None:
         super().__init__("acquire", report=report, idle_s=0.5)
         self._database = database
         self._agent = sources.agent
         self._rules = rules
         self._wake_workers = wake_workers
+        self._tell = tell
         self._sources = sources
         self._swept_at = 0.0
         self._intakes: dict[UUID, Intake] = {}
@@ -50,7 +54,8 @@ class AcquireLoop(Loop):
         with self._database.read() as tx:
             active = [a for a in tx.acquisitions.active() if a.agent == self._agent]
         for acquisition in active:
-            if acquisition.uid not in self._intakes:
+            intake = self._intakes.get(acquisition.uid)
+            if intake is None or not intake.is_alive():
                 self._start(acquisition)
             self._look_at(acquisition)
         for uid in set(self._intakes) - {a.uid for a in active}:
@@ -62,7 +67,14 @@ class AcquireLoop(Loop):
         return False
 
     def _start(self, acquisition: Acquisition) -> None:
-        intake = Intake(acquisition, self._database, self._rules, wake_workers=self._wake_workers, report=self._report)
+        intake = Intake(
+            acquisition,
+            self._database,
+            self._rules,
+            wake_workers=self._wake_workers,
+            report=self._report,
+            tell=self._tell,
+        )
         self._intakes[acquisition.uid] = intake
         intake.start()
 
@@ -79,7 +91,11 @@ class AcquireLoop(Loop):
                 if wanted is State.ABORTED:
                     tx.journal.park(acquisition.uid)
                 ended = tx.acquisitions.mark_ended(acquisition.uid, wanted, balance(tx, acquisition))
+                tx.announcements.drop_all(acquisition.uid)
                 tx.events.add(core.changed(ended))
+                if wanted is State.FAILED:
+                    why = f"{acquisition.kind} {acquisition.uid} has failed: {ended.message}"
+                    self._tell(about(ProblemKind.DAQ_FAILED, acquisition, why))
 
     def _wanted(self, tx: AcquisitionTransaction, acquisition: Acquisition) -> State | None:
         """Return the state that an acquisition should go to now, if to another."""

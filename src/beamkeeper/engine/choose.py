@@ -14,6 +14,7 @@ SPECIAL = "special"
 EXISTING = "existing"
 TAKEN_OVER = "taken-over"
 UNREADABLE = "unreadable"
+OTHER_DEVICE = "other-device"
 
 
 class Choice:

@@ -6,7 +6,7 @@ import heapq
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from beamkeeper.db.journal import Known, Seen
@@ -22,6 +22,9 @@ LAST_PATIENCE_S = 10.0
 """After a stop, a file that never gets quiet is taken as a snapshot after this long (or three quiet periods)."""
 
 LONGEST_PAUSE_S = 5.0
+TELL_GROWTH_S = 10.0
+"""How a growing file grows is written down at most this often."""
+
 READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -35,18 +38,24 @@ class Track:
     hints: Hints = field(default_factory=Hints)
     hold_until: float = 0.0
     is_growing: bool = False
+    told_at: float = 0.0
 
 
 class Undecided:
     """Tracks files until the policy calls them finished; `put` takes what was decided.
 
+    `is_there` tells whether the directory itself is there: without it, a file that is not found is not gone.
+
     Only our own observations are counted, by the monotonic clock: a file's times are the writer's word at best.
     """
 
-    def __init__(self, root: bytes, policy: Policy, put: Callable[[Seen], None]) -> None:
+    def __init__(
+        self, root: bytes, policy: Policy, put: Callable[[Seen], None], *, is_there: Callable[[], bool]
+    ) -> None:
         self._root = root
         self._policy = policy
         self._put = put
+        self._is_there = is_there
         self._tracks: dict[bytes, Track] = {}
         self._due: list[tuple[float, bytes]] = []
         self._final_since: float | None = None
@@ -80,10 +89,18 @@ class Undecided:
         elif hints is None:
             return
         else:
-            track.hints = hints
-        is_early = hints is not None and (hints.is_closed or hints.is_renamed_in)
+            track.hints = replace(hints, is_announced=hints.is_announced or track.hints.is_announced)
+        is_early = hints is not None and (hints.is_closed or hints.is_renamed_in or hints.is_announced)
         is_at_once = is_early or self._policy.kind is Kind.UPLOAD
         heapq.heappush(self._due, (now if is_at_once else now + self._policy.quiet_s, path))
+
+    def announce(self, is_meant: Callable[[bytes], bool]) -> None:
+        """Take in the writer's word that some of the files are finished; they are decided at once."""
+        now = time.monotonic()
+        for path, track in self._tracks.items():
+            if is_meant(path):
+                track.hints = replace(track.hints, is_announced=True)
+                heapq.heappush(self._due, (now, path))
 
     def forget(self, path: bytes) -> None:
         """Track a file no more."""
@@ -102,6 +119,9 @@ class Undecided:
         try:
             descriptor = os.open(os.path.join(self._root, path), READ_FLAGS)
         except OSError as error:
+            if not self._is_there():
+                heapq.heappush(self._due, (now + 1.0, path))
+                return
             self._tracks.pop(path)
             self._put(unopened(path, track.identity, error))
             return
@@ -111,6 +131,8 @@ class Undecided:
                 track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
                 track.hints = Hints()
             writer = writer_of(descriptor)
+            if writer is Writer.NONE and self._policy.is_remote:
+                writer = Writer.UNKNOWN  # the kernel knows of this machine's writers only
             form = format_of(descriptor, track.identity.size)
         finally:
             os.close(descriptor)
@@ -127,8 +149,9 @@ class Undecided:
         if self._final_since is not None and now - self._final_since > patience:
             self._ready(path, track, is_snapshot=writer is Writer.OPEN or verdict.is_growing)
             return
-        if (verdict.is_growing or verdict.is_finished) and not track.is_growing:
-            track.is_growing = True
+        is_growing = verdict.is_growing or verdict.is_finished
+        if is_growing and (not track.is_growing or track.changed_at > track.told_at + TELL_GROWTH_S):
+            track.is_growing, track.told_at = True, now
             self._put(_growing(path, track, verdict))
         pause = max(0.05, verdict.look_again_s)
         if verdict.is_finished:
@@ -140,9 +163,11 @@ class Undecided:
         self._put(Seen(path, J.READY, identity=track.identity, finished_at=track.changed_wall, is_snapshot=is_snapshot))
 
 
-def vanished(path: bytes, identity: SourceIdentity | None) -> Seen:
-    """Return what is written of a file that went before it was finished."""
-    why = "it was removed before it was finished"
+def vanished(path: bytes, identity: SourceIdentity | None, *, is_replaced: bool = False) -> Seen:
+    """Return what is written of a file that went before it was delivered."""
+    why = "it was removed before it was delivered"
+    if is_replaced:
+        why = "another directory was put in the place of the one that it was in, before it was delivered"
     return Seen(path, J.VANISHED, identity=identity, reason_code="vanished", reason=why)
 
 

@@ -54,27 +54,56 @@ class Policy:
     quiet_s: float
     is_network: bool
     kind: Kind
+    is_exported: bool = False
+    """Other machines write into the directory through this one, which sees no writer of theirs."""
+    sentinel: str = ""
+    is_watched: bool = True
+    """Word of changes comes from the kernel, closing included."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether writers may be on other machines: then nobody can say that there is none."""
+        return self.is_network or self.is_exported
 
     @property
     def sentence(self) -> str:
         """The policy and its reason, for people."""
-        if self.finished is Finished.CLOSED:
+        at_once = ["it is announced", "renamed from a temporary name", "or is an HDF5 file that was closed properly"]
+        if self.sentinel:
+            at_once.insert(1, f'named by a sentinel "{self.sentinel}"')
+        rest = f"else when no writer is known and it was quiet for {self.quiet_s:g} s ({self._where})"
+        if self.finished is Finished.CLOSED and self.is_watched:
             return "a file is finished when its writer closes it, as was asked for (--finished closed)"
-        where = "the directory is on the network, where no writer can be seen" if self.is_network else "a local disk"
-        return (
-            "a file is finished at once when it is renamed from a temporary name, or is an HDF5 file that was closed "
-            f"properly; else when no writer is known and it was quiet for {self.quiet_s:g} s ({where})"
-        )
+        if self.finished is Finished.CLOSED:
+            rest += "; that it is closed, as was asked for, cannot be seen here"
+        return f"a file is finished at once when {', '.join(at_once)}; {rest}"
+
+    @property
+    def _where(self) -> str:
+        if self.is_network:
+            return "the directory is on the network, where no writer can be seen"
+        if self.is_exported:
+            return "the directory is exported over NFS, and writers on other machines cannot be seen"
+        return "a local disk"
 
 
 def make_policy(
-    finished: Finished, quiet_s: float | None, default_quiet_s: float, *, file_system: str, kind: Kind
+    finished: Finished,
+    quiet_s: float | None,
+    default_quiet_s: float,
+    *,
+    file_system: str,
+    kind: Kind,
+    is_exported: bool = False,
+    is_polled: bool = False,
+    sentinel: str | None = None,
 ) -> Policy:
     """Return the policy for a directory on a file system of this type."""
     is_network = file_system in NETWORK_FILE_SYSTEMS
     if quiet_s is None:
-        quiet_s = max(default_quiet_s, NETWORK_QUIET_S) if is_network else default_quiet_s
-    return Policy(finished, quiet_s, is_network, kind)
+        quiet_s = max(default_quiet_s, NETWORK_QUIET_S) if is_network or is_exported else default_quiet_s
+    is_watched = kind is Kind.DAQ and not is_network and not is_polled
+    return Policy(finished, quiet_s, is_network, kind, is_exported, sentinel or "", is_watched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +112,8 @@ class Hints:
 
     is_renamed_in: bool = False
     is_closed: bool = False
+    is_announced: bool = False
+    """Its writer says that it is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +133,7 @@ def weigh(policy: Policy, hints: Hints, *, quiet_for_s: float, writer: Writer, f
     left = policy.quiet_s - quiet_for_s
     if writer is Writer.OPEN:
         return Verdict(False, max(policy.quiet_s, 0.5), is_growing=True, why="a process has it open for writing")
-    if policy.finished is Finished.CLOSED and hints.is_closed:
+    if hints.is_announced or (policy.finished is Finished.CLOSED and hints.is_closed):
         return Verdict(True, is_strong=True)
     if hints.is_renamed_in or (form is Format.WHOLE and (writer is Writer.NONE or hints.is_closed)):
         return Verdict(True, is_strong=True)
@@ -183,15 +214,3 @@ def _tiff(descriptor: int, head: bytes, size: int) -> Format:
     if begin and length and begin[1] == length[1] == 1 and begin[0] == length[0] == 4 and begin[2] + length[2] > size:
         return Format.SHORT
     return Format.PLAUSIBLE
-
-
-def file_system_of(path: bytes) -> str:
-    """Return the type of the file system that a path is on, from the kernel's table of mounts (proc(5))."""
-    device = os.stat(path).st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    with open("/proc/self/mountinfo", "rb") as table:
-        for line in table:
-            fields, _, rest = line.partition(b" - ")
-            if fields.split()[2].decode() == wanted:
-                return rest.split()[0].decode()
-    return "unknown"

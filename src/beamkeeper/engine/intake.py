@@ -7,27 +7,24 @@ a restart begins with a scan and goes on.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.core import acquisition as core
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.acquisition import Control
-from beamkeeper.db.journal import Known, Seen
+from beamkeeper.db.journal import Seen
 from beamkeeper.domain.acquisition import Acquisition, JournalState, Kind, State
-from beamkeeper.domain.files import FileKind, SourceIdentity
-from beamkeeper.domain.names import show_path
-from beamkeeper.engine import choose
-from beamkeeper.engine.choose import Choice
-from beamkeeper.engine.decide import Undecided, unopened, vanished
-from beamkeeper.engine.finish import Hints, file_system_of, make_policy
-from beamkeeper.engine.scan import Listing, identity_of, walk
-from beamkeeper.engine.watch import Watch
+from beamkeeper.domain.problems import ProblemKind
+from beamkeeper.engine import mounts
+from beamkeeper.engine.finish import Hints, Policy, make_policy
+from beamkeeper.engine.lookout import Lookout
+from beamkeeper.engine.problems import Tell, about
+from beamkeeper.engine.root import Root, RootId, Standing
+from beamkeeper.engine.scan import walk
+from beamkeeper.engine.sort import Sorter
 from beamkeeper.engine.worker import Loop, Report
 
 J = JournalState
@@ -37,6 +34,15 @@ TICK_S = 0.05
 SCAN_FLUSH = 1000
 """A scan writes what it found each time it has this many."""
 
+BREATH_S = 0.2
+"""A scan looks at the news after so long: a file must not wait for the end of it."""
+
+SCANS_APART_S = 1.0
+"""When hints were lost again, the next scan begins so long after the last at the earliest, or as long as that took."""
+
+OFTEN = 6
+"""Where no watch can be trusted, scans follow one another so many times more often."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -44,6 +50,8 @@ class Rules:
 
     quiet_s: float
     scan_interval_s: float
+    canary_s: float = 60.0
+    is_polled: bool = False
 
 
 class Intake(Loop):
@@ -57,6 +65,7 @@ class Intake(Loop):
         *,
         wake_workers: Callable[[], None],
         report: Report,
+        tell: Tell,
     ) -> None:
         super().__init__(f"{acquisition.kind} {acquisition.uid}", report=report, idle_s=0.5)
         self.acquisition = acquisition
@@ -65,23 +74,26 @@ class Intake(Loop):
         self._database = database
         self._rules = rules
         self._wake_workers = wake_workers
-        self._root = b"/" + acquisition.relpath
-        self._choice = Choice(acquisition)
-        self._root_id: tuple[int, int] | None = None
-        self._watch: Watch | None = None
-        self._undecided: Undecided | None = None
-        self._out: dict[bytes, Seen] = {}
-        self._drop: list[bytes] = []
+        self._tell = tell
+        self._root: Root | None = None
+        self._lookout: Lookout | None = None
+        self._sorter: Sorter | None = None
+        self._policy: Policy | None = None
         self._returned: deque[bytes] = deque()
+        self._new_directories: set[bytes] = set()
         self._next_scan = 0.0
+        self._scanned_at, self._scan_took = float("-inf"), 0.0
+        self._breathed_at = 0.0
+        self._is_lost = False
         self._is_first_scan = acquisition.state is State.PENDING
         self._has_scanned = False
         self._is_final = False
         self._is_final_scanned = False
-        self._message = acquisition.message
+        self._notes: dict[str, str] = {}
+        self._message, self._told_policy = acquisition.message, acquisition.policy
 
     def give_back(self, paths: Sequence[bytes]) -> None:
-        """Take files back from a worker: they changed while they were copied."""
+        """Take files back from a worker: they changed or went while they were copied."""
         self.is_drained = False
         self._returned.extend(paths)
         self.wake()
@@ -91,274 +103,247 @@ class Intake(Loop):
         began = time.monotonic()
         with self._database.read() as tx:
             control = tx.acquisitions.control(self.acquisition.uid)
-        if control.stop_now or not self._is_root_there(control) or self._undecided is None:
+            announced = tx.announcements.of(self.acquisition.uid)
+        if control.stop_now or not self._is_root_there(control) or self._sorter is None:
+            self._idle_s = 0.5
             return False
-        self._begin_final(control)
-        self._take_news(control)
+        sorter = self._sorter
+        self._begin_final(control, sorter)
+        self._look_after_watch()
+        self._take_news(sorter, control)
+        self._scan_new_directories(sorter, control)
+        directories = sorter.hear(announced, control)
+        for directory in sorted(directories):
+            self._scan_below(directory, sorter, control)
         if time.monotonic() >= self._next_scan:
-            self._scan(control)
-        self._undecided.decide_due()
-        self._flush()
-        self.is_drained = self._is_final_scanned and not self._undecided and not self._returned
-        self._idle_s = max(0.0, min(0.5, self._undecided.next_due - time.monotonic()))
+            self._scan(sorter, control)
+        sorter.trust(directories)
+        sorter.undecided.decide_due()
+        if self._is_final_scanned and not sorter.undecided:
+            sorter.miss_announced()
+        sorter.flush()
+        self.is_drained = self._is_final_scanned and not sorter.undecided and not self._returned
+        self._idle_s = max(0.0, min(0.5, sorter.undecided.next_due - time.monotonic()))
         self._stopping.wait(max(0.0, TICK_S - (time.monotonic() - began)))
         return False
 
     def ended(self) -> None:
         """Close the watch."""
-        if self._watch is not None:
-            self._watch.close()
+        self._close_lookout()
 
     # The directory itself.
 
     def _is_root_there(self, control: Control) -> bool:
-        """Open the watch once the directory is there; never take a missing one for an empty one."""
-        try:
-            found = os.stat(self._root)
-            is_there = stat.S_ISDIR(found.st_mode) or self.acquisition.kind is Kind.UPLOAD
-        except OSError:
-            is_there = False
-        if not is_there:
-            if control.stop_requested and self._root_id is None:
-                self._is_final_scanned = self.is_drained = True
-            self._say(f"waits for its directory /{show_path(self.acquisition.relpath)}, which is not there")
+        """Begin once the directory is there; never take a missing one, or another mount, for an empty one."""
+        if self._root is None:
+            with self._database.read() as tx:
+                known = tx.acquisitions.root(self.acquisition.uid)
+            self._root = Root(b"/" + self.acquisition.relpath, RootId.from_json(known) if known else None)
+        standing = self._root.look()
+        if standing is Standing.UNAVAILABLE:
+            self._lose_root(self._root, control)
             return False
-        if self._root_id is not None and self._root_id != (found.st_dev, found.st_ino):
-            self._say("its directory is another one than before: it was moved or unmounted; scanning anew")
-            self._close_watch()
-        if self._root_id != (found.st_dev, found.st_ino):
-            self._open(found)
+        if standing is not Standing.SAME:
+            self._open(self._root, standing)
         return True
 
-    def _open(self, found: os.stat_result) -> None:
-        self._root_id = (found.st_dev, found.st_ino)
-        file_system = file_system_of(self._root)
-        a = self.acquisition
-        default = 0.0 if a.is_put else self._rules.quiet_s
-        policy = make_policy(a.finished, a.quiet_s, default, file_system=file_system, kind=a.kind)
-        self._undecided = Undecided(self._root, policy, self._put)
-        if a.kind is Kind.DAQ and not policy.is_network:
-            self._watch = Watch(self._root, self.wake)
-        with self._database.write() as tx:
-            tx.acquisitions.set_policy(a.uid, policy.sentence)
-        self._say("")
-        self._next_scan = 0.0
+    def _lose_root(self, root: Root, control: Control) -> None:
+        self._close_lookout()
+        if root.known is None:
+            if control.stop_requested:
+                self._is_final_scanned = self.is_drained = True
+            self._note("directory", f"waits for its directory: {root.why}")
+            return
+        if not self._is_lost:
+            self._is_lost = True
+            self._problem(ProblemKind.DIRECTORY_UNAVAILABLE, root.why)
+        way_out = "; it ends when that is back, or at once with --now" if control.stop_requested else ""
+        self._note("directory", root.why + way_out)
 
-    def _close_watch(self) -> None:
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+    def _open(self, root: Root, standing: Standing) -> None:
+        """Begin, or begin anew, with a directory that is there."""
+        if self._sorter is not None:
+            self._sorter.flush()
+        a, polled = self.acquisition, self._rules.is_polled or self.acquisition.poll
+        mount = root.known.mount if root.known else mounts.Mount()
+        self._policy = make_policy(
+            a.finished,
+            a.quiet_s,
+            0.0 if a.is_put else self._rules.quiet_s,
+            file_system=mount.kind,
+            kind=a.kind,
+            is_exported=not a.is_put and mounts.is_exported(root.path, mounts.exported()),
+            is_polled=polled,
+            sentinel=a.sentinel,
+        )
+        sorter = Sorter(a, self._database, root, self._policy, returned=self._returned, wrote=self._wrote)
+        sorter.is_first_scan, sorter.is_replaced = self._is_first_scan, standing is Standing.REPLACED
+        if self._is_final:
+            sorter.begin_final()
+        self._sorter = sorter
+        self._close_lookout()
+        if self._policy.is_watched:
+            self._lookout = Lookout(root.path, a.uid, self.wake, canary_s=self._rules.canary_s)
+        if root.known is not None:
+            with self._database.write() as tx:
+                tx.acquisitions.set_root(a.uid, root.known.to_json())
+        self._next_scan, self._is_final_scanned = 0.0, False
+        self._tell_standing(standing)
+        self._tell_policy()
 
-    def _say(self, message: str) -> None:
+    def _tell_standing(self, standing: Standing) -> None:
+        if standing is Standing.REPLACED:
+            why = "another directory stands in the place of the watched one, and is watched now"
+            self._note("directory", f"{why}: what was not delivered of the old one is listed")
+            self._problem(ProblemKind.DIRECTORY_REPLACED, why)
+        else:
+            if self._is_lost:
+                self._problem(ProblemKind.DIRECTORY_BACK, "the watched directory is there again, and is scanned")
+            self._note("directory", "")
+        self._is_lost = False
+
+    def _close_lookout(self) -> None:
+        if self._lookout is not None:
+            self._lookout.close()
+            self._lookout = None
+
+    def _begin_final(self, control: Control, sorter: Sorter) -> None:
+        is_one_pass = self.acquisition.kind is Kind.UPLOAD and self._has_scanned
+        if (control.stop_requested or is_one_pass) and not self._is_final:
+            self._is_final = True
+            self._next_scan = float("inf") if is_one_pass else 0.0
+            self._is_final_scanned = is_one_pass
+            sorter.begin_final()
+
+    # What people are told.
+
+    def _note(self, on: str, text: str) -> None:
+        """Say something of one matter, in place of what was said of it before; nothing to say no more."""
+        if text:
+            self._notes[on] = text
+        else:
+            self._notes.pop(on, None)
+        message = "; ".join(self._notes.values())
         if message != self._message:
             self._message = message
             with self._database.write() as tx:
                 tx.acquisitions.set_message(self.acquisition.uid, message)
 
-    def _begin_final(self, control: Control) -> None:
-        is_one_pass = self.acquisition.kind is Kind.UPLOAD and self._has_scanned
-        if (control.stop_requested or is_one_pass) and not self._is_final and self._undecided is not None:
-            self._is_final = True
-            self._next_scan = float("inf") if is_one_pass else 0.0
-            self._is_final_scanned = is_one_pass
-            self._undecided.begin_final()
+    def _problem(self, kind: ProblemKind, message: str, paths: Sequence[bytes] = ()) -> None:
+        self._tell(about(kind, self.acquisition, message, paths))
+
+    def _tell_policy(self) -> None:
+        """Say when a file counts as finished here, and how files are found."""
+        if self._policy is None:
+            return
+        text = self._policy.sentence
+        if self.acquisition.kind is Kind.DAQ:
+            doubt = self._lookout.doubt if self._lookout else ""
+            how = "it is watched" if self._lookout else "it is not watched"
+            text += f"; {how}, and scanned every {self._interval():g} s" + (f" as {doubt}" if doubt else "")
+        if text != self._told_policy:
+            self._told_policy = text
+            with self._database.write() as tx:
+                tx.acquisitions.set_policy(self.acquisition.uid, text)
+
+    def _interval(self) -> float:
+        is_trusted = self._lookout is not None and self._lookout.is_trusted
+        return self._rules.scan_interval_s / (1 if is_trusted else OFTEN)
+
+    def _wrote(self, seen: list[Seen]) -> None:
+        if any(file.state is J.READY for file in seen):
+            self._wake_workers()
+        if barred := [file for file in seen if file.state is J.QUARANTINED]:
+            why = f"files are quarantined: {barred[0].reason}"
+            self._problem(ProblemKind.FILES_QUARANTINED, why, [file.path for file in barred])
 
     # What may have changed.
 
-    def _take_news(self, control: Control) -> None:
-        looked = {self._returned.popleft(): Hints() for _ in range(len(self._returned))}
-        if self._watch is not None:
-            news = self._watch.take()
-            looked.update(news.files)
-            if news.is_dirty or not self._watch.is_alive:
-                self._say("the kernel's queue of changes ran over: scanning everything" if news.is_dirty else "")
-                self._next_scan = 0.0
-            for directory in sorted(news.directories):
-                self._scan_below(directory, control)
-        if looked:
-            self._look(list(looked.items()), control)
-
-    def _look(self, hinted: list[tuple[bytes, Hints]], control: Control) -> None:
-        found: list[tuple[bytes, os.stat_result, Hints]] = []
-        gone: list[bytes] = []
-        barred: dict[bytes, OSError] = {}
-        for path, hints in hinted:
-            try:
-                found.append((path, os.lstat(os.path.join(self._root, path)), hints))
-            except (FileNotFoundError, NotADirectoryError):
-                gone.append(path)
-            except OSError as error:
-                barred[path] = error
-        with self._database.read() as tx:
-            known = tx.journal.known(self.acquisition.uid, [path for path, _ in hinted])
-        for path, status, hints in found:
-            if not stat.S_ISDIR(status.st_mode):
-                self._meet(path, status, known.get(path), hints, control)
-        for path in gone:
-            self._gone(path, known.get(path))
-        for path, refusal in barred.items():
-            before = known.get(path)
-            if before is None or (before.state in (J.CANDIDATE, J.GROWING) and not before.is_leased):
-                self._put(unopened(path, before.identity if before else None, refusal))
-
-    def _gone(self, path: bytes, known: Known | None) -> None:
-        if self._undecided is not None:
-            self._undecided.forget(path)
-        self._out.pop(path, None)
-        if known is None or known.is_leased:
+    def _look_after_watch(self) -> None:
+        """Have a dead watch replaced, and scan then: what it did not tell is found."""
+        if self._lookout is None:
             return
-        if known.reason_code == choose.TEMPORARY:
-            self._drop.append(path)
-        elif known.state in (J.CANDIDATE, J.GROWING):
-            self._put(vanished(path, known.identity))
+        if why := self._lookout.check():
+            self._next_scan = 0.0
+            self._problem(ProblemKind.WATCH_RESTARTED, f"{why}: a watch was started anew, and everything is scanned")
+        fault = self._lookout.fault
+        if fault and not why and fault != self._notes.get("watch"):
+            self._problem(ProblemKind.WATCH_RESTARTED, fault)
+        self._note("watch", fault)
+        self._tell_policy()
+
+    def _take_news(self, sorter: Sorter, control: Control) -> None:
+        self._breathed_at = time.monotonic()
+        looked = {self._returned.popleft(): Hints() for _ in range(len(self._returned))}
+        if self._lookout is not None:
+            news = self._lookout.take()
+            looked.update(news.files)
+            self._new_directories |= news.directories
+            if news.is_overflow:
+                why = "the kernel's queue of changes ran over: everything is scanned"
+                self._note("overflow", why)
+                self._problem(ProblemKind.QUEUE_OVERFLOW, why)
+            if news.is_dirty:
+                apart = max(SCANS_APART_S, self._scan_took)
+                self._next_scan = min(self._next_scan, max(self._breathed_at, self._scanned_at + apart))
+        if looked:
+            sorter.look(list(looked.items()), control)
+
+    def _scan_new_directories(self, sorter: Sorter, control: Control) -> None:
+        found, self._new_directories = self._new_directories, set()
+        for directory in sorted(found):
+            self._scan_below(directory, sorter, control)
 
     # Scans.
 
-    def _scan(self, control: Control) -> None:
+    def _scan(self, sorter: Sorter, control: Control) -> None:
         began = time.monotonic()
-        self._scan_below(b"", control)
-        self._look_for_missed(control)
-        took = time.monotonic() - began
-        shorter = self._watch is not None and self._watch.limit_reached
-        if shorter:
-            self._say(
-                "the kernel's limit of watches is reached (fs.inotify.max_user_watches): scanning every few seconds"
-            )
-        interval = self._rules.scan_interval_s / (6 if shorter or self._watch is None else 1)
-        self._next_scan = time.monotonic() + max(interval, 2 * took)
+        self._note("overflow", "")
+        if self._lookout is not None:
+            self._lookout.begin_scan()
+        self._scan_below(b"", sorter, control)
+        self._look_for_missed(sorter, control)
+        self._scanned_at = time.monotonic()
+        self._scan_took = self._scanned_at - began
+        self._next_scan = self._scanned_at + max(self._interval(), 2 * self._scan_took)
         self._has_scanned = True
         if self._is_final:
             self._is_final_scanned = True
             self._next_scan = float("inf")
         if self._is_first_scan:
-            self._flush()
-            self._is_first_scan = False
+            sorter.flush()
+            self._is_first_scan = sorter.is_first_scan = False
             with self._database.write() as tx:
                 tx.events.add(core.changed(tx.acquisitions.mark_started(self.acquisition.uid)))
+        self._tell_policy()
 
-    def _scan_below(self, top: bytes, control: Control) -> None:
-        for listing in walk(self._root, top, self._enter):
+    def _scan_below(self, top: bytes, sorter: Sorter, control: Control) -> None:
+        if self._root is None:
+            return
+        for listing in walk(self._root.path, top, self._enter):
             if self.is_stopping:
                 return
+            if listing.error is not None and not listing.directory:
+                self._note("list", f"the directory cannot be read: {os.strerror(listing.error.errno or 0).lower()}")
+            elif not listing.directory:
+                self._note("list", "")
             with self._database.read() as tx:
                 known = tx.journal.known_in(self.acquisition.uid, listing.directory)
-            self._compare(listing, known, control)
-            if len(self._out) >= SCAN_FLUSH:
-                if self._undecided is not None:
-                    self._undecided.decide_due()
-                self._flush()
+            sorter.compare(listing, known, control)
+            is_time = time.monotonic() - self._breathed_at > BREATH_S
+            if is_time:
+                self._take_news(sorter, control)
+            if is_time or len(sorter) >= SCAN_FLUSH:
+                sorter.undecided.decide_due()
+                sorter.flush()
 
-    def _look_for_missed(self, control: Control) -> None:
+    def _look_for_missed(self, sorter: Sorter, control: Control) -> None:
         """Look at what the journal has undecided and no scan met: its directory went while nobody watched."""
         with self._database.read() as tx:
             unsettled = tx.journal.unsettled(self.acquisition.uid)
-        missed = [path for path in unsettled if path not in self._out and not self._is_tracked(path)]
-        if missed:
-            self._look([(path, Hints()) for path in missed], control)
+        if missed := [path for path in unsettled if path not in sorter]:
+            sorter.look([(path, Hints()) for path in missed], control)
 
     def _enter(self, directory: bytes) -> None:
-        if self._watch is not None:
-            self._watch.add(directory)
-
-    def _compare(self, listing: Listing, known: dict[bytes, Known], control: Control) -> None:
-        if listing.error is not None:
-            self._unlisted(listing)
-        for path, status in listing.entries:
-            before = known.pop(path, None)
-            if not stat.S_ISDIR(status.st_mode):
-                self._meet(path, status, before, None, control)
-            elif before is not None and before.reason_code == choose.UNREADABLE:
-                self._drop.append(path)
-        if listing.error is None:
-            for path, before in known.items():
-                self._gone(path, before)
-
-    def _unlisted(self, listing: Listing) -> None:
-        why = f"the directory cannot be read: {os.strerror(listing.error.errno or 0)}" if listing.error else ""
-        if listing.directory:
-            self._put(Seen(listing.directory, J.QUARANTINED, reason_code=choose.UNREADABLE, reason=why))
-        else:
-            self._say(why)
-
-    # One file.
-
-    def _meet(
-        self, path: bytes, status: os.stat_result, known: Known | None, hints: Hints | None, control: Control
-    ) -> None:
-        """Take in how a file is now; `hints` is None where a scan found it."""
-        identity = identity_of(status)
-        if known is None and control.taken_over_at is not None and not self._is_tracked(path):
-            return  # it belongs to the DAQ that took over
-        if known is not None and known.is_leased:
-            if known.identity != identity:
-                self._returned.append(path)
-            return
-        if known is not None and known.identity == identity and self._is_settled(known):
-            return
-        if refused := self._refusal(path, status, known, control):
-            if known is None or known.state is not J.SKIPPED or known.identity != identity:
-                code, why = refused
-                is_waited_for = code == choose.TEMPORARY and not self._is_final and self.acquisition.kind is Kind.DAQ
-                state = J.CANDIDATE if is_waited_for else J.SKIPPED
-                self._put(Seen(path, state, identity=identity, reason_code=code, reason=why))
-            return
-        if stat.S_ISLNK(status.st_mode):
-            self._link(path, identity)
-            return
-        if self._undecided is not None:
-            self._undecided.track(path, identity, known, hints)
-
-    def _is_tracked(self, path: bytes) -> bool:
-        return self._undecided is not None and path in self._undecided
-
-    def _is_settled(self, known: Known) -> bool:
-        if known.state in (J.CANDIDATE, J.GROWING, J.VANISHED) or known.reason_code == choose.TEMPORARY:
-            return False
-        return not (known.state is J.QUARANTINED and known.reason_code == choose.UNREADABLE)
-
-    def _refusal(
-        self, path: bytes, status: os.stat_result, known: Known | None, control: Control
-    ) -> tuple[str, str] | None:
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            return choose.SPECIAL, "it is neither a file nor a link"
-        if refused := self._choice.refuse(path):
-            return refused
-        if self._choice.is_temporary(path) and not self.acquisition.is_put:
-            return choose.TEMPORARY, "its name is one that writers use until a file is whole"
-        if known is None and self._is_first_scan and control.existing_before is not None:
-            return choose.EXISTING, "it was there before the DAQ started"
-        if known is None and self._is_first_scan and control.took_over and self._is_of_old(path, control):
-            return choose.TAKEN_OVER, "the DAQ before this one had seen it"
-        return None
-
-    def _is_of_old(self, path: bytes, control: Control) -> bool:
-        with self._database.read() as tx:
-            for uid in control.took_over:
-                old = tx.acquisitions.get(uid)
-                relative = os.path.relpath(os.path.join(self._root, path), b"/" + old.relpath)
-                if tx.journal.known(uid, [relative]):
-                    return True
-        return False
-
-    def _link(self, path: bytes, identity: SourceIdentity) -> None:
-        try:
-            target = os.readlink(os.path.join(self._root, path))
-        except OSError:
-            return
-        self._put(Seen(path, J.READY, FileKind.LINK, identity, finished_at=datetime.now(UTC), link_target=target))
-
-    def _put(self, seen: Seen) -> None:
-        self._out[seen.path] = seen
-
-    def _flush(self) -> None:
-        if not self._out and not self._drop:
-            return
-        out, drop = list(self._out.values()), self._drop
-        hit(FailPoint.SEEN_WRITING)
-        with self._database.write() as tx:
-            tx.journal.drop(self.acquisition.uid, drop)
-            tx.journal.see(self.acquisition.uid, out)
-        self._out, self._drop = {}, []
-        hit(FailPoint.SEEN_WRITTEN)
-        if any(seen.state is J.READY for seen in out):
-            self._wake_workers()
+        if self._lookout is not None:
+            self._lookout.add(directory)

@@ -7,7 +7,10 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from beamkeeper.domain.acquisition import CANARY_PREFIX
 from beamkeeper.domain.files import SourceIdentity
+
+CANARY = CANARY_PREFIX.encode()
 
 FILE_SYSTEMS_OWN = frozenset({b"lost+found", b".snapshot"})
 """What a file system keeps for itself where it is mounted; elsewhere such a name is somebody's."""
@@ -59,6 +62,8 @@ def _list(root: bytes, directory: bytes) -> Listing | None:
         with os.scandir(opened) as found:
             for entry in found:
                 name = os.fsencode(entry.name)
+                if name.startswith(CANARY):
+                    continue  # ours, and gone in a moment
                 if name in FILE_SYSTEMS_OWN and _is_mount(root, directory):
                     continue
                 try:

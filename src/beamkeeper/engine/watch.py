@@ -10,13 +10,15 @@ import errno
 import fnmatch
 import os
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from inotify_simple import Event, INotify, flags
 
 from beamkeeper.config.failpoints import FailPoint, hit
-from beamkeeper.domain.acquisition import TEMPORARY_NAMES
+from beamkeeper.domain.acquisition import CANARY_PREFIX, TEMPORARY_NAMES
 from beamkeeper.engine.finish import Hints
 
 MASK = (
@@ -32,6 +34,10 @@ MASK = (
     | flags.DONT_FOLLOW
     | flags.EXCL_UNLINK
 )
+MAX_HINTS = 50_000
+"""Beyond this many names, hints are given up for a full scan: memory stays bounded whatever happens."""
+
+CANARY = CANARY_PREFIX.encode()
 READ_MS = 500
 """How long the reader sleeps without events before it looks whether it should end."""
 
@@ -50,17 +56,24 @@ class News:
     directories: set[bytes] = field(default_factory=set)
     is_dirty: bool = False
     """Hints were lost, or may have been: a full scan has to follow."""
+    is_overflow: bool = False
+    """The kernel's queue ran over: a full scan has to follow."""
 
 
 class Watch:
-    """One inotify instance for a directory and all below it."""
+    """One inotify instance for a directory and all below it; `canary` is the beginning of its canary's names."""
 
-    def __init__(self, root: bytes, wake: Callable[[], None]) -> None:
+    def __init__(self, root: bytes, wake: Callable[[], None], *, canary: bytes = CANARY) -> None:
         self.root = root
         self.limit_reached = False
         self.overflows = 0
+        self.canary_heard_at = 0.0
+        """When the kernel last told of the canary (monotonic)."""
+        self.fault = ""
+        """Why the reader has ended by itself."""
+        self._canary = canary
         self._wake = wake
-        self._inotify = INotify()
+        self._inotify = INotify(closefd=False)
         self._lock = threading.Lock()
         self._news = News()
         self._path_of: dict[int, bytes] = {}
@@ -100,26 +113,31 @@ class Watch:
         """End the thread and all watches."""
         self._stopping.set()
         self._thread.join(timeout=2 * READ_MS / 1000)
-        self._inotify.close()
+        with suppress(OSError):
+            # Whoever closed our descriptor may have had its number given to another file since.
+            if os.readlink(f"/proc/self/fd/{self._inotify.fileno()}") == "anon_inode:inotify":
+                os.close(self._inotify.fileno())
 
     def _read(self) -> None:
-        while not self._stopping.is_set():
-            hit(FailPoint.WATCH_READING)
-            try:
+        try:
+            while not self._stopping.is_set():
+                hit(FailPoint.WATCH_READING)
                 events = self._inotify.read(timeout=READ_MS, read_delay=2)
-            except (OSError, ValueError):
-                return
-            if events:
-                with self._lock:
-                    for event in events:
-                        self._take_in(event)
-                self._wake()
+                if events:
+                    with self._lock:
+                        for event in events:
+                            self._take_in(event)
+                    self._wake()
+        except Exception as error:
+            # Told by `is_alive`: whoever looks after the watch starts another.
+            self.fault = str(error) or type(error).__name__
+            self._wake()
 
     def _take_in(self, event: Event) -> None:
         mask = event.mask
         if mask & flags.Q_OVERFLOW:
             self.overflows += 1
-            self._news.is_dirty = True
+            self._news.is_dirty = self._news.is_overflow = True
             return
         directory = self._path_of.get(event.wd)
         if directory is None:
@@ -129,6 +147,12 @@ class Watch:
             self._lose(event.wd, directory, is_root=directory == b"" and not mask & flags.IGNORED)
             return
         name = os.fsencode(event.name)
+        if name.startswith(CANARY):
+            if name.startswith(self._canary):
+                self.canary_heard_at = time.monotonic()
+            return
+        if len(self._news.files) + len(self._news.directories) >= MAX_HINTS:
+            self._news = News(is_dirty=True, is_overflow=self._news.is_overflow)
         path = directory + b"/" + name if directory else name
         if mask & flags.ISDIR:
             self._directory(mask, path)

@@ -22,6 +22,7 @@ from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
 from beamkeeper.engine.mirror import MirrorLoop
 from beamkeeper.engine.pipeline import Limits, Worker
+from beamkeeper.engine.problems import Problems
 from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLoop
 from beamkeeper.engine.reap import ReapLoop
@@ -83,12 +84,14 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     owner = new_uid()
     reaper = ReapLoop(context.database, owner, lease_s=settings.acquisition.lease_s, report=report)
     workers: list[Worker] = []
+    problems = Problems(settings.acquisition.on_problem, station=settings.station.name, report=report)
     acquire = AcquireLoop(
         context.database,
         SourceRules.of(settings),
-        Rules(settings.acquisition.quiet_s, settings.acquisition.scan_interval_s),
+        _rules(settings),
         wake_workers=lambda: _wake(workers),
         report=report,
+        tell=problems.tell,
     )
 
     def give_back(uid: UUID, paths: Sequence[bytes]) -> None:
@@ -112,7 +115,17 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
         for number in range(settings.acquisition.threads)
     ]
     tidy = TidyLoop(context.database, transfer, report=report)
-    return Engine([acquire, *workers, tidy, reaper, mirror], before=reaper.register)
+    return Engine([acquire, *workers, tidy, reaper, problems, mirror], before=reaper.register)
+
+
+def _rules(settings: Settings) -> Rules:
+    acquisition = settings.acquisition
+    return Rules(
+        acquisition.quiet_s,
+        acquisition.scan_interval_s,
+        canary_s=acquisition.canary_s,
+        is_polled=acquisition.poll == "always",
+    )
 
 
 def _wake(workers: Sequence[Loop]) -> None:

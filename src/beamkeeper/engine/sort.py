@@ -1,0 +1,273 @@
+"""What becomes of each file that is met: settled already, refused, a link, or to be decided; and writing that down."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from beamkeeper.config.failpoints import FailPoint, hit
+from beamkeeper.db import AcquisitionTransaction, Database
+from beamkeeper.db.acquisition import Control
+from beamkeeper.db.journal import Known, Seen
+from beamkeeper.domain.acquisition import Acquisition, JournalState, Kind
+from beamkeeper.domain.files import FileKind, SourceIdentity
+from beamkeeper.engine import choose
+from beamkeeper.engine.choose import Choice
+from beamkeeper.engine.decide import Undecided, unopened, vanished
+from beamkeeper.engine.finish import Hints, Policy
+from beamkeeper.engine.root import Root
+from beamkeeper.engine.scan import Listing, identity_of
+from beamkeeper.engine.sentinel import Sentinels
+
+J = JournalState
+UNDECIDED = (J.CANDIDATE, J.GROWING)
+
+
+class Sorter:
+    """Takes in files as they are met, and keeps in memory only what is not decided yet.
+
+    `returned` takes paths to be looked at again. Nothing counts as gone unless the directory itself is there.
+    """
+
+    def __init__(
+        self,
+        acquisition: Acquisition,
+        database: Database[AcquisitionTransaction],
+        root: Root,
+        policy: Policy,
+        *,
+        returned: deque[bytes],
+        wrote: Callable[[list[Seen]], None],
+    ) -> None:
+        self.undecided = Undecided(root.path, policy, self.put, is_there=root.is_same)
+        self.is_first_scan = False
+        self.is_final = False
+        self.is_replaced = False
+        """Another directory stands in the place of the one that was: what went with that is kept until the end."""
+        self._acquisition = acquisition
+        self._database = database
+        self._root = root
+        self._choice = Choice(acquisition)
+        self._sentinels = Sentinels(acquisition.sentinel)
+        self._returned = returned
+        self._wrote = wrote
+        self._out: dict[bytes, Seen] = {}
+        self._drop: list[bytes] = []
+        self._heard: set[bytes] = set()
+        """What was announced and is not decided yet."""
+        self._announced: set[bytes] = set()
+        """What was announced and not met since."""
+        self._settled: set[bytes] = set()
+        """What was announced and needs no further look."""
+
+    def __len__(self) -> int:
+        """How many files wait to be written down."""
+        return len(self._out)
+
+    def __contains__(self, path: bytes) -> bool:
+        return path in self._out or path in self.undecided
+
+    def begin_final(self) -> None:
+        """Decide without waiting for more: the end was asked for, or one pass is over."""
+        self.is_final = True
+        self.undecided.begin_final()
+
+    # What is met.
+
+    def look(self, hinted: list[tuple[bytes, Hints]], control: Control) -> None:
+        """Look at files of which there is news."""
+        found: list[tuple[bytes, os.stat_result, Hints]] = []
+        gone: list[bytes] = []
+        barred: dict[bytes, OSError] = {}
+        for path, hints in hinted:
+            try:
+                found.append((path, os.lstat(os.path.join(self._root.path, path)), hints))
+            except (FileNotFoundError, NotADirectoryError):
+                gone.append(path)
+            except OSError as error:
+                barred[path] = error
+        if not self._root.is_same():
+            self._returned.extend(path for path, _ in hinted)
+            return
+        with self._database.read() as tx:
+            known = tx.journal.known(self._acquisition.uid, [path for path, _ in hinted])
+        for path, status, hints in found:
+            if not stat.S_ISDIR(status.st_mode):
+                self._meet(path, status, known.get(path), hints, control)
+        for path in gone:
+            self._gone(path, known.get(path))
+        for path, refusal in barred.items():
+            before = known.get(path)
+            if before is None or (before.state in UNDECIDED and not before.is_leased):
+                self.put(unopened(path, before.identity if before else None, refusal))
+
+    def compare(self, listing: Listing, known: dict[bytes, Known], control: Control) -> None:
+        """Compare what stands in a directory with what is known of it."""
+        if listing.error is not None and listing.directory:
+            why = f"the directory cannot be read: {os.strerror(listing.error.errno or 0)}"
+            self.put(Seen(listing.directory, J.QUARANTINED, reason_code=choose.UNREADABLE, reason=why))
+        for path, status in listing.entries:
+            before = known.pop(path, None)
+            if not stat.S_ISDIR(status.st_mode):
+                self._meet(path, status, before, None, control)
+            elif status.st_dev != self._root.device:
+                self._pass_over(path, before)
+            elif before is not None and before.reason_code in (choose.UNREADABLE, choose.OTHER_DEVICE):
+                self._drop.append(path)
+        if listing.error is None and known and self._root.is_same():
+            for path, before in known.items():
+                self._gone(path, before)
+
+    def _pass_over(self, path: bytes, before: Known | None) -> None:
+        if before is None or before.reason_code != choose.OTHER_DEVICE:
+            why = "another file system is mounted there: start a DAQ of its own for it"
+            self.put(Seen(path, J.SKIPPED, reason_code=choose.OTHER_DEVICE, reason=why))
+
+    def _meet(
+        self, path: bytes, status: os.stat_result, known: Known | None, hints: Hints | None, control: Control
+    ) -> None:
+        """Take in how a file is now; `hints` is None where a scan found it."""
+        identity = identity_of(status)
+        if known is None and control.taken_over_at is not None and path not in self.undecided:
+            return  # it belongs to the DAQ that took over
+        if known is not None and known.is_leased:
+            if known.identity != identity:
+                self._returned.append(path)
+            return
+        if known is not None and self._is_unchanged(known, identity) and _is_settled(known):
+            self._settle(path)
+            return
+        if path in self._announced:
+            self._announced.discard(path)
+            hints = replace(hints or Hints(), is_announced=True)
+        if refused := self._refusal(path, status, known, control, is_announced=bool(hints and hints.is_announced)):
+            if known is None or known.state is not J.SKIPPED or known.identity != identity:
+                code, why = refused
+                is_waited_for = code == choose.TEMPORARY and not self.is_final and self._acquisition.kind is Kind.DAQ
+                state = J.CANDIDATE if is_waited_for else J.SKIPPED
+                self.put(Seen(path, state, identity=identity, reason_code=code, reason=why))
+            return
+        if stat.S_ISLNK(status.st_mode):
+            self._link(path, identity)
+            return
+        self._sentinels.meet(path)
+        self.undecided.track(path, identity, known, hints)
+
+    def _is_unchanged(self, known: Known, identity: SourceIdentity) -> bool:
+        """Whether a file is as it was; a file system that is mounted anew may have got another device number."""
+        if known.identity is None or identity.dev == known.identity.dev:
+            return known.identity == identity
+        is_renumbered = self._root.has_had(known.identity.dev) and identity.dev == self._root.device
+        return is_renumbered and known.identity == identity.model_copy(update={"dev": known.identity.dev})
+
+    def _refusal(
+        self,
+        path: bytes,
+        status: os.stat_result,
+        known: Known | None,
+        control: Control,
+        *,
+        is_announced: bool,
+    ) -> tuple[str, str] | None:
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            return choose.SPECIAL, "it is neither a file nor a link"
+        if refused := self._choice.refuse(path):
+            return refused
+        if self._choice.is_temporary(path) and not self._acquisition.is_put and not is_announced:
+            return choose.TEMPORARY, "its name is one that writers use until a file is whole"
+        if known is None and self.is_first_scan and control.existing_before is not None:
+            return choose.EXISTING, "it was there before the DAQ started"
+        if known is None and self.is_first_scan and control.took_over and self._is_of_old(path, control):
+            return choose.TAKEN_OVER, "the DAQ before this one had seen it"
+        return None
+
+    def _is_of_old(self, path: bytes, control: Control) -> bool:
+        with self._database.read() as tx:
+            for uid in control.took_over:
+                old = tx.acquisitions.get(uid)
+                relative = os.path.relpath(os.path.join(self._root.path, path), b"/" + old.relpath)
+                if tx.journal.known(uid, [relative]):
+                    return True
+        return False
+
+    def _link(self, path: bytes, identity: SourceIdentity) -> None:
+        try:
+            target = os.readlink(os.path.join(self._root.path, path))
+        except OSError:
+            return
+        self.put(Seen(path, J.READY, FileKind.LINK, identity, finished_at=datetime.now(UTC), link_target=target))
+
+    def _gone(self, path: bytes, known: Known | None) -> None:
+        self.undecided.forget(path)
+        self._out.pop(path, None)
+        if known is None or known.is_leased:
+            return
+        if known.reason_code == choose.TEMPORARY:
+            self._drop.append(path)
+        elif known.state in UNDECIDED and (self.is_final or not self.is_replaced):
+            self.put(vanished(path, known.identity, is_replaced=self.is_replaced))
+
+    # The writer's own word.
+
+    def hear(self, announced: Iterable[bytes], control: Control) -> set[bytes]:
+        """Take in paths that were announced; returns those that are directories, to be scanned and then `trust`ed."""
+        new = [path for path in announced if path not in self._heard]
+        self._heard.update(new)
+        self._announced.update(new)
+        directories = {path for path in new if os.path.isdir(os.path.join(self._root.path, path))}
+        self._announced -= directories
+        self.look([(path, Hints(is_announced=True)) for path in new if path not in directories], control)
+        return directories
+
+    def trust(self, directories: Iterable[bytes]) -> None:
+        """Take every undecided file in these directories, and those that sentinels speak of, as finished."""
+        for directory in directories:
+            self._settle(directory)
+            self._sentinels.add_directory(directory)
+        if self._sentinels:
+            self.undecided.announce(self._sentinels.covers)
+            self._sentinels.clear()
+
+    def miss_announced(self) -> None:
+        """List what was announced and never came; to be called at the end."""
+        for path in self._announced:
+            why = "its writer announced it, and it never was there"
+            self.put(Seen(path, J.VANISHED, reason_code="announced", reason=why))
+        self._announced.clear()
+
+    def _settle(self, path: bytes) -> None:
+        self._announced.discard(path)
+        if path in self._heard:
+            self._settled.add(path)
+
+    # Writing it down.
+
+    def put(self, seen: Seen) -> None:
+        """Have something written down of a file; what is said later counts."""
+        self._out[seen.path] = seen
+
+    def flush(self) -> None:
+        """Write everything down in one transaction."""
+        if not self._out and not self._drop and not self._settled:
+            return
+        out, drop = list(self._out.values()), self._drop
+        self._settled.update(p for p in self._heard & self._out.keys() if self._out[p].state not in UNDECIDED)
+        hit(FailPoint.SEEN_WRITING)
+        with self._database.write() as tx:
+            tx.journal.drop(self._acquisition.uid, drop)
+            tx.journal.see(self._acquisition.uid, out)
+            tx.announcements.drop(self._acquisition.uid, sorted(self._settled))
+        self._heard -= self._settled
+        self._out, self._drop, self._settled = {}, [], set()
+        hit(FailPoint.SEEN_WRITTEN)
+        self._wrote(out)
+
+
+def _is_settled(known: Known) -> bool:
+    if known.state in (*UNDECIDED, J.VANISHED) or known.reason_code == choose.TEMPORARY:
+        return False
+    return not (known.state is J.QUARANTINED and known.reason_code == choose.UNREADABLE)
