@@ -24,6 +24,7 @@ from beamkeeper.domain.acquisition import JournalState
 from beamkeeper.domain.errors import DestinationError, DmError, NotFoundError, SourceError, UnavailableError
 from beamkeeper.domain.files import File, FileKind
 from beamkeeper.domain.names import Checksum, RelPath, to_b64
+from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.domain.storage import (
     NewPublish,
     NewPublishItem,
@@ -33,6 +34,7 @@ from beamkeeper.domain.storage import (
     PublishState,
     Replaced,
 )
+from beamkeeper.engine.problems import Tell, about
 from beamkeeper.engine.process import Chain, ChainResult
 from beamkeeper.engine.readback import strongest
 from beamkeeper.engine.scene import Scene
@@ -79,6 +81,7 @@ class Worker(Loop):
         chain: Chain,
         give_back: Callable[[UUID, Sequence[bytes]], None],
         report: Report,
+        tell: Tell,
     ) -> None:
         super().__init__(f"worker {number}", report=report, idle_s=1.0)
         self._database = database
@@ -88,6 +91,7 @@ class Worker(Loop):
         self._transfer = transfer
         self._chain = chain
         self._give_back = give_back
+        self._tell = tell
 
     def step(self) -> bool:
         """Take one batch as far as it gets."""
@@ -123,6 +127,8 @@ class Worker(Loop):
         """Give back what is still ours, to be gone on with later; nothing of it counts as a fault of a file."""
         if error is not None:
             self.failed(error)
+        if isinstance(error, DestinationError):
+            self._tell(about(ProblemKind.DESTINATION_PAUSED, None, error.message))
         with self._database.write() as tx:
             tx.journal.pause(batch, until=tx.now + timedelta(seconds=PAUSE_S))
 
@@ -303,7 +309,7 @@ class Worker(Loop):
 
     def _settle_faults(self, batch: Batch, faults: Sequence[tuple[Claimed, Exception]]) -> None:
         changed: list[bytes] = []
-        for state in (J.CANDIDATE, J.READY, J.VANISHED, J.QUARANTINED):
+        for state in (J.CANDIDATE, J.READY, J.QUARANTINED):
             changes: Changes = {}
             for file, error in faults:
                 wanted, values = _after_fault(file, error, self._now())
@@ -314,6 +320,16 @@ class Worker(Loop):
             self._step(batch, state, changes, free=True)
         if changed:
             self._give_back(batch.acquisition_uid, changed)
+        self._tell_of_quarantine(batch, [file.path for file in batch.files if file.id in changes], faults)
+
+    def _tell_of_quarantine(
+        self, batch: Batch, paths: Sequence[bytes], faults: Sequence[tuple[Claimed, Exception]]
+    ) -> None:
+        if paths:
+            with self._database.read() as tx:
+                acquisition = tx.acquisitions.get(batch.acquisition_uid)
+            why = next(str(error) for file, error in faults if file.path == paths[-1])
+            self._tell(about(ProblemKind.FILES_QUARANTINED, acquisition, f"files are quarantined: {why}", paths))
 
     def _step(self, batch: Batch, state: JournalState, changes: Changes, *, free: bool) -> None:
         """Write a step down for all of these files, or for none where not all of them are ours any more."""
@@ -332,9 +348,8 @@ def _after_fault(file: Claimed, error: Exception, now: datetime) -> tuple[Journa
     why = error.message if isinstance(error, DmError) else str(error)
     values: dict[str, Any] = {"reason_code": code or "failed", "reason": why[:2000], "attempts": file.attempts + 1}
     values["next_at"] = now + backoff(file.attempts + 1)
-    if code == "vanished":
-        return J.VANISHED, values
-    if isinstance(error, SourceError) and code == "changed":
+    if isinstance(error, SourceError) and code in ("changed", "vanished"):
+        # Whether it is gone for good is the intake's to say: its whole directory may be away for a while.
         return J.CANDIDATE, values
     if code in ("conflict", "unreadable", "special", "failed") or file.attempts + 1 >= MAX_ATTEMPTS:
         return J.QUARANTINED, values

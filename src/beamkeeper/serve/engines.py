@@ -111,6 +111,7 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
             chain=chain,
             give_back=give_back,
             report=report,
+            tell=problems.tell,
         )
         for number in range(settings.acquisition.threads)
     ]
