@@ -97,6 +97,10 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "restore": ("files:restore", "Bring hidden files back."),
         },
     ),
+    "ledger": (
+        "What arrived, and what is stored and verified.",
+        {"show": ("ledger:show", "Show by directory what arrived, is stored, and is verified.")},
+    ),
     "plugin": ("Plugins of the station.", {"list": ("plugins:list_", "List the plugins that are installed.")}),
     "config": (
         "Settings.",

@@ -16,6 +16,7 @@ from typing import Self
 from pydantic import SecretStr
 
 from beamkeeper.client.acquisition import Daqs, Plugins, Uploads
+from beamkeeper.client.arrivals import Arrivals
 from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
@@ -189,6 +190,11 @@ class Client:
     def uploads(self) -> Uploads:
         """Single passes over directories, and files sent from this machine."""
         return Uploads(self.on(Service.ACQUISITION))
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """What was seen for an experiment and is not delivered."""
+        return Arrivals(self.on(Service.ACQUISITION))
 
     @cached_property
     def plugins(self) -> Plugins:

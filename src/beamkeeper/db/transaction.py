@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.acquisition import Acquisitions
 from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.arrivals import Arrivals
+from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.base import Database
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
@@ -118,6 +119,11 @@ class AcquisitionTransaction(Transaction):
     def journal(self) -> Journal:
         """Files on their way."""
         return Journal(self.session, self.now)
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """Files on their way, counted for a whole experiment."""
+        return Arrivals(self.session, self.now)
 
     @cached_property
     def arrivals(self) -> Arrivals:

@@ -1,12 +1,15 @@
-"""The ledger: verifications to be added to it, replicas that are due for one, and what is stored by directory."""
+"""The ledger: verifications to be added to it, replicas that are due for one, and where files stand by directory."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from beamkeeper.domain.acquisition import JournalState
 from beamkeeper.domain.files import (
     REGISTER_LIMIT,
     File,
@@ -24,6 +27,7 @@ from beamkeeper.domain.names import (
     UtcTime,
     WireInt,
     WithPath,
+    from_b64,
 )
 
 DIRECTORY_LIMIT = 10_000
@@ -141,3 +145,71 @@ class DirectoryPage(Model):
 
     items: tuple[DirectoryCount, ...]
     next: str | None = None
+
+
+class DirectoryTally(Model, WithPath):
+    """How many files of one directory were seen and are not delivered, for one reason; `path` is the directory."""
+
+    state: JournalState
+    reason_code: str = ""
+    was_available: bool = Field(description="An earlier state of them is stored: they have changed since.")
+    files: WireInt
+    bytes: WireInt
+
+
+class DirectoryTallyPage(Model):
+    """Some counts, and the cursor that continues the list."""
+
+    items: tuple[DirectoryTally, ...]
+    next: str | None = None
+
+
+class LedgerCounts(Model):
+    """Where files stand, in numbers."""
+
+    arrived: WireInt = Field(default=0, description="Seen at the source, or stored.")
+    stored: WireInt = 0
+    verified: WireInt = 0
+    missing: WireInt = Field(
+        default=0, description="Seen, and not stored: on their way, or gone before they were read."
+    )
+    growing: WireInt = 0
+    quarantined: WireInt = 0
+    skipped: WireInt = Field(default=0, description="Not wanted: excluded, hidden, temporary, special.")
+    suspect: WireInt = Field(default=0, description="Stored, and with other bytes when they were last read.")
+    bytes: WireInt = Field(default=0, description="Stored.")
+
+    @property
+    def needs_somebody(self) -> bool:
+        """Whether not everything that arrived is stored and verified."""
+        return self.verified < self.arrived - self.skipped or self.growing > 0 or self.quarantined > 0
+
+
+class LedgerLine(LedgerCounts, WithPath):
+    """Where the files of one directory of an experiment stand; `path` is the directory."""
+
+
+_COLUMN = {JournalState.GROWING: "growing", JournalState.QUARANTINED: "quarantined", JournalState.SKIPPED: "skipped"}
+
+
+def ledger_lines(stored: Iterable[DirectoryCount], undelivered: Iterable[DirectoryTally]) -> list[LedgerLine]:
+    """Join the catalogue's counts with the journal's, in the order of directories."""
+    lines: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for count in stored:
+        line = lines[count.path_b64]
+        line.update(arrived=count.files, stored=count.files, verified=count.verified)
+        line.update(suspect=count.suspect, bytes=count.bytes)
+    for tally in undelivered:
+        line = lines[tally.path_b64]
+        line[_COLUMN.get(tally.state, "missing")] += tally.files
+        # What is stored in an earlier state is counted among the stored already.
+        line["arrived"] += 0 if tally.was_available else tally.files
+    return [LedgerLine(path_b64=path, **lines[path]) for path in sorted(lines, key=from_b64)]
+
+
+def ledger_total(lines: Iterable[LedgerCounts]) -> LedgerCounts:
+    """Return the sum of lines."""
+    total: Counter[str] = Counter()
+    for line in lines:
+        total.update({name: getattr(line, name) for name in LedgerCounts.model_fields})
+    return LedgerCounts(**total)

@@ -13,7 +13,19 @@ from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.ledger import NewVerifications
 from beamkeeper.domain.status import Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
-from beamkeeper.server import acquisition, bodies, errors, events, experiments, files, ledger, status, storage, users
+from beamkeeper.server import (
+    acquisition,
+    arrivals,
+    bodies,
+    errors,
+    events,
+    experiments,
+    files,
+    ledger,
+    status,
+    storage,
+    users,
+)
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
 from beamkeeper.server.limits import Limits
@@ -32,7 +44,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         status.router,
     ),
     Service.CATALOG: (files.router, ledger.router, events.router, status.router),
-    Service.ACQUISITION: (acquisition.router, events.router, status.router),
+    Service.ACQUISITION: (acquisition.router, arrivals.router, events.router, status.router),
 }
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
