@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check lint layout types layers bench docs openapi format system-deps clean FORCE
+.PHONY: help demo test test-long check lint layout types layers bench bench-ingest docs openapi format system-deps clean FORCE
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,9 @@ layers: $(VENV)/.dev
 
 bench: $(VENV)/.dev ## Measure what the project promises in numbers
 	$(RUN) bench
+
+bench-ingest: $(VENV)/.dev ## Measure ingest against rsync, rclone and find
+	$(VENV)/bin/python bench/ingest.py
 
 docs: $(VENV)/.dev ## Write the generated reference pages, and build the documentation into site/
 	$(VENV)/bin/python scripts/gen_docs.py
