@@ -205,6 +205,13 @@ class Acquisition(ServiceSection):
     )
     batch_files: Whole = Field(default=256, ge=1, le=1000, description="The most files of one batch.")
     batch_bytes: Whole = Field(default=1_000_000_000, ge=1, le=10**15, description="About the most bytes of one batch.")
+    attempts: Whole = Field(
+        default=8,
+        ge=1,
+        le=100,
+        description="A file that fails so often by itself is put aside and listed with the reason; "
+        "between two attempts are 2, 4, 8 ... and at most 60 seconds.",
+    )
 
 
 class Log(Section):

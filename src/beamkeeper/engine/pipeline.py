@@ -44,9 +44,6 @@ from beamkeeper.plugins.api import Transfer, TransferItem, TransferResult
 logger = logging.getLogger(__name__)
 
 J = JournalState
-MAX_ATTEMPTS = 8
-"""After this many faults of its own a file is quarantined, and listed."""
-
 PUBLISH_WAIT_S = 20.0
 PAUSE_S = 2.0
 """How long a batch waits when the storage or the catalogue is not there."""
@@ -60,10 +57,11 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one batch may hold."""
+    """How much one batch may hold, and how often a file may fail by itself before it is quarantined."""
 
     files: int
     size: int
+    attempts: int
 
 
 class Worker(Loop):
@@ -292,7 +290,7 @@ class Worker(Loop):
             result = results[file.version_uid]
             if not result.error:
                 done[file.id] = {"available_at": self._now(), "attempts": 0, "reason": "", "reason_code": ""}
-            elif file.attempts + 1 >= MAX_ATTEMPTS or result.is_final:
+            elif file.attempts + 1 >= self._limits.attempts or result.is_final:
                 faults.append((file, result.as_error()))
             else:
                 pause = self._now() + backoff(file.attempts + 1)
@@ -312,7 +310,7 @@ class Worker(Loop):
         for state in (J.CANDIDATE, J.READY, J.QUARANTINED):
             changes: Changes = {}
             for file, error in faults:
-                wanted, values = _after_fault(file, error, self._now())
+                wanted, values = _after_fault(file, error, self._now(), self._limits.attempts)
                 if wanted is state:
                     changes[file.id] = values
                     if state is J.CANDIDATE:
@@ -342,7 +340,9 @@ class Worker(Loop):
         return datetime.now(UTC)
 
 
-def _after_fault(file: Claimed, error: Exception, now: datetime) -> tuple[JournalState, dict[str, Any]]:
+def _after_fault(
+    file: Claimed, error: Exception, now: datetime, most_attempts: int
+) -> tuple[JournalState, dict[str, Any]]:
     """Decide where a file goes after a fault of its own."""
     code = str(error.details.get("code", "")) if isinstance(error, DmError) else ""
     why = error.message if isinstance(error, DmError) else str(error)
@@ -351,7 +351,7 @@ def _after_fault(file: Claimed, error: Exception, now: datetime) -> tuple[Journa
     if isinstance(error, SourceError) and code in ("changed", "vanished"):
         # Whether it is gone for good is the intake's to say: its whole directory may be away for a while.
         return J.CANDIDATE, values
-    if code in ("conflict", "unreadable", "special", "failed") or file.attempts + 1 >= MAX_ATTEMPTS:
+    if code in ("conflict", "unreadable", "special", "failed") or file.attempts + 1 >= most_attempts:
         return J.QUARANTINED, values
     return J.READY, values
 

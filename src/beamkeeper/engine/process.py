@@ -17,7 +17,7 @@ from beamkeeper.domain.errors import DmError, NotFoundError, UnavailableError
 from beamkeeper.domain.files import NewFile, ReadFrom
 from beamkeeper.domain.names import Checksum, to_b64
 from beamkeeper.engine.scene import Scene
-from beamkeeper.plugins.api import Catalogue, FileProcessor, ProcessorContext, StoredFile
+from beamkeeper.plugins.api import Catalogue, FileProcessor, Processed, ProcessorContext, StoredFile
 
 LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
@@ -55,7 +55,7 @@ class Chain:
         """Run the chain over files that are stored; one result each.
 
         UnavailableError of a processor is raised: the whole batch waits. Anything else that it raises fails
-        its files, not the service.
+        the files for which it raises it, not the others and not the service.
         """
         context = ProcessorContext(scene.acquisition, scene.experiment, self._catalogue(), stop)
         results = {file.version_uid: ChainResult() for file in files}
@@ -69,19 +69,7 @@ class Chain:
     def _one(
         self, name: str, files: list[StoredFile], context: ProcessorContext, results: dict[UUID, ChainResult]
     ) -> list[StoredFile]:
-        try:
-            hit(FailPoint.PROCESSING)
-            answers = {a.version_uid: a for a in self._processor(name).process(files, context)}
-            hit(FailPoint.PROCESSED)
-        except UnavailableError:
-            raise
-        except NotFoundError as error:
-            raise UnavailableError(error.message) from error
-        except Exception as error:
-            why = error.message if isinstance(error, DmError) else f"{type(error).__name__}: {error}"
-            for file in files:
-                results[file.new.version_uid] = ChainResult(f'processor "{name}" failed: {why}')
-            return []
+        answers = self._answers(name, files, context)
         passed = []
         for file in files:
             answer = answers.get(file.new.version_uid)
@@ -90,6 +78,28 @@ class Chain:
             else:
                 passed.append(_with_metadata(file, answer.metadata if answer else {}))
         return passed
+
+    def _answers(self, name: str, files: Sequence[StoredFile], context: ProcessorContext) -> Mapping[UUID, Processed]:
+        """Return what a processor says of files; where it raises for several, it gets each alone, to find which."""
+        try:
+            hit(FailPoint.PROCESSING)
+            answers = self._processor(name).process(files, context)
+            hit(FailPoint.PROCESSED)
+            return {answer.version_uid: answer for answer in answers}
+        except UnavailableError:
+            raise
+        except NotFoundError as error:
+            raise UnavailableError(error.message) from error
+        except Exception as error:
+            if len(files) == 1:
+                why = error.message if isinstance(error, DmError) else f"{type(error).__name__}: {error}"
+                return {files[0].new.version_uid: Processed(files[0].new.version_uid, error=why)}
+        found: dict[UUID, Processed] = {}
+        for file in files:
+            if context.stop():
+                raise UnavailableError("the service stops; the batch goes on when it is up again")
+            found.update(self._answers(name, [file], context))
+        return found
 
 
 def _with_metadata(file: StoredFile, more: Mapping[str, object]) -> StoredFile:

@@ -129,7 +129,9 @@ class FileProcessor(Protocol):
     """One link of the chain that every stored file goes through.
 
     Called with a batch, from several threads, and again for the same files after a crash: it must be
-    idempotent by `version_uid`. What it raises fails the batch, which is tried again with a back-off.
+    idempotent by `version_uid`. Where it raises for a batch, it gets each of its files alone. A file for which it
+    raises, or answers with an error, is tried again with a back-off, and put aside in the end; UnavailableError
+    says that the whole batch is to wait, and counts against no file.
     """
 
     def process(self, files: Sequence[StoredFile], context: ProcessorContext) -> Sequence[Processed]:

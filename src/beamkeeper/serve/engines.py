@@ -99,7 +99,7 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
             intake.give_back(paths)
 
     chain = Chain(settings.acquisition.processors, processor, lambda: client.files)
-    limits = Limits(settings.acquisition.batch_files, settings.acquisition.batch_bytes)
+    limits = Limits(settings.acquisition.batch_files, settings.acquisition.batch_bytes, settings.acquisition.attempts)
     workers += [
         Worker(
             number,
