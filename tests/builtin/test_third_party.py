@@ -10,41 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PYPROJECT = """
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-
-[project]
-name = "beamline-counts"
-version = "3.2.1"
-"""
-
-BACKEND = '''
-"""A build backend of one function, so that the test needs no other package and no network."""
-
-import zipfile
-
-FILES = {
-    "beamline_counts.py": open("beamline_counts.py").read(),
-    "beamline_counts-3.2.1.dist-info/METADATA": "Metadata-Version: 2.1\\nName: beamline-counts\\nVersion: 3.2.1\\n",
-    "beamline_counts-3.2.1.dist-info/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
-    "beamline_counts-3.2.1.dist-info/entry_points.txt": (
-        "[beamkeeper.processors]\\ncounts = beamline_counts:CountsProcessor\\n"
-    ),
-}
-RECORD = "beamline_counts-3.2.1.dist-info/RECORD"
-
-
-def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    name = "beamline_counts-3.2.1-py3-none-any.whl"
-    with zipfile.ZipFile(f"{wheel_directory}/{name}", "w") as wheel:
-        for path, content in FILES.items():
-            wheel.writestr(path, content)
-        wheel.writestr(RECORD, "".join(f"{path},,\\n" for path in (*FILES, RECORD)))
-    return name
-'''
+from beamkeeper.testing.packages import install_processor
 
 PROCESSOR = '''
 """What a beamline might write: it counts the bytes of a file that are a certain letter."""
@@ -91,17 +57,14 @@ print(json.dumps([isinstance(processor, FileProcessor), answer.metadata, answer.
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the package and install it into a directory of its own."""
-    package = tmp_path_factory.mktemp("package")
-    (package / "pyproject.toml").write_text(PYPROJECT)
-    (package / "backend.py").write_text(BACKEND)
-    (package / "beamline_counts.py").write_text(PROCESSOR)
-    target = tmp_path_factory.mktemp("site")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
-    where = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(target), str(package)]
-    done = subprocess.run([*pip, *where], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return target
+    """Install the package into a directory of its own."""
+    return install_processor(
+        tmp_path_factory.mktemp("package"),
+        package="beamline-counts",
+        name="counts",
+        factory="CountsProcessor",
+        source=PROCESSOR,
+    )
 
 
 def test_a_package_that_somebody_installs_brings_a_processor(tmp_path: Path, site: Path) -> None:
