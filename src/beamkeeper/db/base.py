@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Session, registry
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, registry
 from uuid6 import uuid7
 
 from beamkeeper.domain.errors import InvalidError, UnavailableError
@@ -41,6 +41,9 @@ from beamkeeper.domain.names import Metadata
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 SQLITE_BUSY_S = 30.0
+
+LONGEST_WAIT = timedelta(minutes=10)
+"""Nothing that is tried again waits longer than this."""
 
 
 def new_uid() -> UUID:
@@ -263,6 +266,14 @@ def _begin_sqlite(connection: Connection) -> None:
     # once. So one that will write takes the write lock as it begins.
     is_write = connection.get_execution_options().get("beamkeeper_write", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+def is_due(at: ColumnElement[Any] | InstrumentedAttribute[Any], now: datetime) -> ColumnElement[bool]:
+    """Whether the time to go on with something has come.
+
+    A time further ahead than anything ever waits was written by a clock that was set back since: it has come too.
+    """
+    return (at <= now) | (at > now + LONGEST_WAIT)
 
 
 def upsert(

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import new_uid, upsert
+from beamkeeper.db.base import is_due, new_uid, upsert
 from beamkeeper.db.journal_rows import (
     COLUMNS,
     Batch,
@@ -160,7 +160,7 @@ class Journal:
         What is half-way comes first, as the batch that it was. Otherwise files of the acquisition that has
         waited longest, at most `files` of them and about `size` bytes.
         """
-        due = JournalRow.lease.is_(None) & (JournalRow.next_at <= self._now)
+        due = JournalRow.lease.is_(None) & is_due(JournalRow.next_at, self._now)
         half = self._session.execute(
             select(JournalRow.acquisition_uid, JournalRow.batch_uid, JournalRow.state)
             .where(due, JournalRow.state.in_([J.STORED, J.STAGED]))

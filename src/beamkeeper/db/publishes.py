@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Index, Table, UniqueConstraint, bindparam, func, insert, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from beamkeeper.db.base import Base, BigId
+from beamkeeper.db.base import Base, BigId, is_due
 from beamkeeper.domain.files import ReadFrom
 from beamkeeper.domain.names import Metadata, path_fields
 from beamkeeper.domain.status import Service
@@ -134,7 +134,7 @@ class Publishes:
         """Return the batch that has waited longest and is due."""
         row = self._session.scalars(
             select(PublishRow)
-            .where(PublishRow.state == PublishState.PENDING, PublishRow.next_at <= self._now)
+            .where(PublishRow.state == PublishState.PENDING, is_due(PublishRow.next_at, self._now))
             .order_by(PublishRow.next_at, PublishRow.id)
             .limit(1)
         ).one_or_none()

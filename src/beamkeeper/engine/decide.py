@@ -190,6 +190,6 @@ def _hold_until(identity: SourceIdentity, known: Known | None, now: float) -> fl
     """A file that only grows, and is stored already, waits for its next snapshot."""
     if known is None or known.available_at is None or known.identity is None:
         return 0.0
-    if known.identity.ino != identity.ino or identity.size < known.identity.size:
+    if known.identity.ino != identity.ino or identity.size <= known.identity.size:
         return 0.0
     return now + SNAPSHOT_INTERVAL_S - (datetime.now(UTC) - known.available_at).total_seconds()

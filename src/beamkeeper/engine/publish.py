@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db import Database, StorageTransaction
@@ -47,6 +48,7 @@ class PublishLoop(Loop):
         super().__init__("publish", report=report, idle_s=1.0)
         self._database = database
         self._reader = Reader()
+        self._unsynced: set[UUID] = set()
         self._unlisten = database.listen(self.wake)
 
     def step(self) -> bool:
@@ -88,7 +90,7 @@ class PublishLoop(Loop):
             ) from error
         with beneath:
             batch = _Batch(beneath, f"{STAGING}/{work.uid}".encode(), self._reader)
-            batch.make_durable([item for _, item in open_items])
+            self._make_durable(work, batch, [item for _, item in open_items])
             hit(FailPoint.PUBLISH_SYNCED)
             batch.read_back([item for _, item in open_items])
             hit(FailPoint.PUBLISH_READ)
@@ -98,6 +100,21 @@ class PublishLoop(Loop):
             hit(FailPoint.PUBLISH_DURABLE)
             beneath.remove_tree(batch.staging)
         return settled
+
+    def _make_durable(self, work: Work, batch: _Batch, items: list[NewPublishItem]) -> None:
+        """Bring the bytes to the disk; where that fails they are thrown away, and sent again as missing.
+
+        The kernel drops what it could not write and forgets that it failed: a second sync would say that all is
+        well (the third did, measured).
+        """
+        if work.uid in self._unsynced:
+            batch.beneath.remove_tree(batch.staging)
+            self._unsynced.discard(work.uid)
+        try:
+            batch.make_durable(items)
+        except OSError:
+            self._unsynced.add(work.uid)
+            raise
 
     def ended(self) -> None:
         """Listen no more."""

@@ -38,6 +38,9 @@ MAX_HINTS = 50_000
 """Beyond this many names, hints are given up for a full scan: memory stays bounded whatever happens."""
 
 CANARY = CANARY_PREFIX.encode()
+UNWATCHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG})
+"""Why one directory may be without a watch: the scan that follows finds out, and says so."""
+
 READ_MS = 500
 """How long the reader sleeps without events before it looks whether it should end."""
 
@@ -63,7 +66,9 @@ class News:
 class Watch:
     """One inotify instance for a directory and all below it; `canary` is the beginning of its canary's names."""
 
-    def __init__(self, root: bytes, wake: Callable[[], None], *, canary: bytes = CANARY) -> None:
+    def __init__(
+        self, root: bytes, wake: Callable[[], None], *, canary: bytes = CANARY, max_hints: int = MAX_HINTS
+    ) -> None:
         self.root = root
         self.limit_reached = False
         self.overflows = 0
@@ -72,6 +77,7 @@ class Watch:
         self.fault = ""
         """Why the reader has ended by itself."""
         self._canary = canary
+        self._max_hints = max_hints
         self._wake = wake
         self._inotify = INotify(closefd=False)
         self._lock = threading.Lock()
@@ -96,7 +102,7 @@ class Watch:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.ENOMEM):
                 self.limit_reached = True
-            elif error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP):
+            elif error.errno not in UNWATCHED:
                 raise
             return
         with self._lock:
@@ -151,7 +157,7 @@ class Watch:
             if name.startswith(self._canary):
                 self.canary_heard_at = time.monotonic()
             return
-        if len(self._news.files) + len(self._news.directories) >= MAX_HINTS:
+        if len(self._news.files) + len(self._news.directories) >= self._max_hints:
             self._news = News(is_dirty=True, is_overflow=self._news.is_overflow)
         path = directory + b"/" + name if directory else name
         if mask & flags.ISDIR:
