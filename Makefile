@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long check lint layout types layers bench bench-ingest docs openapi format system-deps clean FORCE
+.PHONY: help demo test test-long faults check lint layout types layers bench bench-ingest docs openapi format system-deps clean FORCE
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,6 +20,9 @@ test: system-deps $(VENV)/.dev ## Check the code and run all the tests (as root,
 
 test-long: system-deps $(VENV)/.dev ## Run the long campaigns of faults
 	$(RUN) pytest -m long -rs --timeout=3600
+
+faults: system-deps $(VENV)/.dev ## Break everything some hundred times, and write docs/reference/fault-report.md
+	PYTHONPATH=tests $(RUN) faults.campaign $(FAULTS)
 
 check: $(VENV)/.dev ## Run ruff, mypy and import-linter, side by side
 	@$(MAKE) --no-print-directory --jobs=4 --output-sync lint layout types layers
@@ -37,7 +40,7 @@ layers: $(VENV)/.dev
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.dev ## Measure what the project promises in numbers
-	$(RUN) bench
+	$(VENV)/bin/python bench/run.py $(BENCH)
 
 bench-ingest: $(VENV)/.dev ## Measure ingest against rsync, rclone and find
 	$(VENV)/bin/python bench/ingest.py

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from uuid import UUID
 
 from beamkeeper.client import Client
 from beamkeeper.config import failpoints
 from beamkeeper.config.failpoints import FailPoint
 from beamkeeper.domain.acquisition import UNDELIVERED, Acquisition, JournalState, NewDaq
+from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.names import path_fields, show_path
 from beamkeeper.domain.status import Service
 from beamkeeper.testing.checker import Finding, Scene, check
 from beamkeeper.testing.nursery import Nursery
+from beamkeeper.testing.servers import free_port
 from beamkeeper.testing.station import Spawn, Station, experiment, until
 from beamkeeper.testing.truth import Truth, Writer, start_writer
 from faults.shim import Shim
 
 SETTINGS = "batch_files = 8\n"
 DEADLINE_S = 60.0
+
+
+LOCAL = "http://127.0.0.1:"
+
+T = TypeVar("T")
 
 
 class CannotInjectError(Exception):
@@ -76,6 +85,53 @@ class Lab:
         """Start the services, and wait for nothing."""
         self._is_armed = bool(points)
         self.station.launch(environ={failpoints.VARIABLE: ",".join(points)})
+
+    # A station in several processes.
+
+    def launch_apart(self, *points: str) -> None:
+        """Start acquisition in a process of its own, with these fail points."""
+        self._is_armed = True
+        self.station.launch(Service.STORAGE, Service.CATALOG)
+        self.station.launch(Service.ACQUISITION, environ={failpoints.VARIABLE: ",".join(points)})
+
+    def second_acquisition(self) -> Client:
+        """Start a second acquisition service on the same database, and return a client of it."""
+        port = free_port()
+        config = self._changed("second.toml", str(self.station.port(Service.ACQUISITION)), str(port))
+        self.station.launch(Service.ACQUISITION, config=config)
+        session = json.loads((self.station.data / "first-session.json").read_text())
+        urls = {Service.ACQUISITION: f"http://127.0.0.1:{port}"}
+        client = self._stack.enter_context(
+            Client(session["url"], token=session["token"], urls=urls, logins=self.station.logins)
+        )
+        until(lambda: _answers(client), "the second acquisition service")
+        return client
+
+    def launch_split(self, storage_port: int | None = None) -> int:
+        """Start storage in a process of its own, which the others reach at this port; return its process."""
+        storage = self.station.launch(Service.STORAGE)
+        port = str(self.station.port(Service.STORAGE))
+        config = self._changed(
+            "split.toml", f'"127.0.0.1:{port}"', f'"127.0.0.1:{port}"\nurl = "{LOCAL}{storage_port or port}"'
+        )
+        self.station.launch(Service.CATALOG, Service.ACQUISITION, config=config)
+        self._client = self.station.client()
+        self._is_armed = False
+        return storage.pid
+
+    def _changed(self, name: str, old: str, new: str) -> Path:
+        changed = self.station.data / name
+        changed.write_text(self.station.settings.read_text().replace(old, new))
+        return changed
+
+    @property
+    def is_standing_still(self) -> bool:
+        """Whether a process of the services is stopped."""
+        return any(state_of(process.pid) == "T" for process in self.station.processes)
+
+    def join(self) -> None:
+        """Take the services as they run for those of the trials."""
+        self._client, self._is_armed = self.station.client(), False
 
     @property
     def is_alive(self) -> bool:
@@ -128,6 +184,7 @@ class Trial:
         self.writer = Writer(self.source, self._logs[0])
         self._stack.callback(self.writer.close)
         self.foreign: set[bytes] = set()
+        self.is_clock_true = True
         self._daqs: list[Acquisition] = []
         self._begun = False
 
@@ -162,6 +219,11 @@ class Trial:
         return self.client.daqs.get(self._daqs[0].uid)
 
     @property
+    def daq_uid(self) -> UUID:
+        """The first DAQ."""
+        return self._daqs[0].uid
+
+    @property
     def stored(self) -> Path:
         """The experiment's directory in storage."""
         return self.lab.station.storage / self.experiment.directory
@@ -178,6 +240,10 @@ class Trial:
     def await_available(self, count: int, timeout_s: float = DEADLINE_S) -> None:
         """Wait until so many files are available."""
         until(lambda: self.daq.count(JournalState.AVAILABLE) >= count, f"{count} files available", timeout_s)
+
+    def enter(self, context: AbstractContextManager[T]) -> T:
+        """Enter something that is left with the trial."""
+        return self._stack.enter_context(context)
 
     # The detector's side.
 
@@ -234,6 +300,7 @@ class Trial:
                 storage=self.stored,
                 truth=Truth.read(*self._logs),
                 database=database if database.exists() else None,
+                is_clock_true=self.is_clock_true,
                 foreign=frozenset(self.foreign),
             )
         )
@@ -246,6 +313,14 @@ class Trial:
                     self.client.daqs.stop(daq.uid, now=True)
         self._stack.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _answers(client: Client) -> bool:
+    try:
+        client.status(Service.ACQUISITION)
+    except DmError:
+        return False
+    return True
 
 
 def state_of(pid: int) -> str:

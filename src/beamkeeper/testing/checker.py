@@ -99,6 +99,8 @@ class Scene:
     truth: Truth = field(default_factory=Truth)
     database: Path | None = None
     """The catalogue's database, where it is SQLite."""
+    is_clock_true: bool = True
+    """The services' clock was the writers' clock."""
     foreign: frozenset[bytes] = frozenset()
     """Paths below the experiment that somebody else has put there."""
 
@@ -168,8 +170,16 @@ class _Check:
             is_listed = entry is not None and entry.state in LISTED and entry.reason_code and entry.reason
             if is_listed and entry is not None and entry.reason_code != UNCHANGED:
                 continue
+            if entry is None and self._is_below_listed(path):
+                continue
             state = f"{entry.state} {entry.reason_code}" if entry else "not in the journal"
             yield Finding(Harm.LOST, path, f"it is not stored as it is at the source, and has no reason ({state})")
+
+    def _is_below_listed(self, path: bytes) -> bool:
+        """Whether a directory above could not be read, and says so: nobody can name what is in it."""
+        parts = path.split(b"/")
+        above = (self.entries.get(b"data/" + b"/".join(parts[:depth])) for depth in range(1, len(parts)))
+        return any(entry is not None and entry.state in LISTED and entry.reason != "" for entry in above)
 
     def _is_state(self, path: bytes, row: File) -> bool:
         """Whether a file that is gone from the source is stored as some state that it had."""
@@ -190,7 +200,7 @@ class _Check:
                     continue
                 if not known:
                     yield Finding(Harm.CORRUPT, path, f"version {version.number} is no state that its writer left")
-                elif min(s.closed_at for s in known) > at + ROUNDING_S:
+                elif self.scene.is_clock_true and min(s.closed_at for s in known) > at + ROUNDING_S:
                     yield Finding(Harm.FALSE_COMPLETE, path, f"version {version.number} was taken before it was closed")
 
     def _journal(self) -> Iterator[Finding]:

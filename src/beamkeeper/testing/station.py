@@ -85,6 +85,7 @@ class Station:
         self.data.mkdir(parents=True, exist_ok=True)
         self.logins = Logins(directory / "logins.json")
         self.spawn = spawn
+        self._ports = {service: free_port() for service in Service}
         self.processes: list[Started] = []
         self._clients: list[Client] = []
         self._write_settings(databases or {}, settings)
@@ -92,12 +93,21 @@ class Station:
     def _write_settings(self, databases: Mapping[Service, str], more: str) -> None:
         lines = ['site = "test"', "[station]", 'name = "TEST"', 'cycle = "2026-1"', 'agent = "detector-pc"']
         for service in Service:
-            lines += [f"[{service}]", f'listen = "127.0.0.1:{free_port()}"']
+            lines += [f"[{service}]", f'listen = "127.0.0.1:{self._ports[service]}"']
             if service in databases:
                 lines.append(f'database = "{databases[service]}"')
             if service is Service.ACQUISITION:
                 lines += ["quiet_s = 0.3", "scan_interval_s = 2.0"]
-        (self.data / "beamkeeper.toml").write_text("\n".join(lines) + "\n" + more)
+        self.settings.write_text("\n".join(lines) + "\n" + more)
+
+    @property
+    def settings(self) -> Path:
+        """The file of settings."""
+        return self.data / "beamkeeper.toml"
+
+    def port(self, service: Service) -> int:
+        """Return the port that a service listens on."""
+        return self._ports[service]
 
     @property
     def log(self) -> Path:

@@ -1,0 +1,25 @@
+"""F24 to F42, once each: what goes wrong on the way to the catalogue harms no file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from faults import transfer
+from faults.lab import Lab
+from faults.registry import Fault, may_play, of_module, play
+
+
+@pytest.mark.parametrize("fault", of_module(transfer.__name__), ids=lambda f: f.id)
+def test_a_fault_on_the_way_to_the_catalogue_harms_no_file(
+    fault: Fault, lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    if not may_play(fault):
+        pytest.skip(f"{fault.id} needs root: {fault.title}")
+    outcome = play(lab, fault)
+    assert outcome.findings == []
+    if outcome.refused:
+        record_property("cannot be injected here", outcome.refused)
+        sys.stdout.write(f"{fault.id} cannot be injected here: {outcome.refused}\n")
