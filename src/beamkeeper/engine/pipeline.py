@@ -102,7 +102,7 @@ class Worker(Loop):
         try:
             self._advance(batch, scene)
         except LeaseLostError:
-            self._report(f"{self.name}: batch {batch.uid} was taken by another worker: what was done here is dropped")
+            self.warn(f"batch {batch.uid} was taken by another worker meanwhile: what was done here is dropped")
             self._pause(batch, None)
         except (UnavailableError, DestinationError) as error:
             self._pause(batch, error)

@@ -57,6 +57,11 @@ class Loop(threading.Thread):
         self._report(f"{self.name}: {message}")
         logger.error("loop failed", extra={"loop": self.name, "why": message}, exc_info=not isinstance(error, DmError))
 
+    def warn(self, message: str) -> None:
+        """Report what went another way than it should, and is taken care of."""
+        self._report(f"{self.name}: {message}")
+        logger.warning(message, extra={"loop": self.name})
+
     def ended(self) -> None:
         """Give back what the loop holds, after its last step."""
 
