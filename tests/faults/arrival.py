@@ -51,19 +51,19 @@ def begin_with_short_queue(trial: Trial) -> None:
 def queue_overflow(trial: Trial) -> None:
     begin_with_short_queue(trial)
     with standing_still(trial):
-        trial.write("rename", count=300, size=100)
-    trial.await_available(300)
+        trial.write("rename", count=150, size=100)
+    trial.await_available(150)
 
 
 @fault("F02", "the queue runs over again while everything is scanned", needs_root=True)
 def overflow_while_scanning(trial: Trial) -> None:
     begin_with_short_queue(trial)
-    with trial.writing("rename", count=400, size=100) as process:
+    with trial.writing("rename", count=150, size=100) as process:
         while process.poll() is None:
             with standing_still(trial):
                 time.sleep(0.1)
             time.sleep(0.05)
-    trial.await_available(400)
+    trial.await_available(150)
 
 
 @fault("F03", "the kernel's limit of watches is reached", has_own_station=True)
@@ -83,10 +83,10 @@ def watch_limit(trial: Trial) -> list[Finding]:
 @fault("F04", "directories and files in them are made faster than watches")
 def new_directory_race(trial: Trial) -> None:
     trial.begin()
-    for i in range(100):
+    for i in range(40):
         for name in (b"a", b"b"):
             trial.writer.plain(b"r%d/s/t/u/v/" % i + name, b"%d" % i, pieces=1)
-    trial.await_available(200)
+    trial.await_available(80)
 
 
 @fault("F05", "another host writes, and the kernel here says nothing", needs_root=True)

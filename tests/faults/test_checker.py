@@ -43,14 +43,19 @@ TWICE = (
 """The database would refuse it, so the table is made anew without that rule."""
 
 
-@pytest.fixture
+PLANTED = tuple(f"file_{i:02d}.dat" for i in range(12))
+
+
+@pytest.fixture(scope="module")
 def trial(lab: Lab) -> Iterator[Trial]:
+    """A clean trial with a file for each violation, and a version before it."""
     made = lab.trial("planted")
     made.begin()
-    made.writer.renamed(b"a.dat", b"first")
-    made.writer.plain(b"below/b.dat", b"another file")
-    made.await_available(2)
-    made.writer.renamed(b"a.dat", b"second")
+    for name in PLANTED:
+        made.writer.renamed(name.encode(), b"first")
+    made.await_available(len(PLANTED))
+    for name in PLANTED:
+        made.writer.renamed(name.encode(), b"second")
     assert made.settle() == []
     yield made
     made.close()
@@ -63,94 +68,107 @@ def change(trial: Trial, service: str, statement: str, path: bytes, **values: st
         connection.commit()
 
 
-def stored(trial: Trial, name: str = "data/a.dat") -> Path:
-    path = trial.stored / name
+def stored(trial: Trial, name: str) -> Path:
+    path = trial.stored / "data" / name
     path.chmod(0o640)
     return path
 
 
-def delete_file(trial: Trial) -> None:
-    stored(trial).unlink()
+def kept(trial: Trial, name: str) -> Path:
+    path = trial.stored / ".dm" / "versions" / "data" / name / "1"
+    path.chmod(0o640)
+    return path
 
 
-def truncate_file(trial: Trial) -> None:
-    os.truncate(stored(trial), 3)
+def plain(name: str) -> bytes:
+    return b"data/" + name.encode()
 
 
-def flip_a_bit(trial: Trial) -> None:
-    path = stored(trial)
-    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+def delete_file(trial: Trial, name: str) -> None:
+    stored(trial, name).unlink()
 
 
-def delete_the_version_before(trial: Trial) -> None:
-    (trial.stored / ".dm" / "versions" / "data" / "a.dat" / "1").unlink()
+def truncate_file(trial: Trial, name: str) -> None:
+    os.truncate(stored(trial, name), 3)
 
 
-def put_a_dark_file(trial: Trial) -> None:
-    (trial.stored / "data" / "below" / "dark.dat").write_bytes(b"nobody's")
+def flip_a_bit(trial: Trial, name: str) -> None:
+    path = stored(trial, name)
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
 
 
-def leave_something_in_staging(trial: Trial) -> None:
-    (trial.stored / ".dm" / "staging" / "left").mkdir()
-    (trial.stored / ".dm" / "staging" / "left" / "c.dat").write_bytes(b"left")
+def delete_the_version_before(trial: Trial, name: str) -> None:
+    kept(trial, name).unlink()
 
 
-def forget_a_row(trial: Trial) -> None:
+def put_a_dark_file(trial: Trial, name: str) -> None:
+    """Of a name of its own, as nobody's file has."""
+    (trial.stored / "data" / f"{name}.dark").write_bytes(b"nobody's")
+
+
+def leave_it_in_staging(trial: Trial, name: str) -> None:
+    (trial.stored / ".dm" / "staging" / name).mkdir()
+    (trial.stored / ".dm" / "staging" / name / "left").write_bytes(b"left")
+
+
+def forget_a_row(trial: Trial, name: str) -> None:
     """The journal calls it available, and the catalogue does not have it."""
-    change(trial, "catalog", FORGET, b"data/below/b.dat")
+    change(trial, "catalog", FORGET, plain(name))
 
 
-def take_it_back_as_unverified(trial: Trial) -> None:
-    change(trial, "catalog", UNVERIFY, b"data/below/b.dat")
+def take_it_back_as_unverified(trial: Trial, name: str) -> None:
+    change(trial, "catalog", UNVERIFY, plain(name))
 
 
-def store_it_before_it_was_closed(trial: Trial) -> None:
-    change(trial, "catalog", TAKE_EARLY, b"data/below/b.dat")
+def store_it_before_it_was_closed(trial: Trial, name: str) -> None:
+    change(trial, "catalog", TAKE_EARLY, plain(name))
 
 
-def store_a_state_that_never_was(trial: Trial) -> None:
+def store_a_state_that_never_was(trial: Trial, name: str) -> None:
     """Bytes of a file that grew: the storage, its checksum and the source agree, the writer does not."""
-    (trial.source / "below" / "b.dat").write_bytes(b"other")
-    stored(trial, "data/below/b.dat").write_bytes(b"other")
-    change(trial, "catalog", OTHER_DIGEST, b"data/below/b.dat", digest=blake3(b"other").hexdigest())
-    change(trial, "catalog", RESIZE, b"data/below/b.dat", size=5)
+    for path in (trial.source / name, stored(trial, name), kept(trial, name)):
+        path.write_bytes(b"other")
+    change(trial, "catalog", OTHER_DIGEST, plain(name), digest=blake3(b"other").hexdigest())
+    change(trial, "catalog", RESIZE, plain(name), size=5)
 
 
-def let_a_file_go_without_a_reason(trial: Trial) -> None:
-    change(trial, "acquisition", SKIP, b"below/b.dat")
-    forget_a_row(trial)
-    stored(trial, "data/below/b.dat").unlink()
+def let_it_go_without_a_reason(trial: Trial, name: str) -> None:
+    change(trial, "acquisition", SKIP, name.encode())
+    forget_a_row(trial, name)
+    stored(trial, name).unlink()
 
 
-def repeat_a_version(trial: Trial) -> None:
+def repeat_a_version(trial: Trial, name: str) -> None:
     """One content as two versions: what a blind repetition would leave."""
-    kept = trial.stored / ".dm" / "versions" / "data" / "a.dat" / "1"
-    kept.chmod(0o640)
-    kept.write_bytes(b"second")
-    change(trial, "catalog", OTHER_DIGEST, b"data/a.dat", digest=blake3(b"second").hexdigest())
-    change(trial, "catalog", RESIZE, b"data/a.dat", size=6)
+    kept(trial, name).write_bytes(b"second")
+    change(trial, "catalog", OTHER_DIGEST, plain(name), digest=blake3(b"second").hexdigest())
+    change(trial, "catalog", RESIZE, plain(name), size=6)
 
 
-@pytest.mark.parametrize(
-    ("plant", "harm"),
-    [
-        (delete_file, Harm.FALSE_COMPLETE),
-        (truncate_file, Harm.CORRUPT),
-        (flip_a_bit, Harm.CORRUPT),
-        (delete_the_version_before, Harm.FALSE_COMPLETE),
-        (put_a_dark_file, Harm.DARK),
-        (leave_something_in_staging, Harm.DARK),
-        (forget_a_row, Harm.FALSE_COMPLETE),
-        (take_it_back_as_unverified, Harm.FALSE_COMPLETE),
-        (store_it_before_it_was_closed, Harm.FALSE_COMPLETE),
-        (store_a_state_that_never_was, Harm.CORRUPT),
-        (let_a_file_go_without_a_reason, Harm.LOST),
-        (repeat_a_version, Harm.DUPLICATE),
-    ],
+VIOLATIONS = (
+    (delete_file, Harm.FALSE_COMPLETE),
+    (truncate_file, Harm.CORRUPT),
+    (flip_a_bit, Harm.CORRUPT),
+    (delete_the_version_before, Harm.FALSE_COMPLETE),
+    (put_a_dark_file, Harm.DARK),
+    (leave_it_in_staging, Harm.DARK),
+    (forget_a_row, Harm.FALSE_COMPLETE),
+    (take_it_back_as_unverified, Harm.FALSE_COMPLETE),
+    (store_it_before_it_was_closed, Harm.FALSE_COMPLETE),
+    (store_a_state_that_never_was, Harm.CORRUPT),
+    (let_it_go_without_a_reason, Harm.LOST),
+    (repeat_a_version, Harm.DUPLICATE),
 )
-def test_a_violation_that_is_planted_is_found(trial: Trial, plant: Callable[[Trial], None], harm: Harm) -> None:
-    plant(trial)
-    assert harm in {finding.harm for finding in trial.findings()}
+
+
+@pytest.mark.parametrize(("name", "plant", "harm"), [(n, *v) for n, v in zip(PLANTED, VIOLATIONS, strict=True)])
+def test_a_violation_that_is_planted_is_found(
+    trial: Trial, name: str, plant: Callable[[Trial, str], None], harm: Harm
+) -> None:
+    assert not [found for found in trial.findings() if name.encode() in found.path]
+    plant(trial, name)
+    assert harm in {found.harm for found in trial.findings() if name.encode() in found.path}
 
 
 def test_a_row_that_is_there_twice_is_found(lab: Lab) -> None:
@@ -169,9 +187,12 @@ def test_a_row_that_is_there_twice_is_found(lab: Lab) -> None:
             made.close()
 
 
-def test_a_file_that_nobody_stores_is_found(trial: Trial) -> None:
-    trial.client.daqs.stop(trial.daq.uid)
-    trial.client.daqs.wait(trial.daq.uid)
-    (trial.source / "unseen.dat").write_bytes(b"after the end")
-    (found,) = trial.findings()
+def test_a_file_that_nobody_stores_is_found(lab: Lab) -> None:
+    made = lab.trial("unseen")
+    made.begin()
+    made.client.daqs.stop(made.daq_uid)
+    made.client.daqs.wait(made.daq_uid)
+    (made.source / "unseen.dat").write_bytes(b"after the end")
+    (found,) = made.findings()
+    made.close()
     assert (found.harm, found.path) == (Harm.LOST, b"unseen.dat")

@@ -114,7 +114,7 @@ def read_only(trial: Trial) -> list[Finding]:
     with storage_on(trial, "-t", "tmpfs", "-o", "size=20m", "tmpfs") as storage:
         trial.begin()
         if trial.shim.is_loaded(trial.lab.station.pid):
-            trial.shim.fail_renames(2, errno.EDQUOT)
+            trial.shim.fail_renames(1, errno.EDQUOT)
             trial.writer.renamed(b"quota.dat", b"quota")
             trial.await_available(1)
         command(["mount", "-o", "remount,ro", str(storage)])
@@ -210,7 +210,7 @@ def lost_commit(trial: Trial) -> list[Finding]:
         }
         with trial.lab.other_station(databases=databases):
             trial.begin()
-            for i in range(6):
+            for i in range(4):
                 proxy.swallow_commits = 1
                 trial.writer.renamed(b"%d.dat" % i, os.urandom(1000))
                 trial.await_available(i + 1)
