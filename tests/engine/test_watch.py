@@ -124,3 +124,18 @@ def test_a_queue_that_ran_over_is_told(tmp_path: Path) -> None:
         assert collected.wait(lambda n: n.is_dirty)
     finally:
         collected.watch.close()
+
+
+def test_names_beyond_a_bound_are_given_up_for_a_scan(tmp_path: Path) -> None:
+    watch = Watch(os.fsencode(tmp_path), lambda: None, max_hints=20)
+    try:
+        watch.add(b"")
+        most = 0
+        for i in range(300):
+            (tmp_path / f"{i}.tif").touch()
+            most = max(most, len(watch._news.files))
+        until(lambda: watch._news.is_dirty, "word of too many names", 10)
+        assert most <= 20
+        assert not watch.take().is_overflow
+    finally:
+        watch.close()

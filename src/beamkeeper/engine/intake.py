@@ -71,6 +71,8 @@ class Intake(Loop):
         self.acquisition = acquisition
         self.is_drained = False
         """Everything was scanned and decided after a stop; what the workers give back makes it false again."""
+        self.scans = 0
+        """How many full scans were made."""
         self._database = database
         self._rules = rules
         self._wake_workers = wake_workers
@@ -305,6 +307,7 @@ class Intake(Loop):
         self._look_for_missed(sorter, control)
         self._scanned_at = time.monotonic()
         self._scan_took = self._scanned_at - began
+        self.scans += 1
         self._next_scan = self._scanned_at + max(self._interval(), 2 * self._scan_took)
         self._has_scanned = True
         if self._is_final:

@@ -92,7 +92,7 @@ class Lookout:
                 self._sent_at, self._is_failing = None, False
             elif now - self._sent_at > self._patience_s:
                 return self._unheard(watch)
-        if now >= self._next_canary:
+        if now >= self._next_canary and self._sent_at is None:
             if watch is None:
                 return self._restart(self._why)
             self._send(watch, now)
