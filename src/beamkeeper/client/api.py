@@ -21,10 +21,12 @@ from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
 from beamkeeper.client.http import Credentials, Http
+from beamkeeper.client.inspections import Audits, Scrubs
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.client.mirror import Mirrors
 from beamkeeper.client.storage import Checks, Listings, Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
+from beamkeeper.client.wipes import Holds, Wipes
 from beamkeeper.domain.errors import NotFoundError, SettingsError
 from beamkeeper.domain.status import Health, Service, SiteServices, StationServices, Status
 
@@ -195,6 +197,26 @@ class Client:
     def arrivals(self) -> Arrivals:
         """What was seen for an experiment and is not delivered."""
         return Arrivals(self.on(Service.ACQUISITION))
+
+    @cached_property
+    def wipes(self) -> Wipes:
+        """Whether directories at the source may be wiped, and wiping them."""
+        return Wipes(self.on(Service.ACQUISITION))
+
+    @cached_property
+    def holds(self) -> Holds:
+        """What may not be wiped."""
+        return Holds(self.on(Service.ACQUISITION))
+
+    @cached_property
+    def scrubs(self) -> Scrubs:
+        """Reading replicas again."""
+        return Scrubs(self.on(Service.ACQUISITION))
+
+    @cached_property
+    def audits(self) -> Audits:
+        """Comparing the catalogue with the storage."""
+        return Audits(self.on(Service.ACQUISITION))
 
     @cached_property
     def plugins(self) -> Plugins:

@@ -31,6 +31,7 @@ from beamkeeper.domain.status import Service
 DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
 WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, never bound by default
 LARGEST_PORT = 65535
+LONGEST_HOURS = 10 * 366 * 24.0
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -214,6 +215,27 @@ class Acquisition(ServiceSection):
     )
 
 
+class Wipe(Section):
+    """What has to be proven before a directory at the source may be wiped, and how much one run may delete."""
+
+    min_age_hours: Number = Field(
+        default=24.0, ge=0, le=LONGEST_HOURS, description="Files must be older than this many hours."
+    )
+    within_days: Number = Field(
+        default=7.0,
+        gt=0,
+        le=3660,
+        description="A copy that was read from its device within so many days is believed; others are read again.",
+    )
+    max_files: Whole = Field(default=100_000, ge=1, le=10**7, description="The most files that one run deletes.")
+    heard_within_s: Number = Field(
+        default=60.0, gt=0, le=86400, description="Nothing is wiped when the site was not heard of for this long."
+    )
+    patience_s: Number = Field(
+        default=30.0, gt=0, le=3600, description="Seconds to wait for a storage or catalogue that does not answer."
+    )
+
+
 class Log(Section):
     """What the services write about themselves."""
 
@@ -240,6 +262,7 @@ class Settings(Section):
     storage: Storage = Field(default_factory=Storage, description="The storage service.")
     catalog: Catalog = Field(default_factory=Catalog, description="The catalog service.")
     acquisition: Acquisition = Field(default_factory=Acquisition, description="The acquisition service.")
+    wipe: Wipe = Field(default_factory=Wipe, description="What has to be proven before a directory may be wiped.")
     log: Log = Field(default_factory=Log, description="What the services write about themselves.")
     transfer: Tables = Field(default_factory=dict, description="A table of options for each transfer plugin, by name.")
     processor: Tables = Field(default_factory=dict, description="A table of options for each file processor, by name.")

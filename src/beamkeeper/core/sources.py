@@ -7,11 +7,12 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from beamkeeper.config import Settings
 from beamkeeper.db import AcquisitionTransaction
-from beamkeeper.domain.acquisition import NewDaq, NewPut, NewUpload, overlaps
+from beamkeeper.domain.acquisition import NewDaq, NewUpload, overlaps
 from beamkeeper.domain.errors import InvalidError, NotFoundError, NotPermittedError, SourceError
 from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.users import Action, Caller, Target, may
@@ -40,6 +41,15 @@ class Rules:
         )
 
 
+class WithAgent(Protocol):
+    """A request that may name an agent."""
+
+    @property
+    def agent(self) -> str | None:
+        """The agent, or None for the station's own."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A directory that was looked at: on which agent, and its real path without the leading slash."""
@@ -48,7 +58,7 @@ class Place:
     path: RelPath
 
 
-def agent_of(new: NewDaq | NewUpload | NewPut, rules: Rules) -> str:
+def agent_of(new: WithAgent, rules: Rules) -> str:
     """Return the agent that sees the directory; this station has one."""
     if new.agent is not None and new.agent != rules.agent:
         raise NotFoundError(f'there is no agent "{new.agent[:200]}" here: the station\'s only one is "{rules.agent}"')
@@ -62,7 +72,7 @@ def look(tx: AcquisitionTransaction, caller: Caller, new: NewDaq | NewUpload, *,
     """
     agent = agent_of(new, rules)
     given = b"/" + new.relpath
-    real = _real(given)
+    real = real_path(given)
     if not may(caller, Action.ACQUISITION_ANYWHERE, target):
         _check_roots(given, real, rules)
     _check_forbidden(tx, given, real, rules)
@@ -73,7 +83,8 @@ def look(tx: AcquisitionTransaction, caller: Caller, new: NewDaq | NewUpload, *,
     return Place(agent, RelPath(real.lstrip(b"/")))
 
 
-def _real(path: bytes) -> bytes:
+def real_path(path: bytes) -> bytes:
+    """Return a path with its links followed."""
     try:
         return os.path.realpath(path)
     except OSError as error:
@@ -98,13 +109,18 @@ def _check_roots(given: bytes, real: bytes, rules: Rules) -> None:
 
 
 def _check_forbidden(tx: AcquisitionTransaction, given: bytes, real: bytes, rules: Rules) -> None:
-    ours = [os.fsencode(path) for path in rules.forbidden]
-    ours += [path for area in tx.storage.list() if (path := _local_path(area.station_url))]
-    if any(overlaps(real, os.path.realpath(path)) for path in ours):
+    if is_ours(tx, real, rules):
         raise InvalidError(
             f'directory "{show_path(given)}" holds the storage or Beamkeeper\'s own files, or lies in them: '
             f"what is stored there would be stored again; use another directory"
         )
+
+
+def is_ours(tx: AcquisitionTransaction, real: bytes, rules: Rules) -> bool:
+    """Whether a directory holds the storage or our own files, or lies in them."""
+    ours = [os.fsencode(path) for path in rules.forbidden]
+    ours += [path for area in tx.storage.list() if (path := _local_path(area.station_url))]
+    return any(overlaps(real, os.path.realpath(path)) for path in ours)
 
 
 def _local_path(url: str) -> bytes | None:

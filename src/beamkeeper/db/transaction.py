@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.acquisition import Acquisitions
 from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.arrivals import Arrivals
-from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.base import Database
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Files, Ledger
+from beamkeeper.db.inspections import Inspections
 from beamkeeper.db.journal import Journal
 from beamkeeper.db.masters import Masters
 from beamkeeper.db.mirror import Mirrors
@@ -24,6 +24,8 @@ from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
 from beamkeeper.db.storage_tasks import StorageTasks
 from beamkeeper.db.users import Users
+from beamkeeper.db.wipe_entries import WipeEntries
+from beamkeeper.db.wipes import Holds, Wipes
 from beamkeeper.db.workers import Workers
 from beamkeeper.domain.status import Service
 
@@ -126,9 +128,24 @@ class AcquisitionTransaction(Transaction):
         return Arrivals(self.session, self.now)
 
     @cached_property
-    def arrivals(self) -> Arrivals:
-        """Files on their way, counted for a whole experiment."""
-        return Arrivals(self.session, self.now)
+    def inspections(self) -> Inspections:
+        """Scrubs and audits, and what they found."""
+        return Inspections(self.session, self.now)
+
+    @cached_property
+    def wipes(self) -> Wipes:
+        """Plans to wipe directories, and their runs."""
+        return Wipes(self.session, self.now)
+
+    @cached_property
+    def wipe_entries(self) -> WipeEntries:
+        """What is proven of a directory, and what was deleted of it."""
+        return WipeEntries(self.session, self.now)
+
+    @cached_property
+    def holds(self) -> Holds:
+        """What may not be wiped."""
+        return Holds(self.session, self.now)
 
     @cached_property
     def stagings(self) -> Stagings:

@@ -21,10 +21,12 @@ from beamkeeper.server import (
     events,
     experiments,
     files,
+    inspections,
     ledger,
     status,
     storage,
     users,
+    wipes,
 )
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
@@ -44,7 +46,14 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         status.router,
     ),
     Service.CATALOG: (files.router, ledger.router, events.router, status.router),
-    Service.ACQUISITION: (acquisition.router, arrivals.router, events.router, status.router),
+    Service.ACQUISITION: (
+        acquisition.router,
+        arrivals.router,
+        wipes.router,
+        inspections.router,
+        events.router,
+        status.router,
+    ),
 }
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {

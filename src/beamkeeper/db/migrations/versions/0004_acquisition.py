@@ -23,6 +23,11 @@ def upgrade() -> None:
         create_journal()
         create_stagings()
         create_workers()
+        create_wipes()
+        create_wipe_entries()
+        create_holds()
+        create_inspections()
+        create_findings()
         create_announcements()
         create_masters()
 
@@ -180,3 +185,134 @@ def create_masters() -> None:
     )
     op.create_index("ix_masters_acquisition_uid", "masters", ["acquisition_uid"])
     op.create_index("ix_masters_next_at", "masters", ["next_at"])
+
+
+def create_wipes() -> None:
+    op.create_table(
+        "wipes",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("agent", TEXT, nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("is_safe", sa.Boolean(), nullable=True),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("min_age_hours", sa.Double(), nullable=False),
+        sa.Column("within_days", sa.Double(), nullable=False),
+        sa.Column("max_files", sa.Integer(), nullable=False),
+        sa.Column("proven_files", sa.Integer(), nullable=False),
+        sa.Column("proven_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("not_proven", DOCUMENT, nullable=False),
+        sa.Column("directories", sa.Integer(), nullable=False),
+        sa.Column("not_seen_open", sa.Integer(), nullable=False),
+        sa.Column("remove_directories", sa.Boolean(), nullable=False),
+        sa.Column("deleted_files", sa.Integer(), nullable=False),
+        sa.Column("deleted_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("kept", DOCUMENT, nullable=False),
+        sa.Column("removed_directories", sa.Integer(), nullable=False),
+        sa.Column("list_file", TEXT, nullable=False),
+        sa.Column("planned_by", TEXT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("planned_at", TIME, nullable=True),
+        sa.Column("run_by", TEXT, nullable=True),
+        sa.Column("run_at", TIME, nullable=True),
+        sa.Column("ended_at", TIME, nullable=True),
+        sa.Column("owner", sa.Uuid(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_wipes"),
+        sa.UniqueConstraint("uid", name="uq_wipes_uid"),
+    )
+    op.create_index("ix_wipes_created_at_uid", "wipes", ["created_at", "uid"])
+    op.create_index("ix_wipes_state", "wipes", ["state"])
+
+
+def create_wipe_entries() -> None:
+    op.create_table(
+        "wipe_entries",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("wipe_id", BIG_ID, nullable=False),
+        sa.Column("path_key", sa.LargeBinary(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=True),
+        sa.Column("reason", TEXT, nullable=False),
+        sa.Column("why", TEXT, nullable=False),
+        sa.Column("dev", sa.BigInteger(), nullable=True),
+        sa.Column("ino", sa.BigInteger(), nullable=True),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("mtime_ns", sa.BigInteger(), nullable=True),
+        sa.Column("ctime_ns", sa.BigInteger(), nullable=True),
+        sa.Column("version_uid", sa.Uuid(), nullable=True),
+        sa.Column("replica_uid", sa.Uuid(), nullable=True),
+        sa.Column("by", TEXT, nullable=True),
+        sa.Column("at", TIME, nullable=True),
+        sa.Column("deleted_at", TIME, nullable=True),
+        sa.ForeignKeyConstraint(["wipe_id"], ["wipes.id"], name="fk_wipe_entries_wipe_id_wipes"),
+        sa.PrimaryKeyConstraint("id", name="pk_wipe_entries"),
+        sa.UniqueConstraint("wipe_id", "path_key", name="uq_wipe_entries_wipe_id_path_key"),
+    )
+
+
+def create_holds() -> None:
+    op.create_table(
+        "holds",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("agent", TEXT, nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("why", TEXT, nullable=False),
+        sa.Column("by", TEXT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_holds"),
+        sa.UniqueConstraint("uid", name="uq_holds_uid"),
+    )
+
+
+def create_inspections() -> None:
+    op.create_table(
+        "inspections",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=True),
+        sa.Column("experiment", TEXT, nullable=True),
+        sa.Column("options", DOCUMENT, nullable=False),
+        sa.Column("counts", DOCUMENT, nullable=False),
+        sa.Column("place", TEXT, nullable=True),
+        sa.Column("started_by", TEXT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("started_at", TIME, nullable=True),
+        sa.Column("stop_requested_at", TIME, nullable=True),
+        sa.Column("ended_at", TIME, nullable=True),
+        sa.Column("owner", sa.Uuid(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_inspections"),
+        sa.UniqueConstraint("uid", name="uq_inspections_uid"),
+    )
+    op.create_index("ix_inspections_experiment_uid", "inspections", ["experiment_uid"])
+    op.create_index("ix_inspections_kind_created_at_uid", "inspections", ["kind", "created_at", "uid"])
+    op.create_index("ix_inspections_kind_state", "inspections", ["kind", "state"])
+
+
+def create_findings() -> None:
+    op.create_table(
+        "findings",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("inspection_id", BIG_ID, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("path_key", sa.LargeBinary(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=True),
+        sa.Column("version_uid", sa.Uuid(), nullable=True),
+        sa.Column("replica_uid", sa.Uuid(), nullable=True),
+        sa.Column("size", sa.BigInteger(), nullable=True),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("is_confirmed", sa.Boolean(), nullable=False),
+        sa.Column("found_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(["inspection_id"], ["inspections.id"], name="fk_findings_inspection_id_inspections"),
+        sa.PrimaryKeyConstraint("id", name="pk_findings"),
+        sa.UniqueConstraint("uid", name="uq_findings_uid"),
+    )
+    op.create_index("ix_findings_inspection_id_path_key", "findings", ["inspection_id", "path_key"])
