@@ -163,7 +163,7 @@ def watch_dies(trial: Trial) -> None:
 @fault("F10", "a writer is killed in the middle of a file")
 def writer_killed(trial: Trial) -> None:
     trial.begin()
-    with trial.writing("plain", count=1, size=100_000, hold=30, seed=5 + trial.seed) as process:
+    with trial.writing("slow", count=1, size=100_000, hold=30) as process:
         until(lambda: list(trial.source.rglob("*.dat")), "the beginning of the file")
         time.sleep(0.3)
         assert not trial.daq.count(JournalState.AVAILABLE)
@@ -178,7 +178,7 @@ def writer_killed(trial: Trial) -> None:
 @fault("F11", "a writer stands still for longer than the quiet period")
 def writer_stalls(trial: Trial) -> None:
     trial.begin()
-    with trial.writing("plain", count=1, size=100_000, hold=0.5, seed=5) as process:
+    with trial.writing("slow", count=1, size=100_000, hold=0.5) as process:
         until(lambda: list(trial.source.rglob("*.dat")), "the beginning of the file")
         os.kill(process.pid, signal.SIGSTOP)
         until(lambda: trial.daq.count(JournalState.GROWING), "growth")

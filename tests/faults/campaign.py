@@ -86,14 +86,16 @@ class Campaign:
         result = self.results.setdefault(id_, Result(title))
         result.trials += 1
         began = time.monotonic()
+        findings: Sequence[Finding] = ()
+        failure = ""
         try:
             findings = trial()
         except Exception as error:
-            findings = ()
-            result.failures.append(f"seed {seed}: {type(error).__name__}: {str(error)[:300]}")
+            failure = f"seed {seed}: {type(error).__name__}: {str(error)[:300]}"
+            result.failures.append(failure)
             self.lab.down()
         result.harms.update(finding.harm for finding in findings)
-        said = "; ".join(map(str, findings)) or (result.failures[-1] if result.failures else "ok")
+        said = "; ".join(map(str, findings)) or failure or result.refused or "ok"
         sys.stdout.write(f"{time.monotonic() - self._began:7.1f} s  {id_:10} seed {seed}  ")
         sys.stdout.write(f"{time.monotonic() - began:5.1f} s  {said}\n")
         sys.stdout.flush()
@@ -135,7 +137,6 @@ def points() -> Iterator[FailPoint]:
 def run(campaign: Campaign, options: argparse.Namespace) -> None:
     """Play what is asked for."""
     only = options.only
-    campaign.play_faults(options.repeat, only)
     if not only or "F30" in only:
         order = points()
         sizes = (*kills.SIZES, 3 * kills.CHUNK)
@@ -148,6 +149,7 @@ def run(campaign: Campaign, options: argparse.Namespace) -> None:
         campaign.kill("F30 random", options.kills // 2, kills.kill_anywhere)
     if campaign.lab.shim.is_there and (not only or "F31" in only):
         campaign.kill("F31", options.kills // 2, lambda t, n, r: kills.kill_at_call(t, 1 + 2 * n, n, r))
+    campaign.play_faults(options.repeat, only)
 
 
 def report(campaign: Campaign, command: str, took_s: float) -> str:

@@ -161,6 +161,13 @@ def _many(write: Callable[[bytes, bytes], None], options: argparse.Namespace, rn
         yield
 
 
+def _slow(writer: Writer, options: argparse.Namespace, rng: random.Random) -> Iterator[None]:
+    for i in range(options.count):
+        path = f"{options.prefix}slow_{i}.dat".encode()
+        writer.plain(path, rng.randbytes(options.size), pause_s=options.hold / 2)
+        yield
+
+
 def _hostile(writer: Writer, options: argparse.Namespace, rng: random.Random) -> Iterator[None]:
     free = bytes(sorted(set(range(256)) - {0, ord("/")}))
     names = [*HOSTILE, *(bytes(rng.choices(free, k=rng.randrange(1, 256))) for _ in range(options.count))]
@@ -187,7 +194,8 @@ def write(options: argparse.Namespace) -> None:
     """Write as the options say."""
     writer, rng = Writer(options.into, options.log), random.Random(options.seed)
     modes: Mapping[str, Callable[[], Iterator[None]]] = {
-        "plain": partial(_many, partial(writer.plain, pause_s=options.hold / 2), options, rng),
+        "plain": partial(_many, writer.plain, options, rng),
+        "slow": partial(_slow, writer, options, rng),
         "rename": partial(_many, writer.renamed, options, rng),
         "hdf5": partial(_many, writer.hdf5, options, rng),
         "hdf5-earliest": partial(_many, partial(writer.hdf5, libver="earliest"), options, rng),
@@ -217,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", type=int, default=20_000, help="the most bytes of a file, or of a change")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--pause", type=float, default=0.0, help="seconds between files")
-    made.add_argument("--hold", type=float, default=0.0, help="seconds that a file stays open (plain)")
+    made.add_argument("--hold", type=float, default=0.0, help="seconds that a file stays open (slow)")
     made.add_argument("--prefix", default="", help="begins every path")
     return made
 
