@@ -149,3 +149,17 @@ def test_a_worker_that_was_taken_for_dead_hears_of_it(beamline: Beamline) -> Non
         assert tx.workers.beat(uid)
         tx.workers.remove(uid)
         assert not tx.workers.beat(uid)
+
+
+def test_a_clock_that_is_set_back_lets_no_file_wait_for_it(beamline: Beamline, daq: UUID) -> None:
+    beamline.clock.tick(-5 * 3600)
+    assert claim(beamline, new_uid()) is not None
+
+
+def test_a_batch_that_is_to_wait_a_minute_waits(beamline: Beamline, daq: UUID) -> None:
+    batch = claimed(beamline, new_uid())
+    with beamline.database.write() as tx:
+        tx.journal.pause(batch, until=tx.now + timedelta(minutes=1))
+    assert claim(beamline, new_uid()) is None
+    beamline.clock.tick(61)
+    assert claim(beamline, new_uid()) is not None
