@@ -109,6 +109,16 @@ def test_a_writer_in_another_process_is_seen(tmp_path: Path) -> None:
         os.close(descriptor)
 
 
+def test_a_file_of_another_owner_answers_unknown_to_an_ordinary_user() -> None:
+    """The kernel gives leases to a file's owner only: nothing is known, and that is not 'no writer'."""
+    code = (
+        "import os; from beamkeeper.engine.finish import writer_of; os.geteuid() or os.setuid(65534); "
+        "descriptor = os.open('/etc/passwd', os.O_RDONLY); print(os.fstat(descriptor).st_uid, writer_of(descriptor))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == ["0", "unknown"]
+
+
 def test_silence_alone_counts_only_after_the_quiet_period() -> None:
     early = weigh(DAQ, Hints(), quiet_for_s=1.5, writer=Writer.NONE, form=Format.PLAUSIBLE)
     assert not early.is_finished
@@ -144,6 +154,28 @@ def test_a_file_that_its_writer_never_finished_is_taken_in_the_end() -> None:
         assert not weigh(DAQ, Hints(), quiet_for_s=5, writer=Writer.NONE, form=form_).is_finished
         assert weigh(DAQ, Hints(), quiet_for_s=10.1, writer=Writer.NONE, form=form_).is_finished
     assert not weigh(DAQ, Hints(), quiet_for_s=999, writer=Writer.UNKNOWN, form=Format.OPEN).is_finished
+
+
+def test_the_writers_own_word_counts_at_once_unless_it_is_known_to_write_on() -> None:
+    announced = Hints(is_announced=True)
+    assert weigh(DAQ, announced, quiet_for_s=0, writer=Writer.UNKNOWN, form=Format.SHORT).is_finished
+    assert not weigh(DAQ, announced, quiet_for_s=0, writer=Writer.OPEN, form=Format.WHOLE).is_finished
+
+
+def test_exported_directories_get_a_longer_quiet_period_and_say_so() -> None:
+    policy = make_policy(Finished.EVIDENCE, None, 2.0, file_system="ext4", kind=Kind.DAQ, is_exported=True)
+    assert (policy.quiet_s, policy.is_remote, policy.is_watched) == (10.0, True, True)
+    assert "exported over NFS" in policy.sentence
+    assert make_policy(Finished.EVIDENCE, 1.0, 2.0, file_system="ext4", kind=Kind.DAQ, is_exported=True).quiet_s == 1.0
+
+
+def test_a_policy_that_waits_for_closing_says_where_closing_cannot_be_seen() -> None:
+    local = make_policy(Finished.CLOSED, None, 2.0, file_system="ext4", kind=Kind.DAQ)
+    remote = make_policy(Finished.CLOSED, None, 2.0, file_system="nfs4", kind=Kind.DAQ)
+    polled = make_policy(Finished.CLOSED, None, 2.0, file_system="ext4", kind=Kind.DAQ, is_polled=True)
+    assert "when its writer closes it" in local.sentence
+    for policy in (remote, polled):
+        assert "cannot be seen here" in policy.sentence
 
 
 def test_network_file_systems_get_a_longer_quiet_period() -> None:

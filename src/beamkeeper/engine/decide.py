@@ -39,6 +39,8 @@ class Track:
     hold_until: float = 0.0
     is_growing: bool = False
     told_at: float = 0.0
+    due_at: float = float("inf")
+    """When it is looked at next: an entry of another time in the queue counts for nothing."""
 
 
 class Undecided:
@@ -74,17 +76,20 @@ class Undecided:
     def begin_final(self) -> None:
         """No snapshot is waited for any more: what there is when quiet returns is the last."""
         now = self._final_since = time.monotonic()
-        self._due = [(min(due, now + self._policy.quiet_s), path) for due, path in self._due]
-        heapq.heapify(self._due)
+        for path, track in self._tracks.items():
+            self._look_at(path, track, now + self._policy.quiet_s)
 
     def track(self, path: bytes, identity: SourceIdentity, known: Known | None, hints: Hints | None) -> None:
         """Take in that a file is there in this state; `hints` is None where a scan found it."""
         now = time.monotonic()
         track = self._tracks.get(path)
         if track is None or track.identity != identity:
-            hold = _hold_until(identity, known, now)
-            track = self._tracks[path] = Track(identity, now, datetime.now(UTC), hints or Hints(), hold)
-            if known is None or known.state is not J.CANDIDATE or known.identity != identity:
+            if track is None:
+                track = self._tracks[path] = Track(identity, now, datetime.now(UTC))
+            track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
+            track.hints, track.hold_until = hints or Hints(), _hold_until(identity, known, now)
+            # Of a file that grows the journal is told now and then how far, not of each change.
+            if not track.is_growing and (known is None or known.state is not J.CANDIDATE or known.identity != identity):
                 self._put(Seen(path, J.CANDIDATE, identity=identity, finished_at=track.changed_wall))
         elif hints is None:
             return
@@ -92,7 +97,7 @@ class Undecided:
             track.hints = replace(hints, is_announced=hints.is_announced or track.hints.is_announced)
         is_early = hints is not None and (hints.is_closed or hints.is_renamed_in or hints.is_announced)
         is_at_once = is_early or self._policy.kind is Kind.UPLOAD
-        heapq.heappush(self._due, (now if is_at_once else now + self._policy.quiet_s, path))
+        self._look_at(path, track, now if is_at_once else now + self._policy.quiet_s)
 
     def announce(self, is_meant: Callable[[bytes], bool]) -> None:
         """Take in the writer's word that some of the files are finished; they are decided at once."""
@@ -100,7 +105,7 @@ class Undecided:
         for path, track in self._tracks.items():
             if is_meant(path):
                 track.hints = replace(track.hints, is_announced=True)
-                heapq.heappush(self._due, (now, path))
+                self._look_at(path, track, now)
 
     def forget(self, path: bytes) -> None:
         """Track a file no more."""
@@ -110,17 +115,24 @@ class Undecided:
         """Look at every file whose time has come."""
         now = time.monotonic()
         while self._due and self._due[0][0] <= now:
-            _, path = heapq.heappop(self._due)
+            due, path = heapq.heappop(self._due)
             track = self._tracks.get(path)
-            if track is not None:
+            if track is not None and track.due_at == due:
+                track.due_at = float("inf")
                 self._decide(path, track, now)
+
+    def _look_at(self, path: bytes, track: Track, when: float) -> None:
+        """Look at a file then, unless it is to be looked at earlier anyway: each has one place in the queue."""
+        if when < track.due_at:
+            track.due_at = when
+            heapq.heappush(self._due, (when, path))
 
     def _decide(self, path: bytes, track: Track, now: float) -> None:
         try:
             descriptor = os.open(os.path.join(self._root, path), READ_FLAGS)
         except OSError as error:
             if not self._is_there():
-                heapq.heappush(self._due, (now + 1.0, path))
+                self._look_at(path, track, now + 1.0)
                 return
             self._tracks.pop(path)
             self._put(unopened(path, track.identity, error))
@@ -143,7 +155,7 @@ class Undecided:
     def _follow(self, path: bytes, track: Track, verdict: Verdict, writer: Writer, now: float) -> None:
         is_final = self._final_since is not None
         if verdict.is_finished and (verdict.is_strong or is_final or now >= track.hold_until):
-            self._ready(path, track, is_snapshot=False)
+            self._ready(path, track, is_snapshot=verdict.is_unclean)
             return
         patience = max(LAST_PATIENCE_S, 3 * self._policy.quiet_s)
         if self._final_since is not None and now - self._final_since > patience:
@@ -156,7 +168,7 @@ class Undecided:
         pause = max(0.05, verdict.look_again_s)
         if verdict.is_finished:
             pause = min(LONGEST_PAUSE_S, max(0.2, track.hold_until - now))
-        heapq.heappush(self._due, (now + (min(pause, 1.0) if is_final else pause), path))
+        self._look_at(path, track, now + (min(pause, 1.0) if is_final else pause))
 
     def _ready(self, path: bytes, track: Track, *, is_snapshot: bool) -> None:
         self._tracks.pop(path, None)

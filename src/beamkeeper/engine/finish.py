@@ -125,6 +125,8 @@ class Verdict:
     is_growing: bool = False
     is_strong: bool = False
     """The writer's word, not only silence."""
+    is_unclean: bool = False
+    """It is taken though its own format calls it unfinished: nobody will finish it."""
     why: str = ""
 
 
@@ -146,7 +148,7 @@ def weigh(policy: Policy, hints: Hints, *, quiet_for_s: float, writer: Writer, f
                 else "its format says that more is to come"
             )
             return Verdict(False, max(policy.quiet_s, 0.5), is_growing=True, why=why)
-        return Verdict(True, why="its format calls it unfinished, but no writer has it open any more")
+        return Verdict(True, is_unclean=True, why="its format calls it unfinished, but no writer has it open any more")
     if left > 0 and not (policy.kind is Kind.UPLOAD and writer is Writer.NONE and not policy.is_network):
         return Verdict(False, left, why=f"quiet for {policy.quiet_s:g} s is asked for")
     return Verdict(True)
