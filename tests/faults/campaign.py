@@ -40,9 +40,9 @@ recover by themselves in time. Where n trials found nothing, the true rate is be
 
 NOT_HERE = {
     "F08": "a million files are scanned by `make bench-ingest`, which measures the rate and the memory",
-    "F15": "needs a set of master and data files: held by the tests of arrival",
+    "F15": "no trial writes master and data files yet",
     "F31": "needs a C compiler, and the shim that it makes",
-    "F37": "needs `dm audit`, whose own tests plant a mass loss",
+    "F37": "no trial lets `dm audit` look at a storage that is half hidden yet",
 }
 """Faults that this campaign does not play, and where they are held."""
 
