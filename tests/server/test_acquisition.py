@@ -21,6 +21,7 @@ from beamkeeper.db.journal import Seen
 from beamkeeper.domain.acquisition import (
     PUT_CHUNK_BYTES,
     Acquisition,
+    Announced,
     JournalState,
     NewDaq,
     NewPut,
@@ -41,7 +42,7 @@ from beamkeeper.domain.errors import (
 from beamkeeper.domain.experiments import Experiment, NewExperiment
 from beamkeeper.domain.names import RelPath, Uid, path_fields, to_b64
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.users import NewUser, Role
+from beamkeeper.domain.users import NewGrant, NewUser, Role
 from beamkeeper.testing.servers import PostgresServer, drop_database, fresh_database
 from beamkeeper.testing.services import Running, running
 
@@ -69,6 +70,13 @@ class Site:
         self.client.users.create(NewUser.model_validate({"username": name, "password": PASSWORD}))
         for experiment in of:
             self.client.experiments.add_user(experiment.uid, name, Role.USER)
+        return self.beamline.as_(username=name, password=PASSWORD)
+
+    def viewer(self) -> Client:
+        name = f"user{next(self.counter)}"
+        self.client.users.create(NewUser.model_validate({"username": name, "password": PASSWORD}))
+        station = self.client.stations.list()[0]
+        self.client.users.grant(NewGrant(username=name, role=Role.STATION_VIEWER, station_uid=station.uid))
         return self.beamline.as_(username=name, password=PASSWORD)
 
     def directory(self, *, files: int = 0) -> Path:
@@ -175,6 +183,44 @@ def test_directories_that_cannot_be_taken_are_refused_in_a_sentence(site: Site) 
         site.client.daqs.start(site.daq(site.beamline.area, experiment))
 
 
+def test_announced_paths_reach_the_engine_once_each_and_as_bytes(site: Site) -> None:
+    experiment = site.experiment()
+    daq = site.client.daqs.start(site.daq(site.directory(), experiment))
+    member = site.member(experiment)
+    paths = [b"scan/\xff.tif", *(b"%d.tif" % number for number in range(1200))]
+    assert member.daqs.announce(daq.uid, paths) == 1201
+    assert member.daqs.announce(daq.uid, paths[:2]) == 2
+    with site.beamline.contexts[Service.ACQUISITION].database.read() as tx:
+        assert tx.announcements.of(daq.uid) == paths
+
+
+@pytest.mark.parametrize("paths", [[], [{"path": "../a"}], [{"path": "/a"}], [{"path": "a"}] * 1001, [{}]])
+def test_announcements_that_name_nothing_below_the_directory_are_refused(site: Site, paths: list[Any]) -> None:
+    daq = site.client.daqs.start(site.daq(site.directory(), site.experiment()))
+    with pytest.raises(InvalidError):
+        site.client.http(Service.ACQUISITION).call(
+            "POST", f"/api/v1/daqs/{daq.uid}/files:announce", Announced, body={"paths": paths}
+        )
+
+
+def test_who_only_looks_may_not_announce_nor_may_anybody_to_what_has_ended(site: Site) -> None:
+    experiment = site.experiment()
+    daq = site.client.daqs.start(site.daq(site.directory(), experiment))
+    with pytest.raises(NotPermittedError):
+        site.viewer().daqs.announce(daq.uid, [b"a.tif"])
+    site.end(daq.uid)
+    with pytest.raises(ConflictError, match="has ended"):
+        site.client.daqs.announce(daq.uid, [b"a.tif"])
+
+
+def test_an_upload_takes_no_announcements(site: Site) -> None:
+    scan = site.directory()
+    (scan / "a.tif").write_bytes(b"x")
+    upload = site.client.uploads.start(site.upload(scan, site.experiment()))
+    with pytest.raises(NotFoundError, match="no DAQ"):
+        site.client.daqs.announce(upload.uid, [b"a.tif"])
+
+
 def test_who_may_not_learns_nothing(site: Site) -> None:
     experiment = site.experiment()
     daq = site.client.daqs.start(site.daq(site.directory(), experiment))
@@ -187,6 +233,8 @@ def test_who_may_not_learns_nothing(site: Site) -> None:
         lambda client: client.daqs.get(daq.uid),
         lambda client: client.daqs.stop(daq.uid),
         lambda client: list(client.daqs.entries(daq.uid)),
+        lambda client: list(client.daqs.masters(daq.uid)),
+        lambda client: client.daqs.announce(daq.uid, [b"a.tif"]),
         lambda client: client.daqs.start(site.daq(site.detector, experiment)),
         lambda client: client.uploads.stop(put.uid),
         lambda client: client.uploads.put(NewPut(experiment_uid=experiment.uid), []),

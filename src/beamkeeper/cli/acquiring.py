@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, TypeVar
 from uuid import UUID
@@ -28,10 +29,14 @@ from beamkeeper.domain.acquisition import (
 )
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.masters import MasterFile
 from beamkeeper.domain.names import path_fields, show_path
 
 FIRST = 20
 """So many files that are not delivered are listed without --all."""
+
+MISSING_FIRST = 3
+"""So many of the files that a master file misses are named."""
 
 LISTED_FIRST = 50
 """So many DAQs are listed without --all."""
@@ -188,6 +193,12 @@ def count(item: Acquisition, *states: JournalState) -> object:
     return item.count(*states) if item.tallies else None
 
 
+def datasets(item: Acquisition) -> str:
+    """Return how many master files have all that they link to."""
+    found = item.masters
+    return f"{found.complete} complete, {found.incomplete} incomplete" if found.complete or found.incomplete else ""
+
+
 COLUMNS: Mapping[str, Any] = {
     "uid": "uid",
     "experiment": "experiment",
@@ -213,6 +224,9 @@ FIELDS: Mapping[str, Any] = {
     "hidden files": lambda item: "" if item.with_hidden else "left out",
     "include": lambda item: " ".join(item.include),
     "exclude": lambda item: " ".join(item.exclude),
+    "found by": lambda item: "scans only, as asked for" if item.poll else "",
+    "sentinel": "sentinel",
+    "datasets": datasets,
     "resend": lambda item: "yes" if item.resend else "",
     "plugins": lambda item: "" if item.processors is None else ", ".join(item.processors) or "none",
     "without plugins": lambda item: ", ".join(item.skip_processors),
@@ -227,21 +241,26 @@ FIELDS: Mapping[str, Any] = {
 
 
 class Shown(Acquisition):
-    """A DAQ or upload with the files that are not delivered."""
+    """A DAQ or upload with the files that are not delivered, and the master files that miss some of theirs."""
 
     undelivered: Sequence[JournalEntry]
+    incomplete: Sequence[MasterFile]
 
 
 def show(of: Daqs | Uploads, item: Acquisition, *, is_all: bool) -> None:
     """Print a DAQ or upload: its options, its tallies, and what is not delivered and why."""
     listed = list(islice(undelivered(of, item), None if is_all else FIRST))
+    wanting: list[MasterFile] = []
+    if item.masters.incomplete:
+        wanting = list(islice(of.masters(item.uid, is_complete=False), None if is_all else FIRST))
     if output.is_json():
-        output.data(Shown(**item.model_dump(), undelivered=listed))
+        output.data(Shown(**item.model_dump(), undelivered=listed, incomplete=wanting))
         return
     output.record(item, FIELDS)
     output.say("")
     show_tallies(item)
     show_undelivered(item, listed)
+    show_masters(item, wanting)
 
 
 def show_tallies(item: Acquisition) -> None:
@@ -266,8 +285,33 @@ def show_undelivered(item: Acquisition, listed: Sequence[JournalEntry]) -> None:
         output.say(f"and {more} more: --all lists them.")
 
 
+def show_masters(item: Acquisition, wanting: Sequence[MasterFile]) -> None:
+    """Print master files that link to files which are not in the catalogue, and the first of those."""
+    if not wanting:
+        return
+    output.say("")
+    columns = {
+        "incomplete dataset": lambda m: show_path(m.relpath),
+        "missing": lambda m: f"{m.missing} of {m.linked}",
+        "the first of them": lambda m: ", ".join(m.first_missing[:MISSING_FIRST]),
+    }
+    output.rows(wanting, columns)
+    if (more := item.masters.incomplete - len(wanting)) > 0:
+        output.say(f"and {more} more: --all lists them.")
+
+
 def _why(entry: JournalEntry) -> str:
-    return entry.reason or entry.reason_code
+    why = entry.reason or entry.reason_code
+    return f"{why}, {age(entry.first_seen_at)} old" if entry.state is J.GROWING else why
+
+
+def age(since: datetime) -> str:
+    """Return how long ago something was, as one says it."""
+    seconds = max(0.0, (datetime.now(UTC) - since).total_seconds())
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _is_delivered(state: JournalState, reason_code: str) -> bool:

@@ -74,6 +74,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "list": ("daqs:list_", "List DAQs."),
             "show": ("daqs:show", "Show a DAQ, and what is not delivered and why."),
             "watch": ("daqs:watch", "Follow a DAQ until it ends."),
+            "announce": ("daqs:announce", "Say that files are finished, as their writer."),
         },
     ),
     "upload": (

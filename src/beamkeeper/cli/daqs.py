@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from itertools import islice
 from typing import Any
@@ -12,6 +13,8 @@ from beamkeeper.cli import acquiring, common, following, output
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS, Duration
 from beamkeeper.client.acquisition import Daqs
 from beamkeeper.domain.acquisition import ACTIVE, Acquisition, Finished, JournalState, NewDaq
+from beamkeeper.domain.errors import InvalidError
+from beamkeeper.domain.names import show_path
 
 POLICY_S = 2.0
 """So long after the start we wait for the engine to say when a file counts as finished."""
@@ -27,6 +30,8 @@ POLICY_S = 2.0
 @click.option("--take-over", is_flag=True, help="End the DAQ that holds the directory, and go on from there.")
 @click.option("--finished", type=click.Choice([str(choice) for choice in Finished]), default=str(Finished.EVIDENCE))
 @click.option("--quiet", "quiet_s", type=Duration(), help="A file that rested so long may count as finished.")
+@click.option("--sentinel", metavar="NAME", help="Files by which the writer says that others are finished: *.done")
+@click.option("--poll", is_flag=True, help="Scan often, in place of waiting for word from the kernel.")
 @click.option("--follow", is_flag=True, help="Stay until it has ended.")
 def start(directory: str, words: tuple[str, ...], ignore_existing: bool, follow: bool, **options: Any) -> int:
     """Watch DIRECTORY of the station, and keep what appears in it.
@@ -120,3 +125,30 @@ def watch(uid: str | None, experiment: str | None) -> int:
     client = common.client()
     meant = acquiring.meant(client, client.daqs, uid, experiment=experiment, even_ended=True)
     return following.report(client.daqs, following.follow(client.daqs, meant.uid))
+
+
+@click.command
+@click.argument("uid", metavar="DAQ")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+def announce(uid: str, paths: tuple[str, ...]) -> None:
+    """Say that files are finished, as their writer: they are taken without a quiet period.
+
+    DAQ may be the last few characters of its uid. A PATH counts from the DAQ's directory unless it is absolute; of a
+    directory, everything that is in it by now is meant.
+    """
+    client = common.client()
+    meant = acquiring.meant(client, client.daqs, uid)
+    taken = client.daqs.announce(meant.uid, [_below(meant, path) for path in paths])
+    output.say(f"{taken} announced to DAQ {meant.uid}.")
+
+
+def _below(daq: Acquisition, path: str) -> bytes:
+    raw, root = os.fsencode(path), b"/" + daq.relpath
+    if os.path.isabs(raw):
+        raw = os.path.relpath(os.path.realpath(os.path.dirname(raw)) + b"/" + os.path.basename(raw), root)
+    raw = os.path.normpath(raw)
+    if raw == b"." or raw.startswith((b"../", b"/")) or raw == b"..":
+        raise InvalidError(
+            f'"{show_path(os.fsencode(path))}" is not in {acquiring.directory(daq)}, which the DAQ watches'
+        )
+    return raw

@@ -15,10 +15,13 @@ from uuid6 import uuid7
 from beamkeeper.client.http import Http
 from beamkeeper.domain.acquisition import (
     ACTIVE,
+    ANNOUNCE_LIMIT,
     PUT_CHUNK_BYTES,
     Acquisition,
     AcquisitionPage,
     AcquisitionQuery,
+    Announced,
+    Announcement,
     ChunkQuery,
     JournalEntry,
     JournalPage,
@@ -27,11 +30,13 @@ from beamkeeper.domain.acquisition import (
     NewDaq,
     NewPut,
     NewUpload,
+    PathBelow,
     PluginInfo,
     PutChunk,
     StopRequest,
 )
 from beamkeeper.domain.errors import ConflictError, SourceError, UnavailableError
+from beamkeeper.domain.masters import MasterFile, MasterPage, MasterQuery
 from beamkeeper.domain.names import RelPath, Uid, show_path, to_b64
 
 PAGE = 500
@@ -80,6 +85,16 @@ class _Acquisitions:
         while True:
             query = JournalQuery(state=state, after=after, limit=PAGE)
             page: JournalPage = self._http().get(f"{self.path}/{uid}/entries", JournalPage, query=query)
+            yield from page.items
+            if (after := page.next) is None:
+                return
+
+    def masters(self, uid: Uid, is_complete: bool | None = None) -> Iterator[MasterFile]:
+        """Yield files that link to others, with how many of those are missing; all, or (in)complete ones only."""
+        after: str | None = None
+        while True:
+            query = MasterQuery(is_complete=is_complete, after=after, limit=PAGE)
+            page: MasterPage = self._http().get(f"{self.path}/{uid}/masters", MasterPage, query=query)
             yield from page.items
             if (after := page.next) is None:
                 return
@@ -133,6 +148,19 @@ class Daqs(_Acquisitions):
         """Start to watch a directory."""
         found: Acquisition = self._http().call("POST", self.path, Acquisition, body=_named(new))
         return found
+
+    def announce(self, uid: Uid, paths: Iterable[bytes | str]) -> int:
+        """Say that files are finished, by their paths below the directory; returns how many were taken.
+
+        Of a directory it says that all files that are in it by now are finished. Saying it again changes nothing.
+        """
+        refs = [PathBelow(path_b64=to_b64(RelPath(path))) for path in dict.fromkeys(paths)]
+        count = 0
+        for start in range(0, len(refs), ANNOUNCE_LIMIT):
+            body = Announcement(paths=tuple(refs[start : start + ANNOUNCE_LIMIT]))
+            taken: Announced = self._http().call("POST", f"{self.path}/{uid}/files:announce", Announced, body=body)
+            count += taken.paths
+        return count
 
 
 class Uploads(_Acquisitions):

@@ -17,6 +17,8 @@ from beamkeeper.domain.acquisition import (
     Acquisition,
     AcquisitionPage,
     AcquisitionQuery,
+    Announced,
+    Announcement,
     Finished,
     JournalPage,
     JournalQuery,
@@ -33,12 +35,14 @@ from beamkeeper.domain.acquisition import (
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError, OverlapError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.masters import MasterPage, MasterQuery
 from beamkeeper.domain.metadata import check_metadata
 from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.users import Action, Caller, may, reach, require
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS
 
+ANNOUNCED = "acquisition.announced"
 CHANGED = "acquisition.changed"
 """The kind of event that tells of a DAQ or upload that began, was asked to stop, or ended."""
 
@@ -182,6 +186,27 @@ def entries(
     """Return files of a DAQ or upload in the order of their paths, with where they stand and why."""
     _readable(tx, caller, uid, kind=kind)
     return tx.journal.page(uid, query.state, query.after, query.limit)
+
+
+def masters(
+    tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, query: MasterQuery, kind: Kind | None = None
+) -> MasterPage:
+    """Return files of a DAQ or upload that link to others, and which of those are missing."""
+    _readable(tx, caller, uid, kind=kind)
+    return tx.masters.page(uid, query.is_complete, query.after, query.limit)
+
+
+def announce(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, announcement: Announcement) -> Announced:
+    """Take the writer's word that files of a DAQ are finished; saying it again changes nothing."""
+    daq = _readable(tx, caller, uid, kind=Kind.DAQ)
+    target = tx.experiments.get(daq.experiment_uid).target(tx.now)
+    if not may(caller, Action.ACQUISITION_RUN, target):
+        require(caller, Action.FILE_PUT, target, f'experiment "{daq.experiment}"')
+    if daq.state not in ACTIVE:
+        raise ConflictError(f"DAQ {uid} has ended, and takes no more files: start another", state=str(daq.state))
+    count = tx.announcements.add(uid, [path.relpath for path in announcement.paths])
+    tx.events.add(NewEvent(kind=ANNOUNCED, experiment_uid=daq.experiment_uid, data={"uid": str(uid), "paths": count}))
+    return Announced(paths=count)
 
 
 def sweep_spool(tx: AcquisitionTransaction, rules: Rules) -> int:

@@ -30,6 +30,9 @@ def _sentinel(value: str) -> str:
 SentinelPattern = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_sentinel)]
 """The names of files by which a writer says that others are finished."""
 
+ANNOUNCE_LIMIT = 1000
+"""The most paths of one announcement."""
+
 TEMPORARY_NAMES = ("*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "~?*", ".*.??????", ".nfs*")
 """Names that writers use until a file is whole (rsync, browsers, areaDetector's TempSuffix): not taken as they are."""
 
@@ -129,7 +132,7 @@ class PathBelow(Input, WithPath):
 class Announcement(Input):
     """The writer's own word: these files, and all files in these directories, are finished."""
 
-    paths: tuple[PathBelow, ...] = Field(min_length=1, max_length=1000)
+    paths: tuple[PathBelow, ...] = Field(min_length=1, max_length=ANNOUNCE_LIMIT)
 
 
 class Announced(Model):

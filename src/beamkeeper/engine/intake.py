@@ -93,6 +93,7 @@ class Intake(Loop):
         self._is_final_scanned = False
         self._notes: dict[str, str] = {}
         self._message, self._told_policy = acquisition.message, acquisition.policy
+        self._unlisten = database.listen(self.wake)
 
     def give_back(self, paths: Sequence[bytes]) -> None:
         """Take files back from a worker: they changed or went while they were copied."""
@@ -131,6 +132,7 @@ class Intake(Loop):
 
     def ended(self) -> None:
         """Close the watch."""
+        self._unlisten()
         self._close_lookout()
 
     # The directory itself.

@@ -14,6 +14,8 @@ from beamkeeper.domain.acquisition import (
     Acquisition,
     AcquisitionPage,
     AcquisitionQuery,
+    Announced,
+    Announcement,
     ChunkQuery,
     JournalPage,
     JournalQuery,
@@ -25,11 +27,14 @@ from beamkeeper.domain.acquisition import (
     PutChunk,
     StopRequest,
 )
+from beamkeeper.domain.masters import MasterPage, MasterQuery
 from beamkeeper.domain.names import RelPath, from_b64
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Context, Ctx, Who
 
 router = APIRouter()
+
+ANNOUNCE_EXAMPLE = {"paths": [{"path": "scan_0001/frame_0001.tif"}]}
 
 Content = Annotated[bytes, Body(media_type="application/octet-stream", description="At most 8 MiB.")]
 
@@ -98,6 +103,23 @@ def daq_entries(uid: UUID, query: Annotated[JournalQuery, Query()], tx: Acquisit
     return core.entries(tx, who, uid, query=query, kind=Kind.DAQ)
 
 
+@router.get("/daqs/{uid}/masters", tags=["DAQs"], summary="List the master files of a DAQ")
+def daq_masters(uid: UUID, query: Annotated[MasterQuery, Query()], tx: AcquisitionTx, who: Who) -> MasterPage:
+    """Files that link to others, in the order of their paths, with how many of those are missing and the first."""
+    return core.masters(tx, who, uid, query=query, kind=Kind.DAQ)
+
+
+@router.post("/daqs/{uid}/files:announce", tags=["DAQs"], summary="Say that files are finished")
+def announce(
+    uid: UUID,
+    announcement: Annotated[Announcement, Body(examples=[ANNOUNCE_EXAMPLE])],
+    tx: AcquisitionWriteTx,
+    who: Who,
+) -> Announced:
+    """The writer's own word: these files, and all that is in these directories, are taken without a quiet period."""
+    return core.announce(tx, who, uid, announcement=announcement)
+
+
 @router.post("/uploads", status_code=201, tags=["uploads"], summary="Start one pass over a directory")
 def start_upload(
     new: NewUpload, place: Annotated[Place, Depends(_look_at_upload)], tx: AcquisitionWriteTx, who: Who
@@ -128,6 +150,12 @@ def stop_upload(uid: UUID, request: StopRequest, tx: AcquisitionWriteTx, who: Wh
 def upload_entries(uid: UUID, query: Annotated[JournalQuery, Query()], tx: AcquisitionTx, who: Who) -> JournalPage:
     """Files in the order of their paths, with where they stand and why."""
     return core.entries(tx, who, uid, query=query, kind=Kind.UPLOAD)
+
+
+@router.get("/uploads/{uid}/masters", tags=["uploads"], summary="List the master files of an upload")
+def upload_masters(uid: UUID, query: Annotated[MasterQuery, Query()], tx: AcquisitionTx, who: Who) -> MasterPage:
+    """Files that link to others, in the order of their paths, with how many of those are missing and the first."""
+    return core.masters(tx, who, uid, query=query, kind=Kind.UPLOAD)
 
 
 @router.post("/puts", status_code=201, tags=["puts"], summary="Begin to send files")
