@@ -184,6 +184,24 @@ def test_a_file_cannot_show_another_file(tmp_path: Path, shared: MetadataProcess
     assert metadata == {"format": "HDF5", "external_files": [str(tmp_path / "secret.h5")]}
 
 
+def test_the_files_that_a_virtual_dataset_is_made_of_are_named(tmp_path: Path, shared: MetadataProcessor) -> None:
+    with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
+        layout = h5py.VirtualLayout((3, 8), "u2")
+        for number in range(3):
+            layout[number] = h5py.VirtualSource(f"part_{number}.h5" if number else ".", "data", shape=(8,))
+        file.create_virtual_dataset("entry/data", layout)
+    assert found(shared, tmp_path / "f.h5")["external_files"] == ["part_1.h5", "part_2.h5"]
+
+
+def test_more_files_than_can_be_named_are_counted(tmp_path: Path, shared: MetadataProcessor) -> None:
+    with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
+        for number in range(1500):
+            file[f"entry/data_{number:06}"] = h5py.ExternalLink(f"scan_{number:06}_data.h5", "/data")
+    metadata = found(shared, tmp_path / "f.h5")
+    assert len(metadata["external_files"]) + metadata["external_files_unread"] == 1500
+    assert len(metadata["external_files"]) > 1000
+
+
 def test_a_huge_file_is_read_in_part_and_its_upper_levels_first(tmp_path: Path, shared: MetadataProcessor) -> None:
     with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
         file["entry/zz_title"] = h5py.SoftLink("/entry/title")

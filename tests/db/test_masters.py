@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from beamkeeper.db.base import new_uid
-from beamkeeper.db.masters import Links, Master
+from beamkeeper.db.masters import REST, Links, Master
 from beamkeeper.domain.masters import MISSING_TOLD, MasterCount
 from beamkeeper.testing.beamline import Beamline, options
 
@@ -67,6 +67,14 @@ def test_what_is_complete_is_not_due_again_and_what_is_not_after_a_while_or_when
         tx.masters.stir(new_uid())
     assert due(beamline) == []
     with beamline.database.write() as tx:
+        assert tx.masters.are_wanting([beamline.experiment().uid, new_uid()]) == [beamline.experiment().uid]
+        tx.masters.stir(beamline.experiment().uid)
+    assert due(beamline) == []  # it was looked after a moment ago
+    beamline.clock.tick(REST.total_seconds())
+    assert [master.path for master in due(beamline)] == [b"data/b.h5"]
+    settle(beamline, b, b"data/2.h5", again_s=60)
+    beamline.clock.tick(10)
+    with beamline.database.write() as tx:
         tx.masters.stir(beamline.experiment().uid)
     assert [master.path for master in due(beamline)] == [b"data/b.h5"]
     settle(beamline, b, b"data/2.h5", again_s=60)
@@ -117,3 +125,12 @@ def test_announcements_are_kept_once_each_in_their_order_until_they_are_dropped(
         assert tx.announcements.of(daq) == [b"b", b"\xff\n"]
         tx.announcements.drop_all(daq)
         assert tx.announcements.of(daq) == []
+
+
+def test_a_master_with_links_that_nobody_read_is_never_called_complete(beamline: Beamline, daq: UUID) -> None:
+    with beamline.database.write() as tx:
+        tx.masters.add(daq, beamline.experiment().uid, [Links(b"data/m.h5", new_uid(), [b"data/1.h5"], unread=7)])
+    settle(beamline, due(beamline)[0])
+    with beamline.database.read() as tx:
+        (item,) = tx.masters.page(daq, None, None, 10).items
+    assert (item.is_complete, item.linked, item.missing) == (False, 8, 7)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 import h5py
 
 from beamkeeper.builtin.nexus import DETECTOR_NAMES, RULES, Rule, class_of
 from beamkeeper.builtin.values import json_safe, text
+from beamkeeper.domain.masters import EXTERNAL_FILES, EXTERNAL_FILES_UNREAD
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -26,6 +27,10 @@ MAX_LISTED = 20
 BIG = 100
 """From how many elements on a dataset is listed that is no signal."""
 
+MAX_EXTERNAL_BYTES = 32 * 1024
+"""So many bytes of names of other files are told: they must leave room for the rest."""
+
+MAX_NAME = 4096
 MAX_VALUE_BYTES = 64 * 1024
 
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, MemoryError)
@@ -89,7 +94,7 @@ class _Survey:
         try:
             link = group.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink):
-                self.external.add(text(link.filename))
+                self.links_to(link.filename)
             if self.left < 0 or not isinstance(link, h5py.HardLink):
                 return None  # what a soft link means is visited by its own name, or lies outside
             found = group[name]
@@ -120,6 +125,10 @@ class _Survey:
 
     def take_dataset(self, dataset: h5py.Dataset, name: str, group: h5py.Group, group_class: str) -> None:
         """Take in a dataset: its value where a rule wants it, its shape where it holds data."""
+        if dataset.is_virtual:
+            for source in dataset.virtual_sources():
+                if "%b" not in source.file_name:  # a pattern for as many files as there will be
+                    self.links_to(source.file_name)
         size = dataset.size or 0
         if size > 1:
             is_signal = _attribute(dataset, "signal") is not None or _attribute(group, "signal") == name
@@ -135,6 +144,11 @@ class _Survey:
             rank = rule.rank(name, group_class)
             if rank is not None:
                 self.offer(rule.key, rank, _value(dataset, rule))
+
+    def links_to(self, name: str) -> None:
+        """Take in that another file belongs to this one."""
+        if name not in ("", "."):
+            self.external.add(text(name, MAX_NAME))
 
     def offer(self, key: tuple[str, ...], rank: int, value: JsonValue) -> None:
         """Keep a value unless there is a better one."""
@@ -171,7 +185,13 @@ class _Survey:
             largest = sorted(self.datasets, key=lambda row: (not row[0], -row[1], str(row[2]["path"])))
             found["datasets"] = [shown for _, _, shown in largest[:MAX_LISTED]]
         if self.external:
-            found["external_files"] = json_safe(sorted(self.external)[:MAX_LISTED])
+            named = sorted(self.external)
+            room = accumulate(len(name.encode()) + 8 for name in named)
+            fitting = zip(named, room, strict=True)
+            names: list[JsonValue] = [name for name, used in fitting if used <= MAX_EXTERNAL_BYTES]
+            found[EXTERNAL_FILES] = names
+            if len(names) < len(named):
+                found[EXTERNAL_FILES_UNREAD] = len(named) - len(names)
         if self.damaged:
             found["extraction"] = {"error": f"{self.damaged} objects in the file cannot be read"}
         return found

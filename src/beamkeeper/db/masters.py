@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Index, UniqueConstraint, func, select, update
+from sqlalchemy import Index, UniqueConstraint, func, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, JsonDocument, upsert
 from beamkeeper.domain.masters import MISSING_TOLD, MasterCount, MasterFile, MasterPage
 from beamkeeper.domain.names import from_b64, path_fields, show_path, to_b64
 from beamkeeper.domain.status import Service
+
+REST = timedelta(seconds=5)
+"""While the files of a series arrive, a master file is looked after no more often."""
 
 
 class MasterRow(Base):
@@ -28,6 +31,7 @@ class MasterRow(Base):
     path: Mapped[bytes]
     version_uid: Mapped[UUID]
     linked: Mapped[int]
+    unread: Mapped[int]
     missing: Mapped[list[str]] = mapped_column(JsonDocument)
     is_complete: Mapped[bool]
     is_told: Mapped[bool]
@@ -45,6 +49,8 @@ class Links:
     path: bytes
     version_uid: UUID
     linked: Sequence[bytes]
+    unread: int = 0
+    """To how many more files it links: their names were too many to be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class Master:
     path: bytes
     version_uid: UUID
     linked: int
+    unread: int
     missing: Sequence[bytes]
     is_told: bool
     created_at: datetime
@@ -77,7 +84,8 @@ class Masters:
                 "experiment_uid": experiment_uid,
                 "path": bytes(links.path),
                 "version_uid": links.version_uid,
-                "linked": len(links.linked),
+                "linked": len(links.linked) + links.unread,
+                "unread": links.unread,
                 "missing": [to_b64(path) for path in links.linked],
                 "is_complete": False,
                 "is_told": False,
@@ -90,13 +98,20 @@ class Masters:
         upsert(self._session, MasterRow, rows, key=("experiment_uid", "path"))
 
     def stir(self, experiment_uid: UUID) -> None:
-        """Have what is incomplete in an experiment looked after now: files of it have arrived."""
-        self._session.execute(
-            update(MasterRow)
-            .where(MasterRow.experiment_uid == experiment_uid, MasterRow.is_complete.is_(False))
-            .values(next_at=self._now)
-            .execution_options(synchronize_session=False)
-        )
+        """Have what is incomplete in an experiment looked after: now, or soon where that has just been done."""
+        wanting = (MasterRow.experiment_uid == experiment_uid) & MasterRow.is_complete.is_(False)
+        just_now = MasterRow.checked_at > self._now - REST
+        long_ago = or_(MasterRow.checked_at.is_(None), MasterRow.checked_at <= self._now - REST)
+        for condition, at in ((wanting & just_now, self._now + REST), (wanting & long_ago, self._now)):
+            self._session.execute(
+                update(MasterRow).where(condition).values(next_at=at).execution_options(synchronize_session=False)
+            )
+
+    def are_wanting(self, experiment_uids: Iterable[UUID]) -> list[UUID]:
+        """Return the experiments that have incomplete master files."""
+        wanted = select(MasterRow.experiment_uid).distinct()
+        conditions = MasterRow.experiment_uid.in_(list(experiment_uids)) & MasterRow.is_complete.is_(False)
+        return list(self._session.scalars(wanted.where(conditions)))
 
     def due(self, limit: int) -> list[Master]:
         """Return those that are to be looked after, longest due first."""
@@ -109,6 +124,7 @@ class Masters:
                 path=row.path,
                 version_uid=row.version_uid,
                 linked=row.linked,
+                unread=row.unread,
                 missing=[from_b64(path) for path in row.missing],
                 is_told=row.is_told,
                 created_at=row.created_at,
@@ -123,7 +139,7 @@ class Masters:
             .where(MasterRow.id == master.id, MasterRow.version_uid == master.version_uid)
             .values(
                 missing=[to_b64(path) for path in missing],
-                is_complete=not missing,
+                is_complete=not missing and not master.unread,
                 is_told=is_told,
                 checked_at=self._now,
                 next_at=next_at,
@@ -158,7 +174,7 @@ def _to_master_file(row: MasterRow) -> MasterFile:
         acquisition_uid=row.acquisition_uid,
         is_complete=row.is_complete,
         linked=row.linked,
-        missing=len(row.missing),
+        missing=len(row.missing) + row.unread,
         first_missing=tuple(show_path(from_b64(path)) for path in row.missing[:MISSING_TOLD]),
         checked_at=row.checked_at,
         **path_fields(row.path),

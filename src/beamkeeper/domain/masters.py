@@ -6,6 +6,9 @@ from pydantic import Field
 
 from beamkeeper.domain.names import Input, Model, Uid, UtcTime, WithPath
 
+EXTERNAL_FILES, EXTERNAL_FILES_UNREAD = "external_files", "external_files_unread"
+"""The keys of a file's metadata with the names of the files that it links to, and the number of those not named."""
+
 MISSING_TOLD = 200
 """So many of the missing files are named; of more, only their number is told."""
 

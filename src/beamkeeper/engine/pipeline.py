@@ -34,6 +34,7 @@ from beamkeeper.domain.storage import (
     PublishState,
     Replaced,
 )
+from beamkeeper.engine.masters import MastersLoop
 from beamkeeper.engine.problems import Tell, about
 from beamkeeper.engine.process import Chain, ChainResult
 from beamkeeper.engine.readback import strongest
@@ -80,6 +81,7 @@ class Worker(Loop):
         give_back: Callable[[UUID, Sequence[bytes]], None],
         report: Report,
         tell: Tell,
+        masters: MastersLoop,
     ) -> None:
         super().__init__(f"worker {number}", report=report, idle_s=1.0)
         self._database = database
@@ -90,6 +92,7 @@ class Worker(Loop):
         self._chain = chain
         self._give_back = give_back
         self._tell = tell
+        self._masters = masters
 
     def step(self) -> bool:
         """Take one batch as far as it gets."""
@@ -295,12 +298,14 @@ class Worker(Loop):
             else:
                 pause = self._now() + backoff(file.attempts + 1)
                 again[file.id] = {"attempts": file.attempts + 1, "next_at": pause, "reason": result.error[:2000]}
+        self._masters.note(scene, [results[file.version_uid].passed for file in held if file.id in done])
         hit(FailPoint.AVAILABLE_WRITING)
         self._step(batch, J.AVAILABLE, done, free=True)
         hit(FailPoint.AVAILABLE_WRITTEN)
         self._step(batch, J.STORED, again, free=True)
         self._settle_faults(batch, faults)
         if done:
+            self._masters.stir(scene.experiment.uid)
             self._database.tell()
 
     # What goes wrong with single files.

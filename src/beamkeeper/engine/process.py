@@ -30,6 +30,8 @@ class ChainResult:
     error: str = ""
     is_final: bool = False
     """Trying again cannot help."""
+    passed: StoredFile | None = None
+    """The file with all its metadata, where every processor has taken it."""
 
     def as_error(self) -> DmError:
         """Return it as an error with a code."""
@@ -64,7 +66,7 @@ class Chain:
             if not going:
                 break
             going = self._one(name, going, context, results)
-        return results
+        return results | {file.new.version_uid: ChainResult(passed=file) for file in going}
 
     def _one(
         self, name: str, files: list[StoredFile], context: ProcessorContext, results: dict[UUID, ChainResult]

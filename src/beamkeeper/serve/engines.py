@@ -20,6 +20,7 @@ from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
+from beamkeeper.engine.masters import MastersLoop
 from beamkeeper.engine.mirror import MirrorLoop
 from beamkeeper.engine.pipeline import Limits, Worker
 from beamkeeper.engine.problems import Problems
@@ -84,6 +85,7 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     owner = new_uid()
     reaper = ReapLoop(context.database, owner, lease_s=settings.acquisition.lease_s, report=report)
     workers: list[Worker] = []
+    masters = MastersLoop(context.database, client, report=report)
     problems = Problems(settings.acquisition.on_problem, station=settings.station.name, report=report)
     acquire = AcquireLoop(
         context.database,
@@ -112,11 +114,12 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
             give_back=give_back,
             report=report,
             tell=problems.tell,
+            masters=masters,
         )
         for number in range(settings.acquisition.threads)
     ]
     tidy = TidyLoop(context.database, transfer, report=report)
-    return Engine([acquire, *workers, tidy, reaper, problems, mirror], before=reaper.register)
+    return Engine([acquire, *workers, tidy, masters, reaper, problems, mirror], before=reaper.register)
 
 
 def _rules(settings: Settings) -> Rules:

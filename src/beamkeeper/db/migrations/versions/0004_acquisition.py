@@ -174,6 +174,7 @@ def create_masters() -> None:
         sa.Column("path", sa.LargeBinary(), nullable=False),
         sa.Column("version_uid", sa.Uuid(), nullable=False),
         sa.Column("linked", sa.Integer(), nullable=False),
+        sa.Column("unread", sa.Integer(), nullable=False),
         sa.Column("missing", DOCUMENT, nullable=False),
         sa.Column("is_complete", sa.Boolean(), nullable=False),
         sa.Column("is_told", sa.Boolean(), nullable=False),
