@@ -18,7 +18,7 @@ from beamkeeper.client.logins import Logins, Profile
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.processes import Process
 from beamkeeper.engine.supervise import Running, find_running, stop_running
-from beamkeeper.testing.servers import free_port
+from beamkeeper.testing.servers import free_ports
 from beamkeeper.testing.station import until
 
 DM = (sys.executable, "-c", "from beamkeeper.cli.app import main; main()")
@@ -32,7 +32,7 @@ class Beamline:
         self.home = directory / "home"
         self.data.mkdir()
         self.home.mkdir(mode=0o700)
-        self.ports = {service: free_port() for service in Service}
+        self.ports = dict(zip(Service, free_ports(len(Service)), strict=True))
         lines = [f'{service}.listen = "127.0.0.1:{port}"' for service, port in self.ports.items()]
         self.settings = self.data / "beamkeeper.toml"
         self.settings.write_text("\n".join([*lines, 'station.name = "TEST"', ""]))

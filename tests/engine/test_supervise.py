@@ -316,7 +316,7 @@ def test_a_supervisor_costs_next_to_nothing(station: Station) -> None:
 
 
 def test_a_process_whose_supervisor_is_gone_already_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SUPERVISOR_VARIABLE, str(os.getppid() + 1))
+    monkeypatch.setenv(SUPERVISOR_VARIABLE, str(os.getpid() + 1))  # our own pid is its parent
     code = "from beamkeeper.engine.processes import die_with_supervisor; die_with_supervisor(); print('lives')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ended.returncode == 1

@@ -144,7 +144,7 @@ class Watched:
     def announced(self) -> list[bytes]:
         """What was announced and is not decided yet."""
         with self.database.read() as tx:
-            return tx.announcements.of(self.uid)
+            return [path for _, path in tx.announcements.after(self.uid)]
 
     def close(self) -> None:
         """End everything."""

@@ -18,7 +18,7 @@ from beamkeeper.client.logins import Logins
 from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.experiments import Experiment, NewExperiment
 from beamkeeper.domain.status import Service
-from beamkeeper.testing.servers import free_port
+from beamkeeper.testing.servers import free_ports
 
 START_S = 60.0
 
@@ -85,7 +85,7 @@ class Station:
         self.data.mkdir(parents=True, exist_ok=True)
         self.logins = Logins(directory / "logins.json")
         self.spawn = spawn
-        self._ports = {service: free_port() for service in Service}
+        self._ports = dict(zip(Service, free_ports(len(Service)), strict=True))
         self.processes: list[Started] = []
         self._clients: list[Client] = []
         self._write_settings(databases or {}, settings)
