@@ -75,6 +75,20 @@ class FailPoint(StrEnum):
     """What a dead worker held is free; that worker is still written down."""
 
 
+class WipePoint(StrEnum):
+    """Every place in the way of a wipe's run."""
+
+    WIPE_PROVEN = "wipe-proven"
+    """Everything was proven anew; nothing is deleted."""
+    WIPE_MARKED = "wipe-marked"
+    """It is written down which files are deleted next; none of them is."""
+    WIPE_DELETED = "wipe-deleted"
+    """They are deleted; it is not written down."""
+
+
+Point = FailPoint | WipePoint
+
+
 class FailPointError(Exception):
     """What `raise` raises: no error that anything in Beamkeeper expects."""
 
@@ -85,7 +99,7 @@ class _Armed:
     def __init__(self, text: str) -> None:
         name, _, rest = text.strip().partition(":")
         first, _, last = rest.rpartition(":")
-        self.point = FailPoint(name)
+        self.point: Point = WipePoint(name) if name in list(WipePoint) else FailPoint(name)
         self.left = int(first or 1)
         self.action, _, argument = last.partition("=")
         self.seconds = float(argument or 0)
@@ -115,7 +129,7 @@ def arm(text: str) -> None:
     _armed[:] = [_Armed(part) for part in text.split(",") if part.strip()]
 
 
-def hit(point: FailPoint) -> None:
+def hit(point: Point) -> None:
     """Pass a fail point. Costs a look at an empty list where none is set."""
     if _armed:
         for armed in _armed:

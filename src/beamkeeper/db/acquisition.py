@@ -202,6 +202,17 @@ class Acquisitions:
         wanted = select(AcquisitionRow).where(AcquisitionRow.state.in_(sorted(ACTIVE)), ~_IS_RECEIVING)
         return [_to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
 
+    def covering(self, agent: str, directory: bytes) -> list[Acquisition]:
+        """Return those of an agent in whose directory this one lies, or is: active ones first, then the newest."""
+        parts = bytes(directory).split(b"/")
+        above = [b"/".join(parts[: n + 1]) for n in range(len(parts))]
+        wanted = select(AcquisitionRow).where(
+            AcquisitionRow.agent == agent, AcquisitionRow.path.in_(above), ~AcquisitionRow.is_put
+        )
+        is_active = AcquisitionRow.state.in_(sorted(ACTIVE))
+        rows = self._session.scalars(wanted.order_by(is_active.desc(), AcquisitionRow.id.desc()))
+        return [_to_acquisition(row) for row in rows]
+
     def holding(self, agent: str) -> list[Acquisition]:
         """Return the DAQs that hold directories of an agent; one that was taken over holds none any more."""
         wanted = select(AcquisitionRow).where(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -114,6 +114,20 @@ class WipeEntries:
             .limit(limit)
         )
         return [_planned(row) for row in self._session.scalars(wanted)]
+
+    def paths(self, wipe: int, state: EntryState, reason: str | None = None) -> Iterator[bytes]:
+        """Yield the paths of entries in a state (and kept for a reason), some at a time."""
+        wanted = select(WipeEntryRow.id, WipeEntryRow.path).where(
+            WipeEntryRow.wipe_id == wipe, WipeEntryRow.state == state
+        )
+        if reason is not None:
+            wanted = wanted.where(WipeEntryRow.reason == reason)
+        after = 0
+        while rows := self._session.execute(
+            wanted.where(WipeEntryRow.id > after).order_by(WipeEntryRow.id).limit(IN_CHUNK)
+        ).all():
+            yield from (row.path for row in rows)
+            after = rows[-1].id
 
     def mark_deleting(self, ids: Sequence[int], *, by: str) -> None:
         """Write down that these files are about to be deleted, and by whose word."""

@@ -12,6 +12,7 @@ from uuid import UUID
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
 from beamkeeper.config import Settings
+from beamkeeper.core import status as core_status
 from beamkeeper.core.sources import Rules as SourceRules
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.storage_tasks import TaskKind
@@ -28,6 +29,7 @@ from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLoop
 from beamkeeper.engine.reap import ReapLoop
 from beamkeeper.engine.tidy import TidyLoop
+from beamkeeper.engine.wipe import WipeLimits, WipeLoop
 from beamkeeper.engine.worker import Loop
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
@@ -118,8 +120,24 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
         )
         for number in range(settings.acquisition.threads)
     ]
+    wipe = WipeLoop(
+        context.database,
+        client,
+        settings.station.agent,
+        owner,
+        limits=WipeLimits(settings.wipe.heard_within_s, settings.wipe.patience_s, settings.data_dir / "wipes"),
+        unheard_s=lambda: _unheard_s(context, mirror),
+        report=report,
+    )
     tidy = TidyLoop(context.database, transfer, report=report)
-    return Engine([acquire, *workers, tidy, masters, reaper, problems, mirror], before=reaper.register)
+    return Engine([acquire, *workers, wipe, tidy, masters, reaper, problems, mirror], before=reaper.register)
+
+
+def _unheard_s(context: Context, mirror: MirrorLoop) -> float:
+    """Return how long ago the site was last heard of: by this process's own clock, and as the database knows."""
+    with context.database.read() as tx:
+        known = core_status.behind_s(tx)
+    return float("inf") if known is None else max(known, mirror.behind_s)
 
 
 def _rules(settings: Settings) -> Rules:
