@@ -254,7 +254,7 @@ def hostile_names(trial: Trial) -> None:
     trial.await_available(15 + len(HOSTILE))
 
 
-@fault("F18", "a name has 255 bytes, and a path more than 4096")
+@fault("F18", "a name has 255 bytes; a path of more than 4096 is at least listed with its reason")
 def long_paths(trial: Trial) -> None:
     trial.begin()
     trial.writer.plain(b"n" * 255, b"a long name")
