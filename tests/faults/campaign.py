@@ -55,7 +55,7 @@ WAYS = {"F32": len(FailPoint) - 4, "F35": 4}
 """Faults that have several ways, which the seed chooses: each is gone at least once."""
 
 TITLES = {
-    "F30": "kill -9 at each fail point, at each size",
+    "F30": "kill -9 at each fail point, with files of 0 to 65,537 bytes, and now and then of 192 MiB",
     "F30 random": "kill -9 at a moment of chance while a detector writes",
     "F31": "kill -9 at the n-th call that changes a file system",
 }
@@ -168,7 +168,8 @@ def report(campaign: Campaign, command: str, took_s: float) -> str:
         INTRODUCTION,
         "",
         f"* {trials} trials, {harms} harms found; without one, below {3 / max(trials, 1):.2%} of such a mix of faults",
-        f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Beamkeeper {__version__} at {_commit()}, Python {platform.python_version()}",
+        f"* {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, Beamkeeper {__version__} at {_commit()}, "
+        f"Python {platform.python_version()}",
         f"* Linux {platform.release()}, {os.cpu_count()} processors, {_who()}",
         f"* `{command}`, {took_s / 60:.0f} minutes",
         "",
