@@ -113,18 +113,27 @@ def test_the_counts_and_the_list_of_a_daq_are_its_own(beamline: Beamline, daq: U
     assert item.relpath == second.path
 
 
-def test_announcements_are_kept_once_each_in_their_order_until_they_are_dropped(beamline: Beamline, daq: UUID) -> None:
+def test_announcements_are_kept_once_each_and_what_is_said_again_is_new(beamline: Beamline, daq: UUID) -> None:
     with beamline.database.write() as tx:
         assert tx.announcements.add(daq, [b"b", b"a", b"b"]) == 2
-        assert tx.announcements.add(daq, [b"a", b"\xff\n"]) == 2
         assert tx.announcements.add(new_uid(), [b"z"]) == 1
-    with beamline.database.read() as tx:
-        assert tx.announcements.of(daq) == [b"b", b"a", b"\xff\n"]
+        (first, b), (second, a) = tx.announcements.after(daq)
+        assert (b, a, first < second) == (b"b", b"a", True)
     with beamline.database.write() as tx:
-        tx.announcements.drop(daq, [b"a", b"unknown"])
-        assert tx.announcements.of(daq) == [b"b", b"\xff\n"]
+        assert tx.announcements.add(daq, [b"b", b"\xff\n"]) == 2
+        assert [path for _, path in tx.announcements.after(daq, second)] == [b"b", b"\xff\n"]
+        assert [path for _, path in tx.announcements.after(daq)] == [b"a", b"b", b"\xff\n"]
+
+
+def test_what_was_announced_after_the_decision_is_not_dropped_with_it(beamline: Beamline, daq: UUID) -> None:
+    with beamline.database.write() as tx:
+        tx.announcements.add(daq, [b"a", b"b"])
+        last = tx.announcements.after(daq)[-1][0]
+        tx.announcements.add(daq, [b"b"])
+        tx.announcements.drop(daq, [b"a", b"b", b"unknown"], up_to=last)
+        assert [path for _, path in tx.announcements.after(daq)] == [b"b"]
         tx.announcements.drop_all(daq)
-        assert tx.announcements.of(daq) == []
+        assert tx.announcements.after(daq) == []
 
 
 def test_a_master_with_links_that_nobody_read_is_never_called_complete(beamline: Beamline, daq: UUID) -> None:

@@ -125,10 +125,26 @@ def another_file_system_below_it_is_listed_and_not_entered(place: Path) -> None:
         made.begun()
         assert made.awaits(b"nested", J.SKIPPED).reason_code == "other-device"
         assert made.state(b"nested/a.tif") is None
+        assert made.acquisition.message == ""
         unmount(made.directory / "nested")
         (made.directory / "nested" / "b.tif").write_bytes(b"frame")
         made.awaits(b"nested/b.tif", J.READY)
         assert made.state(b"nested") is None
+
+
+def a_mounted_file_systems_own_directories_are_listed_and_not_entered(place: Path) -> None:
+    (place / "det").mkdir()
+    mount("-t", "tmpfs", "disk", place / "det")
+    with Watched(place, OFTEN, directory=place / "det") as made:
+        for directory in (made.directory / "lost+found", made.directory / "below" / "lost+found"):
+            directory.mkdir(parents=True)
+            (directory / "a.tif").write_bytes(b"frame")
+        made.begun()
+        assert made.awaits(b"lost+found", J.SKIPPED).reason_code == "special"
+        made.awaits(b"below/lost+found/a.tif", J.READY)
+        assert made.state(b"lost+found/a.tif") is None
+        made.drained()
+        assert len(made.entries()) == 2
 
 
 def f03_beyond_the_limit_of_watches_directories_are_scanned_often(place: Path) -> None:

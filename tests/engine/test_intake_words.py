@@ -144,3 +144,16 @@ def test_a_sentinel_is_heeded_whether_it_is_told_of_or_found_by_a_scan(tmp_path:
         if not was_watched:
             made.begun()
         made.awaits(b"d/e/a.tif", J.READY)
+
+
+def test_an_announcement_that_is_repeated_after_a_change_counts_again(tmp_path: Path) -> None:
+    with watched(tmp_path, PATIENT) as made:
+        with (made.directory / "a.dat").open("wb", buffering=0) as file:
+            file.write(b"first part")
+            made.announce(b"a.dat")
+            made.awaits(b"a.dat", J.GROWING)
+            file.write(b" and more")
+            time.sleep(0.3)
+        stays(made, b"a.dat", J.GROWING)
+        made.announce(b"a.dat")
+        assert made.awaits(b"a.dat", J.READY).size == len(b"first part and more")

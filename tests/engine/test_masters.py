@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ Linked = Callable[..., Links | None]
 def linked(tmp_path: Path) -> Iterator[Linked]:
     beamline = Beamline(f"sqlite:///{tmp_path / 'test.db'}", tmp_path / "storage")
 
-    def ask(metadata: dict[str, object], *, path: bytes = b"data/run/scan/m.h5", **asked: object) -> Links | None:
+    def ask(metadata: dict[str, Any], *, path: bytes = b"data/run/scan/m.h5", **asked: Any) -> Links | None:
         with beamline.database.write() as tx:
             daq = tx.acquisitions.add(beamline.experiment(), options(b"det/out", destination="run", **asked))
             scene = Scene.of(tx, daq.uid)
@@ -42,7 +43,7 @@ def linked(tmp_path: Path) -> Iterator[Linked]:
             modified_at=NOW,
             finished_at=NOW,
             transferred_at=NOW,
-            metadata=metadata,  # type: ignore[arg-type]
+            metadata=metadata,
         )
         return links_of(StoredFile(new, None, b"/det/out/scan/m.h5"), scene)
 
@@ -72,7 +73,8 @@ def test_names_that_climb_out_can_only_be_missing(linked: Linked) -> None:
 
 
 def test_most_files_link_to_nothing(linked: Linked) -> None:
-    for metadata in ({}, {"external_files": []}, {"external_files": "a"}, {"external_files": ["m.h5"]}):
+    nothing: list[dict[str, Any]] = [{}, *({"external_files": value} for value in ([], "a", ["m.h5"]))]
+    for metadata in nothing:
         assert linked(metadata) is None
     found = linked({"external_files": ["a.h5"], "external_files_unread": 3})
     assert found is not None

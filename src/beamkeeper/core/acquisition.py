@@ -204,6 +204,7 @@ def announce(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, announcem
         require(caller, Action.FILE_PUT, target, f'experiment "{daq.experiment}"')
     if daq.state not in ACTIVE:
         raise ConflictError(f"DAQ {uid} has ended, and takes no more files: start another", state=str(daq.state))
+    tx.acquisitions.lock(uid)
     count = tx.announcements.add(uid, [path.relpath for path in announcement.paths])
     tx.events.add(NewEvent(kind=ANNOUNCED, experiment_uid=daq.experiment_uid, data={"uid": str(uid), "paths": count}))
     return Announced(paths=count)

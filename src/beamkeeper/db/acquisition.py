@@ -282,6 +282,10 @@ class Acquisitions:
         row.policy = policy[:MESSAGE_LENGTH]
         self._session.flush()
 
+    def lock(self, uid: UUID) -> None:
+        """Let no other transaction change it, or add to it, before this one ends."""
+        self._row(uid, for_update=True)
+
     def root(self, uid: UUID) -> Metadata | None:
         """Return what was written down of its directory, so that another one is not taken for it."""
         return self._row(uid).root

@@ -20,8 +20,34 @@ PATIENCE = 5
 """A file that its format calls unfinished, with no known writer, is taken as it is after this many quiet periods."""
 
 NETWORK_FILE_SYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "gpfs", "lustre", "beegfs", "ceph", "fuse.sshfs", "afs", "9p", "glusterfs"}
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "gpfs",
+        "lustre",
+        "beegfs",
+        "ceph",
+        "afs",
+        "9p",
+        "glusterfs",
+        "gfs2",
+        "ocfs2",
+        "orangefs",
+        "pvfs2",
+        "panfs",
+        "wekafs",
+        "virtiofs",
+        "vboxsf",
+        "vmhgfs",
+        "prl_fs",
+        "acfs",
+    ]
 )
+"""File systems that others may write to without this kernel's hearing of it; so may those in user space (fuse.*)."""
+
 NETWORK_QUIET_S = 10.0
 """Attributes are cached by clients of network file systems: a shorter quiet would see a growing file as stable."""
 
@@ -99,7 +125,7 @@ def make_policy(
     sentinel: str | None = None,
 ) -> Policy:
     """Return the policy for a directory on a file system of this type."""
-    is_network = file_system in NETWORK_FILE_SYSTEMS
+    is_network = file_system in NETWORK_FILE_SYSTEMS or file_system.startswith("fuse.")
     if quiet_s is None:
         quiet_s = max(default_quiet_s, NETWORK_QUIET_S) if is_network or is_exported else default_quiet_s
     is_watched = kind is Kind.DAQ and not is_network and not is_polled

@@ -104,9 +104,10 @@ class Intake(Loop):
     def step(self) -> bool:
         """Look at the news, scan if it is time, decide what is due, and write it all down."""
         began = time.monotonic()
+        before = self._sorter
         with self._database.read() as tx:
             control = tx.acquisitions.control(self.acquisition.uid)
-            announced = tx.announcements.of(self.acquisition.uid)
+            announced = tx.announcements.after(self.acquisition.uid, before.heard_to if before else 0)
         if control.stop_now or not self._is_root_there(control) or self._sorter is None:
             self._idle_s = 0.5
             return False
@@ -115,7 +116,7 @@ class Intake(Loop):
         self._look_after_watch()
         self._take_news(sorter, control)
         self._scan_new_directories(sorter, control)
-        directories = sorter.hear(announced, control)
+        directories = sorter.hear(announced if sorter is before else (), control)
         for directory in sorted(directories):
             self._scan_below(directory, sorter, control)
         if time.monotonic() >= self._next_scan:
@@ -338,7 +339,7 @@ class Intake(Loop):
             is_time = time.monotonic() - self._breathed_at > BREATH_S
             if is_time:
                 self._take_news(sorter, control)
-            if is_time or len(sorter) >= SCAN_FLUSH:
+            if is_time or sorter.waiting >= SCAN_FLUSH:
                 sorter.undecided.decide_due()
                 sorter.flush()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from beamkeeper.domain.acquisition import CANARY_PREFIX
 from beamkeeper.domain.files import SourceIdentity
@@ -23,6 +23,8 @@ class Listing:
     directory: bytes
     entries: list[tuple[bytes, os.stat_result]]
     error: OSError | None = None
+    passed_over: list[bytes] = field(default_factory=list)
+    """What is the file system's own, and not entered."""
 
 
 def walk(root: bytes, top: bytes, entering: Callable[[bytes], None]) -> Iterator[Listing]:
@@ -50,6 +52,7 @@ def _is_mount(root: bytes, directory: bytes) -> bool:
 
 def _list(root: bytes, directory: bytes) -> Listing | None:
     entries: list[tuple[bytes, os.stat_result]] = []
+    passed_over: list[bytes] = []
     try:
         opened = os.open(
             os.path.join(root, directory) if directory else root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -65,6 +68,7 @@ def _list(root: bytes, directory: bytes) -> Listing | None:
                 if name.startswith(CANARY):
                     continue  # ours, and gone in a moment
                 if name in FILE_SYSTEMS_OWN and _is_mount(root, directory):
+                    passed_over.append(directory + b"/" + name if directory else name)
                     continue
                 try:
                     entries.append((directory + b"/" + name if directory else name, entry.stat(follow_symlinks=False)))
@@ -74,7 +78,7 @@ def _list(root: bytes, directory: bytes) -> Listing | None:
         return Listing(directory, entries, error)
     finally:
         os.close(opened)
-    return Listing(directory, entries)
+    return Listing(directory, entries, passed_over=passed_over)
 
 
 def identity_of(found: os.stat_result) -> SourceIdentity:

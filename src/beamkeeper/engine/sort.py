@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -46,6 +46,8 @@ class Sorter:
         self.undecided = Undecided(root.path, policy, self.put, is_there=root.is_same)
         self.is_first_scan = False
         self.is_final = False
+        self.heard_to = 0
+        """The number of the last announcement that was taken in."""
         self.is_replaced = False
         """Another directory stands in the place of the one that was: what went with that is kept until the end."""
         self._acquisition = acquisition
@@ -64,7 +66,8 @@ class Sorter:
         self._settled: set[bytes] = set()
         """What was announced and needs no further look."""
 
-    def __len__(self) -> int:
+    @property
+    def waiting(self) -> int:
         """How many files wait to be written down."""
         return len(self._out)
 
@@ -118,6 +121,10 @@ class Sorter:
                 self._pass_over(path, before)
             elif before is not None and before.reason_code in (choose.UNREADABLE, choose.OTHER_DEVICE):
                 self._drop.append(path)
+        for path in listing.passed_over:
+            if known.pop(path, None) is None:
+                why = "it is the file system's own"
+                self.put(Seen(path, J.SKIPPED, reason_code=choose.SPECIAL, reason=why))
         if listing.error is None and known and self._root.is_same():
             for path, before in known.items():
                 self._gone(path, before)
@@ -213,14 +220,17 @@ class Sorter:
 
     # The writer's own word.
 
-    def hear(self, announced: Iterable[bytes], control: Control) -> set[bytes]:
+    def hear(self, announced: Sequence[tuple[int, bytes]], control: Control) -> set[bytes]:
         """Take in paths that were announced; returns those that are directories, to be scanned and then `trust`ed."""
-        new = [path for path in announced if path not in self._heard]
-        self._heard.update(new)
-        self._announced.update(new)
+        if not announced:
+            return set()
+        self.heard_to = announced[-1][0]
+        new = {path for _, path in announced}
         directories = {path for path in new if os.path.isdir(os.path.join(self._root.path, path))}
-        self._announced -= directories
-        self.look([(path, Hints(is_announced=True)) for path in new if path not in directories], control)
+        self._heard |= new
+        self._settled -= new
+        self._announced |= new - directories
+        self.look([(path, Hints(is_announced=True)) for path in sorted(new - directories)], control)
         return directories
 
     def trust(self, directories: Iterable[bytes]) -> None:
@@ -260,7 +270,7 @@ class Sorter:
         with self._database.write() as tx:
             tx.journal.drop(self._acquisition.uid, drop)
             tx.journal.see(self._acquisition.uid, out)
-            tx.announcements.drop(self._acquisition.uid, sorted(self._settled))
+            tx.announcements.drop(self._acquisition.uid, sorted(self._settled), up_to=self.heard_to)
         self._heard -= self._settled
         self._out, self._drop, self._settled = {}, [], set()
         hit(FailPoint.SEEN_WRITTEN)

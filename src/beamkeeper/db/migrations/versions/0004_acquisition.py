@@ -162,6 +162,7 @@ def create_announcements() -> None:
         sa.Column("announced_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_announcements"),
         sa.UniqueConstraint("acquisition_uid", "path", name="uq_announcements_acquisition_uid_path"),
+        sqlite_autoincrement=True,
     )
 
 
