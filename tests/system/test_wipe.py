@@ -344,24 +344,6 @@ def test_another_mount_below_forbids_it(scene: Scene, mounted: Callable[[Path], 
     assert scene.reasons(plan) == {"mount": Reason.OTHER_DEVICE}
 
 
-@pytest.fixture
-def mounted() -> Iterator[Callable[[Path], None]]:
-    """Give what mounts a file system in memory at a directory."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    places: list[Path] = []
-
-    def mount(place: Path) -> None:
-        if libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, b"size=1m") != 0:
-            pytest.skip(f"cannot mount: {os.strerror(ctypes.get_errno())}")
-        places.append(place)
-
-    yield mount
-    for place in places:
-        libc.umount2(os.fsencode(place), 2)
-
-
 def test_an_empty_directory_is_no_yes(scene: Scene) -> None:
     plan = scene.plan()
     assert not is_safe(plan)

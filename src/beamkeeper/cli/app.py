@@ -102,6 +102,23 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
         "What arrived, and what is stored and verified.",
         {"show": ("ledger:show", "Show by directory what arrived, is stored, and is verified.")},
     ),
+    "wipe": (
+        "Wiping of directories at the source.",
+        {
+            "plan": ("wipes:plan", "Say whether a directory is safe to wipe."),
+            "run": ("wipes:run", "Wipe a directory: delete just what is proven."),
+            "show": ("wipes:show", "Show a plan, and what became of it."),
+            "list": ("wipes:list_", "List plans and runs."),
+        },
+    ),
+    "hold": (
+        "What may not be wiped.",
+        {
+            "add": ("wipes:hold", "Hold a path."),
+            "remove": ("wipes:release", "Remove a hold."),
+            "list": ("wipes:holds", "List what is held."),
+        },
+    ),
     "plugin": ("Plugins of the station.", {"list": ("plugins:list_", "List the plugins that are installed.")}),
     "config": (
         "Settings.",
@@ -126,6 +143,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("system:serve", "Run some services in the foreground."),
     "status": ("system:status", "Show how the services are doing."),
     "demo": ("demo:demo", "Show everything: a beamline, a simulated detector, and a check of all files."),
+    "scrub": ("inspections:scrub", "Read copies in the storage again."),
+    "audit": ("inspections:audit", "Compare the catalogue with the storage."),
     "backup": ("system:backup", "Save the databases and the settings."),
     "restore": ("system:restore", "Bring back what `dm backup` saved."),
     "login": ("logins:login", "Log in; later commands go on with it."),

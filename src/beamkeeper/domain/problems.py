@@ -26,6 +26,12 @@ class ProblemKind(StrEnum):
     """Files cannot be delivered without somebody's help."""
     DESTINATION_PAUSED = "destination-paused"
     """The storage takes nothing for now."""
+    COPIES_DAMAGED = "copies-damaged"
+    """Copies in the storage have other bytes, are not there, or cannot be read: a scrub found them, twice."""
+    NAMES_DIFFER = "names-differ"
+    """What stands in the storage is not what is catalogued: two audits found it, one after the other."""
+    AUDIT_STOPPED = "audit-stopped"
+    """An audit has found so much that it no longer believes it: part of the storage may not be mounted."""
     DAQ_FAILED = "daq-failed"
     """A DAQ or upload has ended without all of its files."""
 

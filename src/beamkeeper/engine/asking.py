@@ -16,7 +16,16 @@ from beamkeeper.domain.errors import UnavailableError
 from beamkeeper.domain.files import FileKind, ReadFrom
 from beamkeeper.domain.ledger import NewVerification
 from beamkeeper.domain.names import Checksum
-from beamkeeper.domain.storage import CHECK_LIMIT, CheckItem, CheckMode, CheckOutcome, NewCheck, NewCheckItem
+from beamkeeper.domain.storage import (
+    CHECK_LIMIT,
+    CheckItem,
+    CheckMode,
+    CheckOutcome,
+    Listing,
+    NewCheck,
+    NewCheckItem,
+    NewListing,
+)
 from beamkeeper.engine.readback import strongest
 
 AnswerT = TypeVar("AnswerT")
@@ -113,6 +122,10 @@ class Services:
 
     def _check(self, check: NewCheck) -> Sequence[CheckItem]:
         return self.patiently(lambda: self.client.checks.run(check, patience_s=self.patience_s, stop=self.stop)).items
+
+    def list_names(self, new: NewListing) -> Listing:
+        """Return a page of plain names."""
+        return self.patiently(lambda: self.client.listings.run(new, patience_s=self.patience_s, stop=self.stop))
 
     def tell(self, found: Mapping[UUID, CheckItem], *, on_behalf_of: str) -> None:
         """Tell the ledger what reading replicas showed; to be given once for each reading."""

@@ -19,6 +19,7 @@ from beamkeeper.db.storage_tasks import TaskKind
 from beamkeeper.domain.errors import SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
+from beamkeeper.engine.audit import AuditLoop
 from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
 from beamkeeper.engine.masters import MastersLoop
@@ -28,6 +29,7 @@ from beamkeeper.engine.problems import Problems
 from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLoop
 from beamkeeper.engine.reap import ReapLoop
+from beamkeeper.engine.scrub import ScrubLoop
 from beamkeeper.engine.tidy import TidyLoop
 from beamkeeper.engine.wipe import WipeLimits, WipeLoop
 from beamkeeper.engine.worker import Loop
@@ -129,8 +131,19 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
         unheard_s=lambda: _unheard_s(context, mirror),
         report=report,
     )
+    inspections: Sequence[Loop] = [
+        loop(
+            context.database,
+            client,
+            owner,
+            patience_s=settings.wipe.patience_s,
+            report=report,
+            tell=problems.tell,
+        )
+        for loop in (ScrubLoop, AuditLoop)
+    ]
     tidy = TidyLoop(context.database, transfer, report=report)
-    return Engine([acquire, *workers, wipe, tidy, masters, reaper, problems, mirror], before=reaper.register)
+    return Engine([acquire, *workers, wipe, *inspections, tidy, masters, reaper, problems, mirror], before=reaper.register)
 
 
 def _unheard_s(context: Context, mirror: MirrorLoop) -> float:
