@@ -143,7 +143,9 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
         for loop in (ScrubLoop, AuditLoop)
     ]
     tidy = TidyLoop(context.database, transfer, report=report)
-    return Engine([acquire, *workers, wipe, *inspections, tidy, masters, reaper, problems, mirror], before=reaper.register)
+    return Engine(
+        [acquire, *workers, wipe, *inspections, tidy, masters, reaper, problems, mirror], before=reaper.register
+    )
 
 
 def _unheard_s(context: Context, mirror: MirrorLoop) -> float:
