@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import BaseModel, SecretStr, TypeAdapter
+from pydantic import BaseModel
 
 from beamkeeper import config
 from beamkeeper.cli import output, services
 from beamkeeper.cli.app import EXIT_CODES
-from beamkeeper.client import Client
-from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.config import Loaded
 from beamkeeper.domain.errors import (
     DmError,
@@ -26,11 +22,12 @@ from beamkeeper.domain.errors import (
     SettingsError,
     UnavailableError,
 )
-from beamkeeper.domain.names import UtcTime
 from beamkeeper.domain.status import Service, Status
 
+if TYPE_CHECKING:
+    from beamkeeper.client import Client
+
 START_TIMEOUT_S = 30.0
-FIRST_SESSION = "first-session.json"
 
 PATH = click.Path(path_type=Path)
 DATA = click.option("--data", type=PATH, metavar="DIR", help="The data directory.")
@@ -41,16 +38,6 @@ YES = click.option("--yes", is_flag=True, help="Do not ask.")
 def load(file: Path | None, data: Path | None) -> Loaded:
     """Return the settings that the options name."""
     return config.load(file, overrides={"data_dir": data})
-
-
-class OperatorSession(BaseModel):
-    """The session that a beamline leaves in its data directory for who runs it."""
-
-    url: str
-    username: str
-    token: SecretStr
-    expires_at: UtcTime
-    station: str
 
 
 class Row(BaseModel):
@@ -81,6 +68,9 @@ def up(data: Path | None, file: Path | None, foreground: bool) -> None:
     begin = services.log_size(loaded.settings.data_dir)
     if not was_running:
         services.ask("up", loaded, "--detach")
+    # Large, so it is read while the services start, and not before.
+    from beamkeeper.cli.operator_login import log_in
+
     if fault := _wait_until_up(loaded, has_begun_now=not was_running):
         why = services.last_words(loaded.settings.data_dir, begin)
         if not was_running:
@@ -88,7 +78,7 @@ def up(data: Path | None, file: Path | None, foreground: bool) -> None:
         raise UnavailableError(
             f"{fault}{': ' if why else ''}{why} (log: {services.log_file(loaded.settings.data_dir)})"
         )
-    username, waiting = _log_in(loaded)
+    username, waiting = log_in(loaded)
     _say_where(loaded, was_running=was_running, username=username)
     if waiting:
         output.note(waiting)
@@ -205,34 +195,6 @@ def _wait_until_up(loaded: Loaded, *, has_begun_now: bool) -> str:
     return ""
 
 
-def _log_in(loaded: Loaded) -> tuple[str, str]:
-    """Log in who runs the beamline, unless they are; return as whom, and what to do where that cannot be.
-
-    Whoever can read the data directory is its administrator anyway. The session comes from there: by the first
-    start, or asked for when the last one has ended.
-    """
-    options = click.get_current_context().find_root().obj or {}
-    name = options.get("profile") or os.environ.get("BEAMKEEPER_PROFILE") or DEFAULT
-    logins, url = Logins(), loaded.settings.url(Service.STORAGE)
-    kept = logins.get(name)
-    is_logged_in = kept and kept.token and (kept.expires_at is None or kept.expires_at > datetime.now(UTC))
-    if kept and is_logged_in and kept.url.rstrip("/") != url:
-        return "", f'the profile "{name}" is logged in to {kept.url}: `dm --profile NAME up` logs in here as well'
-    path = loaded.settings.data_dir / FIRST_SESSION
-    is_first = path.exists()
-    if kept and is_logged_in and not is_first:
-        return kept.username, ""
-    if not is_first:
-        services.call("session", loaded)
-    new = TypeAdapter(OperatorSession).validate_json(path.read_bytes())
-    # A beamline that is new at an old address knows nothing of the experiment that was chosen there.
-    before = kept if kept and kept.url.rstrip("/") == url and not is_first else Profile(url=new.url)
-    told = {"username": new.username, "token": new.token, "expires_at": new.expires_at, "station": new.station}
-    logins.put(name, before.model_copy(update=told))
-    path.unlink()
-    return new.username, ""
-
-
 def _say_where(loaded: Loaded, *, was_running: bool, username: str) -> None:
     settings = loaded.settings
     urls = {str(service): settings.url(service) for service in Service}
@@ -256,6 +218,8 @@ def _say_where(loaded: Loaded, *, was_running: bool, username: str) -> None:
 
 def _client(loaded: Loaded, options: Mapping[str, Any]) -> Client:
     """Return a client of the beamline that the options or the profile name, or else of this machine's."""
+    from beamkeeper.client import Client
+
     local = {service: loaded.settings.url(service) for service in Service}
     try:
         client = Client(options.get("url"), profile=options.get("profile"), station=options.get("station"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ def main(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     try:
         if options.command == "run":
+            # What is imported lives on: looking through it for garbage again and again is a quarter of the start.
+            gc.disable()
             from beamkeeper.serve.run import run
 
             return run(options.config, options.data, options.services)
