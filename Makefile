@@ -16,7 +16,7 @@ demo: $(VENV)/.server ## Bring up a beamline on this machine with a simulated de
 
 test: system-deps $(VENV)/.dev ## Check the code and run all the tests (as root, installs the servers that they need)
 	@$(MAKE) --no-print-directory check
-	$(RUN) pytest -m "not long" -rs
+	$(RUN) pytest -m "not long" -rsR --reruns 2
 
 test-long: system-deps $(VENV)/.dev ## Run the long campaigns of faults
 	$(RUN) pytest -m long -rs --timeout=3600
