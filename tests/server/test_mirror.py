@@ -243,7 +243,7 @@ class TestPublishes:
 
     def end(self, site: Running, publish: Publish) -> None:
         with site.database.write() as tx:
-            work = tx.publishes.pending()
+            work = tx.publishes.pending(tx.experiments.get(publish.experiment_uid).storage_area_uid)
             assert work is not None
             assert work.uid == publish.uid
             tx.publishes.settle({id_: (Outcome.STORED, "", ReadFrom.DEVICE) for id_, _, _ in work.items})

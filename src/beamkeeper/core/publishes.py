@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from beamkeeper.db import StorageTransaction
-from beamkeeper.domain.errors import NotFoundError
+from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment, Tree
 from beamkeeper.domain.names import show_path
 from beamkeeper.domain.storage import NewPublish, Publish
@@ -23,6 +23,8 @@ def request(tx: StorageTransaction, caller: Caller, new: NewPublish) -> Publish:
                 raise NotFoundError(
                     f'path "{show_path(item.relpath)}" is in neither tree: it begins with data/ or analysis/'
                 )
+            if not item.checksums and item.link_target_b64 is None:
+                raise InvalidError(f'"{show_path(item.relpath)}" has no checksum to be verified by')
         tx.publishes.add(new)
         found = tx.publishes.get(new.uid)
     if found is None or found.experiment_uid != new.experiment_uid:

@@ -12,7 +12,8 @@ from sqlalchemy import Index, Table, UniqueConstraint, bindparam, func, insert, 
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, is_due
-from beamkeeper.domain.files import ReadFrom
+from beamkeeper.db.experiments import ExperimentRow
+from beamkeeper.domain.files import ReadFrom, Verify
 from beamkeeper.domain.names import Metadata, path_fields
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishItem, PublishState
@@ -28,6 +29,9 @@ class PublishRow(Base):
     uid: Mapped[UUID]
     experiment_uid: Mapped[UUID] = mapped_column(index=True)
     state: Mapped[str]
+    verify: Mapped[str]
+    trouble: Mapped[str] = mapped_column(default="")
+    message: Mapped[str] = mapped_column(default="")
     attempts: Mapped[int] = mapped_column(default=0)
     next_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
@@ -71,6 +75,7 @@ class Work:
     id: int
     uid: UUID
     experiment_uid: UUID
+    verify: Verify
     attempts: int
     items: Sequence[tuple[int, NewPublishItem, Outcome]]
 
@@ -88,6 +93,7 @@ class Publishes:
             uid=new.uid,
             experiment_uid=new.experiment_uid,
             state=PublishState.PENDING,
+            verify=new.verify,
             next_at=self._now,
             created_at=self._now,
         )
@@ -125,16 +131,21 @@ class Publishes:
             uid=row.uid,
             experiment_uid=row.experiment_uid,
             state=PublishState(row.state),
+            trouble=row.trouble,
+            message=row.message,
             created_at=row.created_at,
             ended_at=row.ended_at,
             items=tuple(_to_item(item) for item in items),
         )
 
-    def pending(self) -> Work | None:
-        """Return the batch that has waited longest and is due."""
+    def pending(self, area_uid: UUID) -> Work | None:
+        """Return the batch for a storage area that has waited longest and is due."""
+        is_there = PublishRow.experiment_uid.in_(
+            select(ExperimentRow.uid).where(ExperimentRow.storage_area_uid == area_uid)
+        )
         row = self._session.scalars(
             select(PublishRow)
-            .where(PublishRow.state == PublishState.PENDING, is_due(PublishRow.next_at, self._now))
+            .where(PublishRow.state == PublishState.PENDING, is_due(PublishRow.next_at, self._now), is_there)
             .order_by(PublishRow.next_at, PublishRow.id)
             .limit(1)
         ).one_or_none()
@@ -146,15 +157,16 @@ class Publishes:
             row.id,
             row.uid,
             row.experiment_uid,
+            Verify(row.verify),
             row.attempts,
             [(item.id, NewPublishItem.model_validate(item.request), Outcome(item.outcome)) for item in items],
         )
 
     def settle(self, outcomes: Mapping[int, tuple[Outcome, str, ReadFrom | None]]) -> None:
-        """Record what became of files."""
+        """Record what became of files; what is settled already stays so."""
         statement = (
             update(_ITEMS)
-            .where(_ITEMS.c.id == bindparam("b_id"))
+            .where(_ITEMS.c.id == bindparam("b_id"), _ITEMS.c.outcome == str(Outcome.PENDING))
             .values(
                 outcome=bindparam("b_outcome"),
                 message=bindparam("b_message"),
@@ -175,17 +187,16 @@ class Publishes:
         if rows:
             self._session.connection().execute(statement, rows)
 
-    def end(self, work: Work) -> None:
-        """Record that a batch is done."""
-        self._session.execute(
-            update(PublishRow).where(PublishRow.id == work.id).values(state=PublishState.DONE, ended_at=self._now)
-        )
+    def end(self, work: Work, trouble: str = "", message: str = "") -> None:
+        """Record that a batch is done, and what the storage area failed with where its bytes were lost."""
+        self._set(work, state=PublishState.DONE, ended_at=self._now, trouble=trouble, message=message[:2000])
 
-    def pause(self, work: Work, *, until: datetime) -> None:
-        """Go on with a batch later: the destination fails as a whole."""
-        self._session.execute(
-            update(PublishRow).where(PublishRow.id == work.id).values(attempts=work.attempts + 1, next_at=until)
-        )
+    def pause(self, work: Work, trouble: str, message: str, *, until: datetime) -> None:
+        """Go on with a batch later, and say why: the storage area fails as a whole."""
+        self._set(work, attempts=work.attempts + 1, next_at=until, trouble=trouble, message=message[:2000])
+
+    def _set(self, work: Work, **values: object) -> None:
+        self._session.execute(update(PublishRow).where(PublishRow.id == work.id).values(**values))
 
     def queue(self) -> tuple[dict[str, int], datetime | None]:
         """Return how many batches wait, and since when the oldest does."""

@@ -31,6 +31,17 @@ class ReadFrom(StrEnum):
     OTHER_HOST = "other-host"
 
 
+class Verify(StrEnum):
+    """How a copy is proven to be whole, once it is in storage."""
+
+    READ_BACK = "read-back"
+    """It is read back from the device before it gets its name."""
+    DEFERRED = "deferred"
+    """It gets its name at once, is told as unverified, and is read later."""
+    NONE = "none"
+    """It is never read by itself, and stays told as unverified: its digest is that of the bytes that were sent."""
+
+
 class SourceIdentity(Model):
     """What says that a source file is still the same: held before and after every copy (I6)."""
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from beamkeeper.domain.files import ReadFrom
+from beamkeeper.domain.files import ReadFrom, Verify
 from beamkeeper.domain.names import Checksum, Input, Model, PlainName, Title, Uid, UtcTime, WireInt, WithPath
 
 STAGING = ".dm/staging"
@@ -71,6 +71,8 @@ class Outcome(StrEnum):
     DAMAGED = "damaged"
     MISSING = "missing"
     FAILED = "failed"
+    LOST = "lost"
+    """The storage could not make it durable: what was staged is thrown away, and no fault of the file."""
 
 
 class Replaced(Model):
@@ -96,6 +98,7 @@ class NewPublish(Input):
 
     uid: Uid
     experiment_uid: Uid
+    verify: Verify = Field(default=Verify.READ_BACK, description="Read each file back before it gets its name?")
     items: tuple[NewPublishItem, ...] = Field(min_length=1, max_length=1000)
 
 
@@ -110,11 +113,17 @@ class PublishItem(Model, WithPath):
 
 
 class Publish(Model):
-    """A batch on its way from staging to its plain names; `items` are told once it is done."""
+    """A batch on its way from staging to its plain names; `items` are told once it is done.
+
+    `trouble` is what the storage area as a whole fails with (full, read_only, failed) while the batch waits for
+    it, or lost its bytes to it; `message` says it in a sentence.
+    """
 
     uid: Uid
     experiment_uid: Uid
     state: PublishState
+    trouble: str = ""
+    message: Title = ""
     created_at: UtcTime
     ended_at: UtcTime | None = None
     items: tuple[PublishItem, ...] = ()

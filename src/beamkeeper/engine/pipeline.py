@@ -235,7 +235,8 @@ class Worker(Loop):
         hit(FailPoint.PUBLISH_ASKING)
         self._client.publishes.request(NewPublish(uid=batch.uid, experiment_uid=scene.experiment.uid, items=items))
         hit(FailPoint.PUBLISH_ASKED)
-        self._await_publish(batch)
+        asked = {item.version_uid for item in items}
+        self._await_publish(batch, [file for file in batch.files if file.version_uid in asked])
 
     def _resume(self, batch: Batch, scene: Scene) -> None:
         """Go on with a batch that was staged: its publish was asked for, or is now.
@@ -244,7 +245,7 @@ class Worker(Loop):
         and what is not in staging any more comes back as missing.
         """
         try:
-            self._await_publish(batch)
+            self._await_publish(batch, batch.files)
         except NotFoundError:
             present = self._present(batch, scene)
             items = [
@@ -253,7 +254,7 @@ class Worker(Loop):
             ]
             self._publish(batch, scene, items)
 
-    def _await_publish(self, batch: Batch) -> None:
+    def _await_publish(self, batch: Batch, files: Sequence[Claimed]) -> None:
         while True:
             publish: Publish = self._client.publishes.get(batch.uid, wait_s=PUBLISH_WAIT_S)
             if publish.state is PublishState.DONE:
@@ -263,7 +264,7 @@ class Worker(Loop):
         by_version = {item.version_uid: item for item in publish.items}
         stored: Changes = {}
         faults: list[tuple[Claimed, Exception]] = []
-        for file in batch.files:
+        for file in files:
             item = by_version.get(file.version_uid)
             if item is None:
                 faults.append((file, _unsent()))

@@ -78,11 +78,14 @@ def drop_cache(descriptor: int) -> ReadFrom:
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What reading a stored file back gave; an empty digest is that of no plain file."""
+    """What reading a stored file back gave; an empty digest is that of no plain file.
+
+    `read_from` is None where it was not read: its digest is then what it should be.
+    """
 
     value: str
     size: int
-    read_from: ReadFrom
+    read_from: ReadFrom | None
 
 
 class Reader:

@@ -27,7 +27,7 @@ from beamkeeper.engine.mirror import MirrorLoop
 from beamkeeper.engine.pipeline import Limits, Worker
 from beamkeeper.engine.problems import Problems
 from beamkeeper.engine.process import Chain
-from beamkeeper.engine.publish import PublishLoop
+from beamkeeper.engine.publish import PublishLanes
 from beamkeeper.engine.reap import ReapLoop
 from beamkeeper.engine.scrub import ScrubLoop
 from beamkeeper.engine.tidy import TidyLoop
@@ -75,7 +75,7 @@ def build_engine(context: Context) -> Engine:
         database, report = context.database, context.errors.append
         short, long = (TaskKind.STAT, TaskKind.LISTING), (TaskKind.READ,)
         looks = [LookLoop(database, kinds, report=report) for kinds in (short, long)]
-        return Engine([PublishLoop(database, report=report), *looks])
+        return Engine([PublishLanes(database, report=report), *looks])
     client = _client(context.settings)
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
