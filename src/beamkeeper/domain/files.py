@@ -104,7 +104,9 @@ class NewFile(Input, WithPath):
     link_target_b64: str | None = None
     source: Source
     identity: SourceIdentity
-    is_snapshot: bool = Field(default=False, description="Taken while the file still grew.")
+    is_snapshot: bool = Field(
+        default=False, description="Taken while it still grew, or though its writer never finished it."
+    )
     storage_area_uid: Uid
     read_from: ReadFrom | None = Field(default=None, description="None: stored, and not read back yet.")
     modified_at: UtcTime = Field(description="The source's own modification time.")

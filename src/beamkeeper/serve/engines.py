@@ -106,22 +106,25 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
 
     chain = Chain(settings.acquisition.processors, processor, lambda: client.files)
     limits = Limits(settings.acquisition.batch_files, settings.acquisition.batch_bytes, settings.acquisition.attempts)
-    workers += [
-        Worker(
-            number,
-            context.database,
-            client,
-            owner=owner,
-            limits=limits,
-            transfer=transfer,
-            chain=chain,
-            give_back=give_back,
-            report=report,
-            tell=problems.tell,
-            masters=masters,
-        )
-        for number in range(settings.acquisition.threads)
-    ]
+    common: dict[str, Any] = {
+        "owner": owner,
+        "limits": limits,
+        "transfer": transfer,
+        "chain": chain,
+        "give_back": give_back,
+        "report": report,
+        "tell": problems.tell,
+        "masters": masters,
+    }
+    workers += [Worker(n, context.database, client, **common) for n in range(settings.acquisition.threads)]
+    care = _care(context, client, mirror, owner, problems)
+    tidy = TidyLoop(context.database, transfer, report=report)
+    return Engine([acquire, *workers, *care, tidy, masters, reaper, problems, mirror], before=reaper.register)
+
+
+def _care(context: Context, client: Client, mirror: MirrorLoop, owner: UUID, problems: Problems) -> list[Loop]:
+    """Return the loops that look after what is stored: wiping at the source, scrubs, audits."""
+    settings, report = context.settings, context.errors.append
     wipe = WipeLoop(
         context.database,
         client,
@@ -131,21 +134,12 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
         unheard_s=lambda: _unheard_s(context, mirror),
         report=report,
     )
-    inspections: Sequence[Loop] = [
-        loop(
-            context.database,
-            client,
-            owner,
-            patience_s=settings.wipe.patience_s,
-            report=report,
-            tell=problems.tell,
-        )
-        for loop in (ScrubLoop, AuditLoop)
+    patience_s, tell = settings.wipe.patience_s, problems.tell
+    return [
+        wipe,
+        ScrubLoop(context.database, client, owner, patience_s=patience_s, report=report, tell=tell),
+        AuditLoop(context.database, client, owner, patience_s=patience_s, report=report, tell=tell),
     ]
-    tidy = TidyLoop(context.database, transfer, report=report)
-    return Engine(
-        [acquire, *workers, wipe, *inspections, tidy, masters, reaper, problems, mirror], before=reaper.register
-    )
 
 
 def _unheard_s(context: Context, mirror: MirrorLoop) -> float:
