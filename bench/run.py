@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +118,7 @@ def seconds_until_up(environ: Mapping[str, str]) -> float:
 
 def until_answers(url: str, deadline: float) -> None:
     while time.perf_counter() < deadline:
-        with suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url, timeout=1):  # noqa: S310
+        with suppress(OSError), urllib.request.urlopen(url, timeout=1):  # noqa: S310
             return
         time.sleep(0.01)
     raise TimeoutError(f"{url} did not answer")
