@@ -6,6 +6,9 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
+from _pytest.mark.structures import ParameterSet
+
 from beamkeeper.testing.checker import Finding
 from faults.lab import CannotInjectError, Lab, Trial
 
@@ -34,6 +37,9 @@ class Outcome:
 
 FAULTS: list[Fault] = []
 
+LONG = frozenset({"F03", "F21", "F25", "F27", "F33", "F38", "F39", "F40"})
+"""Faults that take longer than a run of all tests should: `make test-long` and `make faults` play them."""
+
 
 def fault(id_: str, title: str, *, needs_root: bool = False, has_own_station: bool = False) -> Callable[[Play], Play]:
     """Add a fault to the campaign."""
@@ -48,6 +54,14 @@ def fault(id_: str, title: str, *, needs_root: bool = False, has_own_station: bo
 def of_module(name: str) -> list[Fault]:
     """Return the faults that a module plays."""
     return [found for found in FAULTS if found.play.__module__ == name]
+
+
+def cases(name: str) -> list[ParameterSet]:
+    """Return the faults that a module plays as the parameters of its test."""
+    return [
+        pytest.param(found, id=found.id, marks=[pytest.mark.long] if found.id in LONG else [])
+        for found in of_module(name)
+    ]
 
 
 def may_play(found: Fault) -> bool:

@@ -9,10 +9,10 @@ import pytest
 
 from faults import arrival
 from faults.lab import Lab
-from faults.registry import Fault, may_play, of_module, play
+from faults.registry import Fault, cases, may_play, play
 
 
-@pytest.mark.parametrize("fault", of_module(arrival.__name__), ids=lambda f: f.id)
+@pytest.mark.parametrize("fault", cases(arrival.__name__))
 def test_a_fault_while_files_arrive_harms_none(
     fault: Fault, lab: Lab, record_property: Callable[[str, object], None]
 ) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from faults import transfer
 from faults.lab import Lab
-from faults.registry import Fault, may_play, of_module, play
+from faults.registry import Fault, cases, may_play, play
 
 
-@pytest.mark.parametrize("fault", of_module(transfer.__name__), ids=lambda f: f.id)
+@pytest.mark.parametrize("fault", cases(transfer.__name__))
 def test_a_fault_on_the_way_to_the_catalogue_harms_no_file(
     fault: Fault, lab: Lab, record_property: Callable[[str, object], None]
 ) -> None:
