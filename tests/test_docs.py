@@ -17,6 +17,7 @@ import pytest
 
 from beamkeeper.config import load
 from beamkeeper.domain.files import NewFile, Source, SourceIdentity
+from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.plugins.api import PROCESSORS, FileProcessor, ProcessorContext, StoredFile
 
 ROOT = Path(__file__).parents[1]
@@ -85,3 +86,8 @@ def test_the_generated_pages_are_those_of_the_code() -> None:
         [sys.executable, str(ROOT / "scripts" / "gen_docs.py"), "--check"], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0, f"run `make docs`\n{checked.stderr}"
+
+
+def test_the_page_on_problems_has_every_kind() -> None:
+    page = (DOCS / "how-to" / "hear-of-problems.md").read_text()
+    assert [kind for kind in ProblemKind if f"| `{kind}` |" not in page] == []
