@@ -31,6 +31,7 @@ from beamkeeper.testing.conformance import (
     TransferConformance,
     digest,
     identity_of,
+    never,
     send_all,
     source_code,
 )
@@ -231,7 +232,7 @@ def send_while(item: TransferItem, place: Place, change: Callable[[bytes], objec
     """Send one item and change its source once some of it is copied: `stop` is asked before each buffer."""
     asked = 0
 
-    def stop() -> bool:
+    def stop(moved: int = 0, /) -> bool:
         nonlocal asked
         asked += 1
         if asked == 5:
@@ -246,13 +247,17 @@ def send_while(item: TransferItem, place: Place, change: Callable[[bytes], objec
 def test_a_stop_in_the_middle_of_a_file_leaves_nothing_of_it(place: LocalPlace, sources: Sources) -> None:
     item = sources.add(b"frame", bytes(100_000))
     asked = iter([False] * 5)
-    assert list(CopyTransfer(SMALL).send([item], place.url("b1"), lambda: next(asked, True))) == []
+
+    def stop(moved: int = 0, /) -> bool:
+        return next(asked, True)
+
+    assert list(CopyTransfer(SMALL).send([item], place.url("b1"), stop)) == []
     assert place.read("b1", item.path) is None
 
 
 def test_who_stops_listening_ends_the_batch(place: LocalPlace, sources: Sources) -> None:
     items = [sources.add(b"%03d" % number, bytes(10_000)) for number in range(300)]
-    sending = CopyTransfer(SMALL).send(items, place.url("b1"), lambda: False)
+    sending = CopyTransfer(SMALL).send(items, place.url("b1"), never)
     next(sending)
     sending.close()
     there = sum(place.read("b1", item.path) is not None for item in items)
@@ -297,7 +302,7 @@ def test_a_storage_that_is_not_there_stops_the_batch(tmp_path: Path, sources: So
     items = [sources.add(b"frame", b"content")]
     url = f"file://{tmp_path}/mount/experiment/.dm/staging/b1"
     with pytest.raises(DestinationError, match="see that the storage is mounted") as caught:
-        list(CopyTransfer(SMALL).send(items, url, lambda: False))
+        list(CopyTransfer(SMALL).send(items, url, never))
     assert caught.value.details == {"code": "failed", "errno": errno.ENOENT}
     assert not (tmp_path / "mount").exists()
 
@@ -305,7 +310,7 @@ def test_a_storage_that_is_not_there_stops_the_batch(tmp_path: Path, sources: So
 @pytest.mark.parametrize("url", ["/plain/path", "s3://bucket/x", "file://otherhost/x", "file:///", "file:relative", ""])
 def test_a_url_of_another_kind_is_refused(url: str, sources: Sources) -> None:
     with pytest.raises(InvalidError, match="use file:///absolute/path"):
-        list(CopyTransfer(SMALL).send([sources.add(b"frame")], url, lambda: False))
+        list(CopyTransfer(SMALL).send([sources.add(b"frame")], url, never))
     with pytest.raises(InvalidError, match="use file:///absolute/path"):
         CopyTransfer(SMALL).discard(url)
 

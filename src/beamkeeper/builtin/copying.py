@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from typing import ClassVar
@@ -19,7 +19,7 @@ from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.domain.errors import DestinationError, SourceError
 from beamkeeper.domain.files import SourceIdentity
 from beamkeeper.domain.names import Algorithm, show_path
-from beamkeeper.plugins.api import Options, TransferItem, TransferResult
+from beamkeeper.plugins.api import Options, Stop, TransferItem, TransferResult
 
 MIB = 1024 * 1024
 _HOLE = bytes(64 * 1024)
@@ -31,6 +31,11 @@ _SOURCE_CODES = {
     errno.ELOOP: "special",
     errno.ENXIO: "special",
     errno.ENODEV: "special",
+    # Once is no proof: a disk or a server may have been away for a moment. After some tries it is.
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EREMOTEIO),
+        "read-error",
+    ),
 }
 _DESTINATION_CODES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read_only"} | dict.fromkeys(
     (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP), "refused"
@@ -70,7 +75,7 @@ class CopyTransfer:
     def __init__(self, options: CopyOptions) -> None:
         self._options = options
 
-    def send(self, items: Sequence[TransferItem], staging: str, stop: Callable[[], bool]) -> Generator[TransferResult]:
+    def send(self, items: Sequence[TransferItem], staging: str, stop: Stop) -> Generator[TransferResult]:
         """Copy each item to `staging`/path; what is there from before is replaced."""
         if not items:
             return
@@ -104,7 +109,7 @@ class _StoppedError(Exception):
 class _Batch:
     """One call of `send`; `copy` is called from several threads."""
 
-    def __init__(self, root: int, options: CopyOptions, stop: Callable[[], bool]) -> None:
+    def __init__(self, root: int, options: CopyOptions, stop: Stop) -> None:
         self._root = root
         self._options = options
         self._stop = stop
@@ -130,8 +135,8 @@ class _Batch:
             self.end()
             raise
 
-    def _check_stop(self) -> None:
-        if self._ended.is_set() or self._stop():
+    def _check_stop(self, moved: int = 0) -> None:
+        if self._ended.is_set() or self._stop(moved):
             raise _StoppedError
 
     def _deliver(self, item: TransferItem) -> TransferResult:
@@ -174,12 +179,12 @@ class _Batch:
 
     def _pump(self, item: TransferItem, source: int, target: int, *, is_sparse: bool) -> Digests:
         """Copy as many bytes as the source had, and not one of what is appended meanwhile."""
-        size, done = item.identity.size, 0
+        size, done, count = item.identity.size, 0, 0
         digests = Digests(self._options.checksums, size)
         buffer = self._buffer()
         write = _write_sparse if is_sparse else _write_all
         while done < size:
-            self._check_stop()
+            self._check_stop(count)
             with _reading(item):
                 count = os.readv(source, [buffer[: size - done]])
             if not count:
@@ -189,6 +194,7 @@ class _Batch:
             with _writing(item.path):
                 write(target, buffer[:count], done)
             done += count
+        self._stop(count)
         if is_sparse:
             with _writing(item.path):
                 os.ftruncate(target, size)

@@ -248,6 +248,8 @@ def _of(field: str) -> Any:
 
 
 def _message(row: Row) -> str:
+    if row.status and row.status.paused:
+        return "; ".join(pause.sentence for pause in row.status.paused)
     if row.status and row.status.last_error:
         return f"{output.safe(row.status.last_error.at)}: {row.status.last_error.message}"
     return row.message

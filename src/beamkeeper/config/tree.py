@@ -198,6 +198,12 @@ class Acquisition(ServiceSection):
         description='A command that is told of problems, such as ["/usr/local/bin/tell-us"]; run without a shell.',
     )
     threads: Whole = Field(default=2, ge=1, le=64, description="How many batches move at the same time.")
+    stall_s: Number = Field(
+        default=30.0,
+        ge=1,
+        le=3600,
+        description="A transfer that showed no sign of life for so many seconds hangs: its storage area is paused.",
+    )
     lease_s: Number = Field(
         default=60.0,
         ge=1,

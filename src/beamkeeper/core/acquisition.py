@@ -7,6 +7,7 @@ from uuid import UUID
 
 from beamkeeper.config import Settings
 from beamkeeper.core import rights, sources, spool
+from beamkeeper.core.pauses import with_pause
 from beamkeeper.core.sources import Place, Rules
 from beamkeeper.core.spool import Chunk
 from beamkeeper.db import AcquisitionTransaction
@@ -247,7 +248,7 @@ def _may_read(tx: AcquisitionTransaction, caller: Caller, acquisition: Acquisiti
 
 def _with_tallies(tx: AcquisitionTransaction, acquisition: Acquisition) -> Acquisition:
     found = {"tallies": tuple(tx.journal.tallies(acquisition.uid)), "masters": tx.masters.count(acquisition.uid)}
-    return acquisition.model_copy(update=found)
+    return with_pause(tx, acquisition.model_copy(update=found))
 
 
 def _own_put(tx: AcquisitionTransaction, caller: Caller, uid: UUID) -> Acquisition:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from beamkeeper.core import pauses
 from beamkeeper.db import AcquisitionTransaction, StorageTransaction, Transaction
+from beamkeeper.domain.storage import AreaPause
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +17,7 @@ class Unfinished:
 
     queues: Mapping[str, int] = field(default_factory=dict)
     oldest_s: float | None = None
+    paused: tuple[AreaPause, ...] = ()
 
 
 def unfinished(tx: Transaction) -> Unfinished:
@@ -22,7 +25,7 @@ def unfinished(tx: Transaction) -> Unfinished:
     if isinstance(tx, StorageTransaction):
         return _of(tx, *tx.publishes.queue())
     if isinstance(tx, AcquisitionTransaction):
-        return _of(tx, *tx.journal.queue())
+        return replace(_of(tx, *tx.journal.queue()), paused=pauses.paused(tx))
     return Unfinished()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +13,12 @@ from urllib.parse import urlsplit
 
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotPermittedError
+from beamkeeper.domain.names import Uid
 from beamkeeper.domain.storage import AreaCheck, NewStorageArea, StorageArea
 from beamkeeper.domain.users import SITE, Action, Caller, reach, require
 
 PROBE_BYTES = 64 * 1024
+PROBE_TIMEOUT_S = 15.0
 
 _REASONS = {
     errno.ENOENT: "is not there: is the disk mounted?",
@@ -53,8 +56,8 @@ def add(tx: StorageTransaction, caller: Caller, new: NewStorageArea) -> StorageA
 
 
 def area(tx: StorageTransaction, caller: Caller, name: str) -> StorageArea:
-    """Return the storage area that the caller wants checked."""
-    _require_anywhere(caller, Action.STATION_MANAGE)
+    """Return the storage area that the caller wants checked: a manager, or the services of a station."""
+    _require_anywhere(caller, Action.STORAGE_CHECK if caller.is_service else Action.STATION_MANAGE)
     return tx.storage.named(name)
 
 
@@ -73,6 +76,33 @@ def check(area: StorageArea) -> AreaCheck:
         free_bytes=space.f_bavail * space.f_frsize,
         total_bytes=space.f_blocks * space.f_frsize,
     )
+
+
+class Probes:
+    """Checks of storage areas, each in a thread that may hang: at most one an area, and nobody waits long for it."""
+
+    def __init__(self, timeout_s: float = PROBE_TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._under_way: dict[Uid, threading.Thread] = {}
+
+    def check(self, area: StorageArea) -> AreaCheck:
+        """Return what a check shows; that it does not answer is an answer as well."""
+        found: list[AreaCheck] = []
+        with self._lock:
+            before = self._under_way.get(area.uid)
+            if before is None or not before.is_alive():
+                probe = threading.Thread(target=lambda: found.append(check(area)), name="check", daemon=True)
+                self._under_way[area.uid] = probe
+                probe.start()
+            else:
+                probe = before
+        probe.join(self._timeout_s)
+        if found:
+            return found[0]
+        if not probe.is_alive():  # it was somebody else's, and has ended: it need not be ours that hangs
+            return self.check(area)
+        return AreaCheck(name=area.name, is_ok=False, message=f"{area.path} does not answer: is its server up?")
 
 
 def _probe(directory: Path) -> None:

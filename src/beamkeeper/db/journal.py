@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from beamkeeper.db.acquisition import AcquisitionRow
 from beamkeeper.db.base import is_due, new_uid, upsert
+from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.journal_rows import (
     COLUMNS,
     Batch,
@@ -154,11 +156,11 @@ class Journal:
 
     # What workers do.
 
-    def claim(self, owner: UUID, *, files: int, size: int) -> Batch | None:
+    def claim(self, owner: UUID, *, files: int, size: int, without: Collection[UUID] = ()) -> Batch | None:
         """Take a batch of files to go on with; None where nothing is due.
 
         What is half-way comes first, as the batch that it was. Otherwise files of the acquisition that has
-        waited longest, at most `files` of them and about `size` bytes.
+        waited longest, at most `files` of them and about `size` bytes; none for the storage areas in `without`.
         """
         due = JournalRow.lease.is_(None) & is_due(JournalRow.next_at, self._now)
         half = self._session.execute(
@@ -172,16 +174,38 @@ class Journal:
             return self._lease(
                 owner, half.acquisition_uid, half.batch_uid, J(half.state), condition=same, files=files, size=size
             )
+        if without:
+            return self._claim_where(ExperimentRow.storage_area_uid.not_in(without), owner, files=files, size=size)
         ready = self._session.execute(
             select(JournalRow.acquisition_uid)
             .where(due, JournalRow.state == J.READY)
             .order_by(JournalRow.next_at)
             .limit(1)
         ).first()
-        if ready is None:
-            return None
-        mine = due & (JournalRow.acquisition_uid == ready.acquisition_uid) & (JournalRow.state == J.READY)
-        batch = self._lease(owner, ready.acquisition_uid, new_uid(), J.READY, condition=mine, files=files, size=size)
+        return None if ready is None else self._claim_ready(ready.acquisition_uid, owner, files=files, size=size)
+
+    def claim_for(self, area_uid: UUID, owner: UUID, *, files: int, size: int) -> Batch | None:
+        """Take files that are ready to go to a storage area; None where there are none."""
+        return self._claim_where(ExperimentRow.storage_area_uid == area_uid, owner, files=files, size=size)
+
+    def _claim_where(self, is_meant: ColumnElement[bool], owner: UUID, *, files: int, size: int) -> Batch | None:
+        """Take files of the oldest acquisition that has some; asked by acquisition, for a million may be waiting."""
+        is_ready = (JournalRow.acquisition_uid == AcquisitionRow.uid) & (JournalRow.state == J.READY)
+        due = JournalRow.lease.is_(None) & is_due(JournalRow.next_at, self._now)
+        wanted = (
+            select(AcquisitionRow.uid)
+            .join(ExperimentRow, ExperimentRow.uid == AcquisitionRow.experiment_uid)
+            .where(is_meant, select(JournalRow.id).where(is_ready, due).exists())
+            .order_by(AcquisitionRow.id)
+            .limit(1)
+        )
+        uid = self._session.scalars(wanted).first()
+        return None if uid is None else self._claim_ready(uid, owner, files=files, size=size)
+
+    def _claim_ready(self, acquisition_uid: UUID, owner: UUID, *, files: int, size: int) -> Batch | None:
+        due = JournalRow.lease.is_(None) & is_due(JournalRow.next_at, self._now)
+        mine = due & (JournalRow.acquisition_uid == acquisition_uid) & (JournalRow.state == J.READY)
+        batch = self._lease(owner, acquisition_uid, new_uid(), J.READY, condition=mine, files=files, size=size)
         if batch is not None:
             self._session.add(StagingRow(batch_uid=batch.uid, acquisition_uid=batch.acquisition_uid))
         return batch

@@ -19,6 +19,7 @@ from beamkeeper.db.inspections import Inspections
 from beamkeeper.db.journal import Journal
 from beamkeeper.db.masters import Masters
 from beamkeeper.db.mirror import Mirrors
+from beamkeeper.db.pauses import Pauses
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
@@ -146,6 +147,11 @@ class AcquisitionTransaction(Transaction):
     def holds(self) -> Holds:
         """What may not be wiped."""
         return Holds(self.session, self.now)
+
+    @cached_property
+    def pauses(self) -> Pauses:
+        """Storage areas that take nothing at present."""
+        return Pauses(self.session, self.now)
 
     @cached_property
     def stagings(self) -> Stagings:

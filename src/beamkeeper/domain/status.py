@@ -8,6 +8,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from beamkeeper.domain.names import Model, StationName, Title, UtcTime
+from beamkeeper.domain.storage import AreaPause
 
 
 class Service(StrEnum):
@@ -47,6 +48,7 @@ class Status(Model):
     oldest_unfinished_s: float | None = None
     mirror_behind_s: float | None = None
     last_error: LastError | None = None
+    paused: tuple[AreaPause, ...] = Field(default=(), description="Storage areas that take nothing at present.")
 
 
 class SiteServices(Model):

@@ -55,6 +55,32 @@ class AreaCheck(Model):
     total_bytes: WireInt | None = None
 
 
+_TROUBLES = {
+    "full": "is full",
+    "read_only": "is read-only",
+    "unreachable": "is not there",
+    "hanging": "does not answer",
+}
+
+
+class AreaPause(Model):
+    """A storage area that takes nothing at present: files wait for it, and go on by themselves."""
+
+    name: PlainName
+    trouble: str = Field(description="full, read_only, unreachable, hanging or failed.")
+    message: Title = Field(description="What it failed with, or why it is not tried again yet.")
+    since: UtcTime
+    files: WireInt = Field(description="How many files wait.")
+
+    @property
+    def sentence(self) -> str:
+        """The same for people."""
+        what = _TROUBLES.get(self.trouble, "fails")
+        waiting = "1 file waits" if self.files == 1 else f"{self.files} files wait"
+        since = self.since.isoformat(sep=" ", timespec="seconds")
+        return f'storage area "{self.name}" {what}: paused since {since}, {waiting} ({self.message})'
+
+
 class PublishState(StrEnum):
     """Where a publish stands."""
 

@@ -53,16 +53,30 @@ class TransferResult:
     error: Exception | None = None
 
 
+class Stop(Protocol):
+    """Tells a transfer whether to end, and hears from it that it lives.
+
+    To be called before each piece of a file, from any thread: a transfer that neither calls it nor gives a result
+    for half a minute counts as hanging. `moved` is how many bytes were read from the source since the last call; it
+    returns when more may be read (limits, by hour), so never while something must not wait.
+    """
+
+    def __call__(self, moved: int = 0, /) -> bool:
+        """Take a sign of life; True: begin nothing more, and end."""
+        ...
+
+
 @runtime_checkable
 class Transfer(Protocol):
     """Moves the bytes of a batch into a staging directory.
 
     Called from several threads at once, with different staging directories. May be called again with the
     same directory after a crash: what is there from before is replaced. A fault of one file is its result's
-    error; a fault of the destination as a whole is raised as DestinationError.
+    error; a fault of the destination as a whole is raised as DestinationError, with a `code`: full, read_only,
+    unreachable, or failed.
     """
 
-    def send(self, items: Sequence[TransferItem], staging: str, stop: Callable[[], bool]) -> Iterator[TransferResult]:
+    def send(self, items: Sequence[TransferItem], staging: str, stop: Stop) -> Iterator[TransferResult]:
         """Move each item to `staging`/path (a URL of the plugin's scheme); one result an item, in any order."""
         ...
 

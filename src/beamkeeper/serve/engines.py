@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from beamkeeper.domain.errors import SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.audit import AuditLoop
+from beamkeeper.engine.destinations import Destinations
 from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
 from beamkeeper.engine.masters import MastersLoop
@@ -30,6 +31,8 @@ from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLanes
 from beamkeeper.engine.reap import ReapLoop
 from beamkeeper.engine.scrub import ScrubLoop
+from beamkeeper.engine.sending import Sender
+from beamkeeper.engine.staging import Stager
 from beamkeeper.engine.tidy import TidyLoop
 from beamkeeper.engine.wipe import WipeLimits, WipeLoop
 from beamkeeper.engine.worker import Loop
@@ -91,27 +94,20 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     workers: list[Worker] = []
     masters = MastersLoop(context.database, client, report=report)
     problems = Problems(settings.acquisition.on_problem, station=settings.station.name, report=report)
-    acquire = AcquireLoop(
-        context.database,
-        SourceRules.of(settings),
-        _rules(settings),
-        wake_workers=lambda: _wake(workers),
-        report=report,
-        tell=problems.tell,
-    )
-
-    def give_back(uid: UUID, paths: Sequence[bytes]) -> None:
-        if intake := acquire.intake(uid):
-            intake.give_back(paths)
-
+    told: dict[str, Any] = {"wake_workers": partial(_wake, workers), "report": report, "tell": problems.tell}
+    acquire = AcquireLoop(context.database, SourceRules.of(settings), _rules(settings), **told)
+    sender = Sender(transfer, stall_s=settings.acquisition.stall_s)
+    destinations = Destinations(context.database, client, sender, **told)
     chain = Chain(settings.acquisition.processors, processor, lambda: client.files)
     limits = Limits(settings.acquisition.batch_files, settings.acquisition.batch_bytes, settings.acquisition.attempts)
     common: dict[str, Any] = {
         "owner": owner,
         "limits": limits,
         "transfer": transfer,
+        "stager": Stager(client, sender),
+        "destinations": destinations,
         "chain": chain,
-        "give_back": give_back,
+        "give_back": partial(_give_back, acquire),
         "report": report,
         "tell": problems.tell,
         "masters": masters,
@@ -119,7 +115,13 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     workers += [Worker(n, context.database, client, **common) for n in range(settings.acquisition.threads)]
     care = _care(context, client, mirror, owner, problems)
     tidy = TidyLoop(context.database, transfer, report=report)
-    return Engine([acquire, *workers, *care, tidy, masters, reaper, problems, mirror], before=reaper.register)
+    loops = [acquire, *workers, destinations, *care, tidy, masters, reaper, problems, mirror]
+    return Engine(loops, before=reaper.register)
+
+
+def _give_back(acquire: AcquireLoop, uid: UUID, paths: Sequence[bytes]) -> None:
+    if intake := acquire.intake(uid):
+        intake.give_back(paths)
 
 
 def _care(context: Context, client: Client, mirror: MirrorLoop, owner: UUID, problems: Problems) -> list[Loop]:

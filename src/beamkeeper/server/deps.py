@@ -13,6 +13,7 @@ from beamkeeper import config
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core_users
 from beamkeeper.core.passwords import Passwords
+from beamkeeper.core.storage import Probes
 from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, Database, StorageTransaction, Transaction
 from beamkeeper.domain.errors import MirrorBehindError, NotAuthenticatedError
 from beamkeeper.domain.events import Cursor
@@ -44,6 +45,7 @@ class Context:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     errors: ErrorLog = field(default_factory=ErrorLog)
     passwords: Passwords = field(default_factory=Passwords)
+    probes: Probes = field(default_factory=Probes)
     mirror_patience_s: float = MIRROR_PATIENCE_S
 
     @property

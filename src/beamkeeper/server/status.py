@@ -28,4 +28,5 @@ def status(ctx: Ctx, who: Who, tx: AnyTx) -> Status:
         oldest_unfinished_s=work.oldest_s,
         mirror_behind_s=core.behind_s(tx),
         last_error=ctx.last_error,
+        paused=work.paused,
     )

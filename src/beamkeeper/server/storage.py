@@ -53,7 +53,7 @@ def check(name: str, ctx: Ctx, who: Who) -> AreaCheck:
     """Write, make durable, read back and remove a probe file."""
     with ctx.database.read() as tx:
         area = core.area(tx, who, name)
-    return core.check(area)
+    return ctx.probes.check(area)
 
 
 @router.post(

@@ -127,9 +127,14 @@ def identity_of(found: os.stat_result) -> SourceIdentity:
     )
 
 
+def never(moved: int = 0, /) -> bool:
+    """Stop no transfer."""
+    return False
+
+
 def send_all(transfer: Transfer, items: Sequence[TransferItem], staging: str) -> Mapping[UUID, TransferResult]:
     """Send the items without a stop; refuse two results of one item."""
-    results = list(transfer.send(items, staging, lambda: False))
+    results = list(transfer.send(items, staging, never))
     found = {result.version_uid: result for result in results}
     assert len(found) == len(results), "one item has two results"
     return found
@@ -241,7 +246,11 @@ class TransferConformance:
         """What is not sent has no result, and what has a result is there."""
         items = [sources.add(b"%03d" % number, b"%d" % number) for number in range(200)]
         results: list[TransferResult] = []
-        results.extend(transfer.send(items, place.url("b1"), lambda: bool(results) or _count(place, items) > 3))
+
+        def stop(moved: int = 0, /) -> bool:
+            return bool(results) or _count(place, items) > 3
+
+        results.extend(transfer.send(items, place.url("b1"), stop))
         assert len(results) < len(items)
         paths = {item.version_uid: item.path for item in items}
         assert all(place.read("b1", paths[result.version_uid]) is not None for result in results)

@@ -22,6 +22,7 @@ def upgrade() -> None:
         create_acquisitions()
         create_journal()
         create_stagings()
+        create_pauses()
         create_workers()
         create_wipes()
         create_wipe_entries()
@@ -134,6 +135,24 @@ def create_stagings() -> None:
         sa.Column("acquisition_uid", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_stagings"),
         sa.UniqueConstraint("batch_uid", name="uq_stagings_batch_uid"),
+    )
+
+
+def create_pauses() -> None:
+    op.create_table(
+        "pauses",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("storage_area_uid", sa.Uuid(), nullable=False),
+        sa.Column("trouble", TEXT, nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("since", TIME, nullable=False),
+        sa.Column("failed_at", TIME, nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("next_at", TIME, nullable=False),
+        sa.Column("wanted_bytes", sa.BigInteger(), nullable=False),
+        sa.Column("is_trial", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_pauses"),
+        sa.UniqueConstraint("storage_area_uid", name="uq_pauses_storage_area_uid"),
     )
 
 
