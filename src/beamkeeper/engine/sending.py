@@ -48,6 +48,7 @@ class _Sending:
     hold: Hold
     is_stopping: Callable[[], bool]
     heard_at: float = field(default_factory=time.monotonic)
+    held: list[int] = field(default_factory=list)
     is_left: bool = False
     answers: queue.SimpleQueue[TransferResult | BaseException | None] = field(default_factory=queue.SimpleQueue)
 
@@ -55,9 +56,18 @@ class _Sending:
         """Take a sign of life; hold up who moves faster than is allowed; tell whether to end."""
         self.heard_at = time.monotonic()
         if moved and not self._is_over():
-            self.hold(moved, self._is_over)
-            self.heard_at = time.monotonic()
+            self.held.append(moved)
+            try:
+                self.hold(moved, self._is_over)
+            finally:
+                self.held.pop()
+                self.heard_at = time.monotonic()
         return self._is_over()
+
+    @property
+    def silent_s(self) -> float:
+        """How long nothing was heard of it; nothing is to be heard of who was told to wait."""
+        return 0.0 if self.held else time.monotonic() - self.heard_at
 
     def _is_over(self) -> bool:
         return self.is_left or self.is_stopping()
@@ -94,17 +104,20 @@ class Sender:
 
     def silent(self) -> set[UUID]:
         """Return the storage areas that may be about to hang, or do."""
-        now = time.monotonic()
         with self._lock:
             self._left = [(uid, thread) for uid, thread in self._left if thread.is_alive()]
-            quiet = {uid for sending, uid in self._under_way.items() if now - sending.heard_at > SILENT_S}
+            quiet = {uid for sending, uid in self._under_way.items() if sending.silent_s > SILENT_S}
             return quiet | {uid for uid, _ in self._left}
 
     def send(
         self, area: StorageArea, items: Sequence[TransferItem], staging: str, is_stopping: Callable[[], bool]
     ) -> dict[UUID, TransferResult]:
         """Send items; DestinationError `hanging` where the area does not answer, UnavailableError `source` likewise."""
-        sending = _Sending(self._transfer(area.transfer), staging, self._hold, is_stopping)
+        try:
+            transfer = self._transfer(area.transfer)
+        except DmError as error:  # not installed, or set wrongly
+            raise DestinationError(f'storage area "{area.name}": {error.message}', code="failed") from error
+        sending = _Sending(transfer, staging, self._hold, is_stopping)
         thread = threading.Thread(target=sending.run, args=(items,), name=f"send to {area.name}", daemon=True)
         self._begin(sending, area)
         try:
@@ -122,7 +135,7 @@ class Sender:
             try:
                 answer = sending.answers.get(timeout=min(LOOK_S, self._stall_s))
             except queue.Empty:
-                if time.monotonic() - sending.heard_at > self._stall_s:
+                if sending.silent_s > self._stall_s:
                     self._leave(sending, thread, area, items)
                 continue
             if isinstance(answer, TransferResult):
