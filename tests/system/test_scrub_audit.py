@@ -26,6 +26,7 @@ from beamkeeper.domain.inspections import (
     Scrub,
 )
 from beamkeeper.domain.names import path_fields
+from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.testing.station import Station, experiment, station, until
 from beamkeeper.testing.stored import writable
@@ -173,7 +174,8 @@ def test_reading_keeps_to_the_rate_and_can_be_stopped(scene: Scene) -> None:
     assert (stopped.state, stopped.message) == (InspectionState.STOPPED, "it was stopped")
 
 
-def test_a_scrub_goes_on_after_a_kill(tmp_path: Path) -> None:
+def test_a_scrub_goes_on_after_a_kill_and_tells_what_it_finds(tmp_path: Path) -> None:
+    """On a station of its own: problems of one kind are told together, so a second one says nothing of its own."""
     (source := tmp_path / "detector").mkdir()
     with station(tmp_path, settings=SETTINGS) as made:
         client = made.start()
@@ -191,6 +193,9 @@ def test_a_scrub_goes_on_after_a_kill(tmp_path: Path) -> None:
         assert done.files == 300
         files = scene.client.files.find(FileQuery(experiment_uid=scene.of.uid, limit=1000))
         assert [file.path for file in files if not file.is_verified] == ["data/299.tif"]
+        told = scene.client.status(Service.ACQUISITION).last_error
+        assert told is not None
+        assert "1 copies in the storage are not as they should be" in told.message
 
 
 def test_a_scrub_that_finds_too_much_stops_by_itself(scene: Scene, mounted: Callable[[Path], None]) -> None:
