@@ -15,7 +15,8 @@ import h5py
 import numpy as np
 import pytest
 
-from beamkeeper.domain.acquisition import JournalState
+from beamkeeper.domain.acquisition import UNFINISHED, JournalState
+from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.engine.intake import Rules
 from beamkeeper.testing.intakes import QUICK, Watched, uploaded, watched
 from beamkeeper.testing.station import until
@@ -111,6 +112,11 @@ def test_hdf5_files_of_killed_writers_are_waited_for_and_then_kept_as_what_they_
         entry = made.awaits(b"a.h5", J.READY)
         assert time.monotonic() - began >= 5 * QUICK.quiet_s * 0.9
         assert entry.is_snapshot
+        told = made.awaits_problem(ProblemKind.FILES_UNFINISHED)
+        assert (told.paths, "its format calls it unfinished" in told.message) == (("a.h5",), True)
+        assert made.deliver() == 1
+        with made.database.read() as tx:
+            assert [(t.state, t.reason_code) for t in tx.journal.tallies(made.uid)] == [(J.AVAILABLE, UNFINISHED)]
 
 
 def test_a_closed_hdf5_file_is_taken_at_once(tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def _fields(client: Client) -> dict[str, Any]:
         "uid": "uid",
         "kind": lambda file: file.kind if file.link_target_b64 is None else f"link to {_link(file)}",
         "size": lambda file: f"{output.size(file.size)} ({file.size})",
-        "version": lambda file: f"{file.version}{', taken while it grew' if file.is_snapshot else ''}",
+        "version": lambda file: f"{file.version}{', unfinished when it was taken' if file.is_snapshot else ''}",
         "verified": "is_verified",
         "source": lambda file: f"{file.source.agent}:/{show_path(file.source.relpath)}",
         "deleted": "deleted_at",

@@ -13,7 +13,7 @@ from rich.text import Text
 from beamkeeper.cli import acquiring, output
 from beamkeeper.cli.app import EXIT_WANTING
 from beamkeeper.client.acquisition import Daqs, Uploads
-from beamkeeper.domain.acquisition import UNCHANGED, UNDELIVERED, Acquisition, JournalState, State
+from beamkeeper.domain.acquisition import UNCHANGED, UNDELIVERED, UNFINISHED, Acquisition, JournalState, State
 from beamkeeper.domain.names import Uid
 
 J = JournalState
@@ -119,7 +119,10 @@ def delivered(ended: Acquisition) -> str:
     """Return what has been delivered, as a sentence without its end."""
     before = sum(t.files for t in ended.tallies if t.state is J.SKIPPED and t.reason_code == UNCHANGED)
     known = f", and {acquiring.files(before)} stored before and unchanged" if before else ""
-    return f"{acquiring.files(ended.count(J.AVAILABLE))} available ({output.size(ended.size(J.AVAILABLE))}){known}"
+    left = sum(t.files for t in ended.tallies if t.reason_code == UNFINISHED)
+    unfinished = f", {left} of them unfinished by their writer" if left else ""
+    size = output.size(ended.size(J.AVAILABLE))
+    return f"{acquiring.files(ended.count(J.AVAILABLE))} available ({size}){unfinished}{known}"
 
 
 def exit_status(ended: Acquisition, *, is_stopped: bool = False) -> int:

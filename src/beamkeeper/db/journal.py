@@ -26,7 +26,7 @@ from beamkeeper.db.journal_rows import (
     to_identity,
 )
 from beamkeeper.db.stagings import StagingRow
-from beamkeeper.domain.acquisition import LISTED, UNDELIVERED, JournalPage, JournalState, Tally
+from beamkeeper.domain.acquisition import LISTED, UNDELIVERED, UNFINISHED, JournalPage, JournalState, Tally
 from beamkeeper.domain.names import from_b64, to_b64
 
 __all__ = ["Batch", "Claimed", "Journal", "Known", "Seen", "backoff"]
@@ -299,16 +299,17 @@ class Journal:
     # What people ask.
 
     def tallies(self, acquisition_uid: UUID) -> list[Tally]:
-        """Return how many files are in each state, by reason where they are listed with one."""
+        """Return how many files are in each state, by reason where they are listed with one, and unfinished ones apart."""
         r = JournalRow
         wanted = (
-            select(r.state, r.reason_code, func.count(), func.coalesce(func.sum(r.size), 0))
+            select(r.state, r.reason_code, r.is_snapshot, func.count(), func.coalesce(func.sum(r.size), 0))
             .where(r.acquisition_uid == acquisition_uid)
-            .group_by(r.state, r.reason_code)
+            .group_by(r.state, r.reason_code, r.is_snapshot)
         )
         found: dict[tuple[JournalState, str], tuple[int, int]] = {}
-        for state, code, files, size in self._session.execute(wanted):
-            key = (J(state), code if J(state) in LISTED else "")
+        for state, code, is_snapshot, files, size in self._session.execute(wanted):
+            unfinished = UNFINISHED if J(state) is J.AVAILABLE and is_snapshot else ""
+            key = (J(state), code if J(state) in LISTED else unfinished)
             before = found.get(key, (0, 0))
             found[key] = (before[0] + files, before[1] + int(size))
         return [Tally(state=s, reason_code=c, files=n, bytes=b) for (s, c), (n, b) in sorted(found.items())]

@@ -235,6 +235,9 @@ LISTED = frozenset({JournalState.SKIPPED, JournalState.VANISHED, JournalState.QU
 UNCHANGED = "unchanged"
 """The reason code of what is skipped because it is stored already: delivered, though not by this DAQ."""
 
+UNFINISHED = "unfinished"
+"""What is stored as a snapshot, since its writer did not finish it: counted apart from what is whole."""
+
 
 class JournalEntry(Model, WithPath):
     """One file on its way; `path` is below the DAQ's directory."""

@@ -24,6 +24,8 @@ class ProblemKind(StrEnum):
     """A watched directory is there again: the one good news."""
     FILES_QUARANTINED = "files-quarantined"
     """Files cannot be delivered without somebody's help."""
+    FILES_UNFINISHED = "files-unfinished"
+    """Files are stored as their writer left them, and by all signs it did not finish them: it may have been killed."""
     DESTINATION_PAUSED = "destination-paused"
     """The storage takes nothing for now."""
     COPIES_DAMAGED = "copies-damaged"

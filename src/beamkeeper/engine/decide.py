@@ -155,11 +155,12 @@ class Undecided:
     def _follow(self, path: bytes, track: Track, verdict: Verdict, writer: Writer, now: float) -> None:
         is_final = self._final_since is not None
         if verdict.is_finished and (verdict.is_strong or is_final or now >= track.hold_until):
-            self._ready(path, track, is_snapshot=verdict.is_unclean)
+            self._ready(path, track, unfinished=verdict.why if verdict.is_unclean else "")
             return
         patience = max(LAST_PATIENCE_S, 3 * self._policy.quiet_s)
         if self._final_since is not None and now - self._final_since > patience:
-            self._ready(path, track, is_snapshot=writer is Writer.OPEN or verdict.is_growing)
+            is_unfinished = writer is Writer.OPEN or verdict.is_growing
+            self._ready(path, track, unfinished=verdict.why if is_unfinished else "")
             return
         is_growing = verdict.is_growing or verdict.is_finished
         if is_growing and (not track.is_growing or track.changed_at > track.told_at + TELL_GROWTH_S):
@@ -170,9 +171,19 @@ class Undecided:
             pause = min(LONGEST_PAUSE_S, max(0.2, track.hold_until - now))
         self._look_at(path, track, now + (min(pause, 1.0) if is_final else pause))
 
-    def _ready(self, path: bytes, track: Track, *, is_snapshot: bool) -> None:
+    def _ready(self, path: bytes, track: Track, *, unfinished: str) -> None:
+        """Have a file taken; `unfinished` says why it is only a snapshot of what its writer meant, if it is."""
         self._tracks.pop(path, None)
-        self._put(Seen(path, J.READY, identity=track.identity, finished_at=track.changed_wall, is_snapshot=is_snapshot))
+        self._put(
+            Seen(
+                path,
+                J.READY,
+                identity=track.identity,
+                reason=unfinished,
+                finished_at=track.changed_wall,
+                is_snapshot=bool(unfinished),
+            )
+        )
 
 
 def vanished(path: bytes, identity: SourceIdentity | None, *, is_replaced: bool = False) -> Seen:

@@ -261,6 +261,9 @@ class Intake(Loop):
         if barred := [file for file in seen if file.state is J.QUARANTINED]:
             why = f"files are quarantined: {barred[0].reason}"
             self._problem(ProblemKind.FILES_QUARANTINED, why, [file.path for file in barred])
+        if left := [file for file in seen if file.state is J.READY and file.is_snapshot]:
+            why = f"files are stored as they are, and marked as unfinished: {left[0].reason}"
+            self._problem(ProblemKind.FILES_UNFINISHED, why, [file.path for file in left])
 
     # What may have changed.
 
