@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from beamkeeper.config.failpoints import FailPoint
-from beamkeeper.domain.acquisition import JournalState
+from beamkeeper.domain.acquisition import UNFINISHED, JournalState
 from beamkeeper.testing.checker import Finding
 from beamkeeper.testing.station import popen, until
 from beamkeeper.testing.truth import HOSTILE
@@ -169,10 +169,15 @@ def writer_killed(trial: Trial) -> None:
         assert not trial.daq.count(JournalState.AVAILABLE)
         process.kill()
         process.wait()
-    trial.writer.hdf5(b"whole.h5", b"x" * 1000)
-    unfinished = (trial.source / "whole.h5").read_bytes()[:-100]
-    (trial.source / "killed.h5").write_bytes(unfinished)
-    trial.await_state("whole.h5", "available")
+    with trial.writing("hdf5", count=1, size=50_000, hold=30) as process:
+        until(lambda: trial.daq.count(JournalState.GROWING), "growth")
+        process.kill()
+        process.wait()
+    (left,) = trial.source.rglob("hdf5_*.dat")
+    trial.await_state(str(left.relative_to(trial.source)), "available")
+    (entry,) = (e for e in trial.client.daqs.entries(trial.daq_uid) if e.path and "hdf5_" in e.path)
+    assert entry.is_snapshot, "what a killed writer left counts as whole"
+    assert sum(tally.files for tally in trial.daq.tallies if tally.reason_code == UNFINISHED) == 1
 
 
 @fault("F11", "a writer stands still for longer than the quiet period")

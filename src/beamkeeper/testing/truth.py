@@ -134,13 +134,16 @@ class Writer:
             file.write(more)
         self.say("closed", path, Path(os.fsdecode(self.at(path))).read_bytes())
 
-    def hdf5(self, path: bytes, content: bytes, *, libver: str = "latest") -> None:
-        """Write an HDF5 file with one dataset."""
+    def hdf5(self, path: bytes, content: bytes, *, libver: str = "latest", hold_s: float = 0.0) -> None:
+        """Write an HDF5 file with one dataset, and hold it open for a while."""
         import h5py
 
         self.say("opened", path)
         with h5py.File(self.at(path), "w", libver=libver) as file:
             file["entry/data"] = memoryview(content)
+            if hold_s:
+                file.flush()
+                time.sleep(hold_s)
         self.say("closed", path, Path(os.fsdecode(self.at(path))).read_bytes())
 
     def removed(self, path: bytes) -> None:
@@ -197,7 +200,7 @@ def write(options: argparse.Namespace) -> None:
         "plain": partial(_many, writer.plain, options, rng),
         "slow": partial(_slow, writer, options, rng),
         "rename": partial(_many, writer.renamed, options, rng),
-        "hdf5": partial(_many, writer.hdf5, options, rng),
+        "hdf5": partial(_many, partial(writer.hdf5, hold_s=options.hold), options, rng),
         "hdf5-earliest": partial(_many, partial(writer.hdf5, libver="earliest"), options, rng),
         "append": partial(_growing, writer, options, rng),
         "rewrite": partial(_rewritten, writer, options, rng),
@@ -225,7 +228,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", type=int, default=20_000, help="the most bytes of a file, or of a change")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--pause", type=float, default=0.0, help="seconds between files")
-    made.add_argument("--hold", type=float, default=0.0, help="seconds that a file stays open (slow)")
+    made.add_argument("--hold", type=float, default=0.0, help="seconds that a file stays open (slow, hdf5)")
     made.add_argument("--prefix", default="", help="begins every path")
     return made
 
