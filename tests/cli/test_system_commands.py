@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -235,20 +237,68 @@ def test_serve_runs_services_in_the_foreground(beamline: Beamline) -> None:
         assert process.wait(60) == 0
 
 
-def test_a_backup_brings_a_beamline_back(beamline: Beamline, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Beamline, Path]]:
+    """A beamline that is down, with an experiment "first", and a backup of before its experiment "second"."""
+    beamline = Beamline(tmp_path_factory.mktemp("saved"))
     assert beamline.dm("up").returncode == 0
-    saved = tmp_path / "saved"
-    done = beamline.dm("backup", str(saved), "--json")
+    assert beamline.dm("experiment", "create", "first").returncode == 0
+    directory = beamline.home / "backup"
+    done = beamline.dm("backup", str(directory), "--json")
     assert done.returncode == 0, done.stderr
-    assert any(str(saved) in line for line in json.loads(done.stdout)["told"])
-    again = beamline.dm("backup", str(saved))
+    assert any(str(directory) in line for line in json.loads(done.stdout)["told"])
+    assert beamline.dm("experiment", "create", "second").returncode == 0
+    stop_running(beamline.data, 0)
+    yield beamline, directory
+    stop_running(beamline.data, 0)
+
+
+def experiments(beamline: Beamline) -> set[str]:
+    with closing(sqlite3.connect(beamline.data / "storage.db")) as connection:
+        return {name for (name,) in connection.execute("select name from experiments")}
+
+
+def test_a_backup_goes_into_a_new_directory_only(saved: tuple[Beamline, Path]) -> None:
+    again = saved[0].dm("backup", str(saved[1]))
     assert again.returncode == 2
     assert "not empty" in again.stderr
-    stop_running(beamline.data, 0)
-    for path in beamline.data.glob("*.db*"):
-        path.unlink()
-    assert beamline.dm("restore", str(saved)).returncode != 0  # nobody is there to be asked
-    done = beamline.dm("restore", str(saved), "--yes")
+
+
+def test_a_restore_goes_back_and_forward_again(saved: tuple[Beamline, Path]) -> None:
+    beamline, directory = saved
+    unanswered = beamline.dm("restore", str(directory))
+    assert unanswered.returncode == 2
+    assert "give --yes" in unanswered.stderr
+    done = beamline.dm("restore", str(directory), "--yes")
     assert done.returncode == 0, done.stderr
+    (kept,) = beamline.data.glob("before-restore-*")
+    assert f"what was there is kept in {kept}" in done.stdout
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert experiments(beamline) == {"first"}
+    assert beamline.dm("restore", str(kept), "--yes").returncode == 0
+    assert experiments(beamline) == {"first", "second"}
+
+
+def test_after_a_disaster_a_backup_brings_the_beamline_back(saved: tuple[Beamline, Path], beamline: Beamline) -> None:
+    """In a data directory without settings, where a database is damaged, and for an account that is not logged in."""
+    beamline.settings.unlink()
+    (beamline.data / "catalog.db").write_bytes(b"no database at all" * 1000)
+    done = beamline.dm("restore", str(saved[1]), "--yes")
+    assert done.returncode == 0, done.stderr
+    assert f"the one that was in use is {saved[1] / 'beamkeeper.toml'}" in done.stdout
+    (kept,) = beamline.data.glob("before-restore-*")
+    assert (kept / "catalog.db").read_bytes() == b"no database at all" * 1000
+    beamline.settings.write_bytes((saved[1] / "beamkeeper.toml").read_bytes())
     assert beamline.dm("up").returncode == 0
-    assert beamline.dm("whoami").returncode == 0
+    listed = beamline.dm("experiment", "list", "--json")
+    assert {found["name"] for found in json.loads(listed.stdout)} == {"first"}
+
+
+def test_nothing_starts_after_a_restore_that_was_interrupted(saved: tuple[Beamline, Path], beamline: Beamline) -> None:
+    (beamline.data / "restore-unfinished").write_text(f"{saved[1]}\n")  # as a kill between two commits leaves it
+    refused = beamline.dm("serve", "storage")
+    assert refused.returncode != 0
+    assert f"run `dm restore {saved[1]}` again" in refused.stderr
+    assert beamline.dm("restore", str(saved[1]), "--yes").returncode == 0
+    assert not (beamline.data / "restore-unfinished").exists()
+    assert experiments(beamline) == {"first"}

@@ -183,6 +183,25 @@ def test_a_database_that_is_not_empty_is_left_alone(
     assert dumped(database_url, Service.CATALOG) == before
 
 
+def test_what_is_to_be_replaced_is_replaced_as_a_whole_or_not_at_all(
+    living: str, database_url: str, saved: Callable[[str, Service], Path]
+) -> None:
+    path = saved(living, Service.CATALOG)
+    assert backup.is_empty(database_url, Service.CATALOG)
+    fill(database_url, Service.CATALOG)
+    assert not backup.is_empty(database_url, Service.CATALOG)
+    before = dumped(database_url, Service.CATALOG)
+    with (
+        pytest.raises(RuntimeError, match="interrupted"),
+        backup.restoring(database_url, Service.CATALOG, path, replace=True),
+    ):
+        raise RuntimeError("interrupted")
+    assert dumped(database_url, Service.CATALOG) == before
+    with backup.restoring(database_url, Service.CATALOG, path, replace=True) as done:
+        assert done.tables["versions"] == FILES
+    assert dumped(database_url, Service.CATALOG) == dumped(living, Service.CATALOG)
+
+
 def test_a_database_that_has_tables_and_no_rows_is_empty(living: str, database_url: str) -> None:
     upgrade.upgrade(database_url, Service.CATALOG)
     assert backup.copy(living, database_url, Service.CATALOG).tables["files"] == FILES

@@ -168,9 +168,14 @@ def backup(directory: Path, data: Path | None, file: Path | None) -> None:
 @CONFIG
 @YES
 def restore(directory: Path, data: Path | None, file: Path | None, yes: bool) -> None:
-    """Bring back the databases that `dm backup` saved into DIR, in place of those that there are."""
+    """Bring back the databases that `dm backup` saved into DIR, in place of what there is.
+
+    What there is in them is saved first, into a directory before-restore-TIME in the data directory, from which it can
+    be restored in turn. The databases change together, or not at all. Files of experiments are not touched.
+    """
     loaded = load(file, data)
-    output.confirm(f"Replace the databases of {loaded.settings.data_dir} by those in {directory}?", yes=yes)
+    question = f"Restore the databases of {loaded.settings.data_dir} from {directory}, in place of what there is now?"
+    output.confirm(question, yes=yes)
     _tell(services.call("restore", loaded, str(directory.absolute())))
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from blake3 import blake3
-from sqlalchemy import Connection, LargeBinary, Table, Uuid, delete, func, insert, select
+from sqlalchemy import Connection, LargeBinary, Table, Uuid, delete, func, insert, inspect, select
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.types import TypeEngine
@@ -80,13 +80,33 @@ def check(path: Path, service: Service) -> Done:
 
 def restore(url: str, service: Service, path: Path) -> Done:
     """Bring a backup back into an empty database, all or nothing; readers of its feed begin anew."""
-    with _Reader(path, service) as reader, _empty(url, service) as connection:
+    with restoring(url, service, path) as done:
+        return done
+
+
+@contextmanager
+def restoring(url: str, service: Service, path: Path, *, replace: bool = False) -> Iterator[Done]:
+    """Bring a backup back in a transaction that is committed with the end of the block.
+
+    The database has to be empty; with `replace`, what is in it goes.
+    """
+    with _Reader(path, service) as reader, _empty(url, service, replace=replace) as connection:
         done = _load(connection, reader.tables())
         reader.check_end(done)
         with Session(connection) as session:
             Events(session, datetime.now(UTC)).begin_epoch()
             session.flush()
-    return done
+        yield done
+
+
+def is_empty(url: str, service: Service) -> bool:
+    """Whether there is nothing in a database that a restore would replace."""
+    with closing(open_database(url, service)) as database, translated(database.name):
+        if upgrade.is_empty(database):
+            return True
+        with database.engine.connect() as connection:
+            there = set(inspect(connection).get_table_names())
+            return not any(_has_rows(connection, table) for table in schema.tables(service) if table.name in there)
 
 
 def copy(from_url: str, to_url: str, service: Service) -> Done:
@@ -113,7 +133,7 @@ def _snapshot(database: Database[Any]) -> Iterator[Connection]:
 
 
 @contextmanager
-def _empty(url: str, service: Service) -> Iterator[Connection]:
+def _empty(url: str, service: Service, *, replace: bool = False) -> Iterator[Connection]:
     """Open the one transaction that fills an empty database, with the tables made and nothing in them."""
     with (
         closing(open_database(url, service)) as database,
@@ -122,15 +142,21 @@ def _empty(url: str, service: Service) -> Iterator[Connection]:
         connection.begin(),
     ):
         upgrade.run(connection, service)
-        for table in schema.tables(service):
-            if table.name == SequenceRow.__tablename__:
+        for table in reversed(schema.tables(service)):
+            if replace or table.name == SequenceRow.__tablename__:
                 connection.execute(delete(table))
-            elif connection.execute(select(table).limit(1)).first() is not None:
+            elif _has_rows(connection, table):
                 raise ConflictError(
                     f"the {database.name} database of the {service} service is not empty (it has {table.name}): "
                     f"name a new one, or move this one away"
                 )
         yield connection
+
+
+def _has_rows(connection: Connection, table: Table) -> bool:
+    """Whether a table has a row; the sequence has one from the beginning, which counts for nothing."""
+    is_sequence = table.name == SequenceRow.__tablename__
+    return not is_sequence and connection.execute(select(table).limit(1)).first() is not None
 
 
 class _Codec(NamedTuple):

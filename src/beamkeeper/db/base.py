@@ -31,7 +31,7 @@ from sqlalchemy import Uuid as SqlUuid
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, registry
 from uuid6 import uuid7
 
@@ -208,6 +208,10 @@ def translated(name: str) -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise UnavailableError(f"the {name} database ended the connection: try again") from error
+        if type(error) is DatabaseError:  # what SQLite says of a file that is none of its own, or is malformed
+            raise UnavailableError(
+                f"the {name} database is damaged ({_first_line(error)}): bring a backup back with `dm restore`"
+            ) from error
         raise
 
 

@@ -299,7 +299,7 @@ class Journal:
     # What people ask.
 
     def tallies(self, acquisition_uid: UUID) -> list[Tally]:
-        """Return how many files are in each state, by reason where they are listed with one, and unfinished ones apart."""
+        """Return how many files are in each state, by reason where they have one."""
         r = JournalRow
         wanted = (
             select(r.state, r.reason_code, r.is_snapshot, func.count(), func.coalesce(func.sum(r.size), 0))

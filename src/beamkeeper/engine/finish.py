@@ -174,7 +174,7 @@ def weigh(policy: Policy, hints: Hints, *, quiet_for_s: float, writer: Writer, f
                 else "its format says that more is to come"
             )
             return Verdict(False, max(policy.quiet_s, 0.5), is_growing=True, why=why)
-        return Verdict(True, is_unclean=True, why="its format calls it unfinished, and no writer of it is known any more")
+        return Verdict(True, is_unclean=True, why="its format calls it unfinished, and no writer is known any more")
     if left > 0 and not (policy.kind is Kind.UPLOAD and writer is Writer.NONE and not policy.is_network):
         return Verdict(False, left, why=f"quiet for {policy.quiet_s:g} s is asked for")
     return Verdict(True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from beamkeeper import config
@@ -13,9 +14,9 @@ from beamkeeper.db import backup, upgrade
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.supervise import find_running
-from beamkeeper.serve import databases
+from beamkeeper.serve import databases, restoring
+from beamkeeper.serve.restoring import KEY_NAME
 
-KEY_NAME = "service.key"
 SETTINGS_NAME = "beamkeeper.toml"
 
 
@@ -27,13 +28,14 @@ def run(options: argparse.Namespace) -> int:
     if options.command == "backup":
         _backup(settings, options.directory, loaded.file)
     elif options.command == "restore":
-        _restore(settings, options.directory)
+        _restore(settings, options.directory, loaded.file)
     elif options.command == "db-upgrade":
         _upgrade(settings)
     elif options.command == "db-copy":
         _copy(settings, config.load(options.to).settings)
     else:
         _session(settings)
+        _say(f"left in {settings.data_dir / databases.FIRST_SESSION}")
     return 0
 
 
@@ -61,20 +63,16 @@ def _backup(settings: Settings, directory: Path, file: Path | None) -> None:
     _say(f"saved to {directory}; it holds the service key: keep it where only you can read")
 
 
-def _restore(settings: Settings, directory: Path) -> None:
+def _restore(settings: Settings, directory: Path, file: Path | None) -> None:
     _refuse_running(settings)
-    files = {service: directory / f"{service}.jsonl.gz" for service in Service}
-    if missing := [path for path in files.values() if not path.is_file()]:
-        raise NotFoundError(f"{missing[0]} is not there: {directory} is not a whole backup")
-    for service, path in files.items():
-        backup.check(path, service)  # all of them, before anything is made from one of them
-    settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for service, path in files.items():
-        done = backup.restore(settings.database_url(service), service, path)
-        _say(f"{service}: {done.rows} rows")
-    key = directory / KEY_NAME
-    if key.exists():
-        databases.write_private(settings.service_key_file, key.read_text())
+    restoring.restore(settings, directory, _say)
+    saved = directory / SETTINGS_NAME
+    if file is None and saved.exists():
+        _say(f"no file of settings is in use here; the one that was in use is {saved}")
+    else:
+        # Logins that are younger than the backup are not in it: whoever runs the beamline gets a new one.
+        with suppress(NotFoundError):  # this account has none in there: somebody logs in by password
+            _session(settings)
     _say(f"restored to {settings.data_dir}")
 
 
@@ -96,4 +94,3 @@ def _copy(settings: Settings, to: Settings) -> None:
 def _session(settings: Settings) -> None:
     with databases.reached(settings, Service.STORAGE) as database, database.write() as tx:
         databases.write_session(settings, bootstrap.operator_session(tx, settings))
-    _say(f"left in {settings.data_dir / databases.FIRST_SESSION}")

@@ -18,7 +18,7 @@ from beamkeeper import config
 from beamkeeper.domain.errors import ConflictError, InvalidError, SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.processes import die_with_supervisor
-from beamkeeper.serve import databases, logs
+from beamkeeper.serve import databases, logs, restoring
 from beamkeeper.serve.engines import Engine, build_engine
 from beamkeeper.server.app import build_app
 from beamkeeper.server.deps import Context
@@ -46,6 +46,7 @@ def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -
     logs.set_up(settings.log.level, settings.log.format)
     services = _services(names)
     settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    restoring.refuse_unfinished(settings)
     sockets = {service: _bind(settings, service) for service in services}
     contexts = {service: Context(service, settings, databases.opened(settings, service)) for service in services}
     if Service.STORAGE in contexts:
