@@ -6,10 +6,11 @@ import fcntl
 import os
 import shutil
 import signal
+import sqlite3
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.domain.wipes import EntryState, NewHold, NewWipe, Reason, Wipe, WipeState
 from beamkeeper.testing.servers import PostgresServer, fresh_database
-from beamkeeper.testing.station import Station, experiment, station, until
+from beamkeeper.testing.station import Station, experiment, popen, station, until
 from beamkeeper.testing.stored import writable
 
 J = JournalState
@@ -238,6 +239,45 @@ def test_a_young_file_forbids_it(scene: Scene) -> None:
     os.utime(scene.source / "a.tif", (1, 1))  # an old time alone makes nothing old
     assert scene.reasons(scene.plan(min_age_hours=24)) == {"a.tif": Reason.TOO_YOUNG}
     assert is_safe(scene.plan(min_age_hours=0))
+
+
+def test_a_snapshot_is_hashed_again_even_where_nothing_seems_to_have_changed(scene: Scene) -> None:
+    """A TIFF file whose writer died before its end: what is written through a map need not change a file's times."""
+    scene.write("left.tif", content=b"II*\0\xff\xff\xff\0")
+    scene.take(quiet_s=0.1)
+    (file,) = scene.client.files.find(FileQuery(experiment_uid=scene.of.uid))
+    assert file.is_snapshot
+    plan = scene.plan()
+    assert is_safe(plan), scene.reasons(plan)
+    with closing(sqlite3.connect(scene.made.data / "catalog.db", timeout=30)) as catalogue:
+        versions = "select id from versions where uid in (?, ?)"
+        named = (str(file.version_uid), file.version_uid.hex)
+        catalogue.execute(f"update checksums set value = ? where version_id in ({versions})", ("0" * 64, *named))  # noqa: S608
+        catalogue.commit()
+    assert scene.reasons(scene.plan()) == {"left.tif": Reason.CHANGED}
+
+
+def test_what_cannot_be_read_any_more_forbids_it(tmp_path: Path) -> None:
+    wrap: list[str] = []
+    if os.geteuid() == 0:  # whom nothing is forbidden otherwise
+        wrap = ["setpriv", "--inh-caps=-all", "--bounding-set=-dac_override,-dac_read_search"]
+    (source := tmp_path / "detector").mkdir()
+    with station(tmp_path, settings=SETTINGS, spawn=partial(popen, wrap=wrap)) as made:
+        client = made.start()
+        scene = Scene(made, client, experiment(client), source)
+        a, b, c, _ = scene.write("a.tif", "closed/b.tif", "shut/c.tif", "good.tif")
+        scene.take()
+        assert is_safe(scene.plan())
+        barred = {a: 0, b.parent: 0, c.parent: 0o600}  # one may list the last, and not look at what is in it
+        for path, mode in barred.items():
+            path.chmod(mode)
+        plan = scene.plan()
+        reasons = scene.reasons(plan)
+        for path in barred:
+            path.chmod(0o700)
+        assert not is_safe(plan)
+        assert reasons == dict.fromkeys(("a.tif", "closed", "shut/c.tif"), Reason.UNREADABLE)
+        assert plan.proven_files == 1
 
 
 @pytest.mark.parametrize("mode", ["rb", "r+b"])
@@ -456,6 +496,22 @@ def test_empty_directories_go_where_asked_and_a_watched_one_stays(scene: Scene) 
     assert scene.client.daqs.wait(daq.uid, timeout_s=60).state is State.DONE
 
 
+def test_the_watched_directory_itself_stays_and_is_watched_on(scene: Scene) -> None:
+    scene.write("scan/a.tif")
+    daq = scene.start()
+    until(lambda: scene.client.daqs.get(daq.uid).count(J.AVAILABLE) == 1, "the file")
+    done = scene.run(scene.plan(), remove_directories=True)
+    assert (done.state, done.deleted_files, done.removed_directories) == (WipeState.DONE, 1, 1)
+    assert list(scene.source.iterdir()) == []
+    scene.write("scan/a.tif", content=b"after the wipe")
+    until(lambda: scene.client.daqs.get(daq.uid).count(J.READY, J.STAGED, J.STORED, J.CANDIDATE) == 0, "no rest")
+    scene.client.daqs.stop(daq.uid)
+    assert scene.client.daqs.wait(daq.uid, timeout_s=60).state is State.DONE
+    assert scene.stored("scan/a.tif").read_bytes() == b"after the wipescan/a.tif"
+    (file,) = scene.client.files.find(FileQuery(experiment_uid=scene.of.uid))
+    assert file.version == 2  # that its source went changed nothing in storage
+
+
 def test_only_the_source_is_wiped_and_only_by_managers(scene: Scene) -> None:
     for directory in (scene.made.storage, scene.root / "data", scene.made.data, scene.made.directory):
         with pytest.raises(InvalidError, match="only directories at the source"):
@@ -489,6 +545,19 @@ def test_nothing_is_planned_while_the_storage_fails(scene: Scene) -> None:
     assert (refused.state, refused.is_safe) == (WipeState.REFUSED, None)
     assert "cut off" in refused.message
     assert is_safe(scene.plan())
+
+
+def test_nothing_is_deleted_when_the_storage_went_after_the_plan(scene: Scene) -> None:
+    scene.write("a.tif", "b.tif")
+    scene.take()
+    plan = scene.plan()
+    away = scene.root.with_name("gone")
+    scene.root.rename(away)
+    refused = scene.run(plan)
+    away.rename(scene.root)
+    assert (refused.state, refused.deleted_files) == (WipeState.REFUSED, 0)
+    assert "cut off" in refused.message
+    assert len(list(scene.source.iterdir())) == 2
 
 
 def test_nothing_is_planned_while_cut_off_from_the_site(tmp_path: Path) -> None:
