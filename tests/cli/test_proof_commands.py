@@ -32,7 +32,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Station,
 
 @dataclass
 class Dm:
-    """The command line of a station's administrator, with an experiment that has two delivered files."""
+    """The command line of a station's administrator, with an experiment and two files."""
 
     made: Station
     client: Client
@@ -57,7 +57,7 @@ class Dm:
 
 
 @pytest.fixture
-def dm(
+def bare(
     running: tuple[Station, Client],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -72,11 +72,17 @@ def dm(
     (source / "scan").mkdir()
     (source / "a.tif").write_bytes(b"frame one")
     (source / "scan" / "b\n.tif").write_bytes(b"frame two")
-    new = NewDaq.model_validate({"experiment_uid": of.uid, **path_fields(os.fsencode(source)[1:])})
-    daq = client.daqs.start(new)
-    client.daqs.stop(daq.uid)
-    assert client.daqs.wait(daq.uid, timeout_s=60).state is State.DONE
     return Dm(made, client, of, source, capsys)
+
+
+@pytest.fixture
+def dm(bare: Dm) -> Dm:
+    """The same, with both files delivered."""
+    new = NewDaq.model_validate({"experiment_uid": bare.of.uid, **path_fields(os.fsencode(bare.source)[1:])})
+    daq = bare.client.daqs.start(new)
+    bare.client.daqs.stop(daq.uid)
+    assert bare.client.daqs.wait(daq.uid, timeout_s=60).state is State.DONE
+    return bare
 
 
 def test_the_ledger_says_what_is_stored_and_verified_by_directory(dm: Dm) -> None:
@@ -173,10 +179,10 @@ def test_a_scrub_reads_copies_again_and_tells_of_one_that_decayed(dm: Dm) -> Non
     assert "1 of 2 files are stored and verified" in said
 
 
-def test_a_scrub_can_be_asked_for_and_stopped(dm: Dm) -> None:
-    dm("scrub", dm.of.name, "--older-than", "0", "--rate", "1", "--no-wait")
-    assert dm.status == 0
-    assert dm("scrub", "--stop").strip() in ("1 asked to stop.", "none runs.")
+def test_a_scrub_can_be_asked_for_and_stopped(bare: Dm) -> None:
+    bare("scrub", bare.of.name, "--older-than", "0", "--rate", "1", "--no-wait")
+    assert bare.status == 0
+    assert bare("scrub", "--stop").strip() in ("1 asked to stop.", "none runs.")
 
 
 def test_an_audit_tells_what_is_dark_and_what_is_lost(dm: Dm) -> None:
@@ -212,24 +218,24 @@ def test_an_audit_tells_what_is_dark_and_what_is_lost(dm: Dm) -> None:
     ],
 )
 def test_bad_input_is_one_sentence_and_a_status(
-    dm: Dm, monkeypatch: pytest.MonkeyPatch, words: list[str], status: int, sentence: str
+    bare: Dm, monkeypatch: pytest.MonkeyPatch, words: list[str], status: int, sentence: str
 ) -> None:
-    monkeypatch.chdir(dm.source)
-    assert dm(*words) == ""
-    assert (dm.status, sentence in dm.err) == (status, True), dm.err
-    assert len(list(dm.source.rglob("*.tif"))) == 2
+    monkeypatch.chdir(bare.source)
+    assert bare(*words) == ""
+    assert (bare.status, sentence in bare.err) == (status, True), bare.err
+    assert len(list(bare.source.rglob("*.tif"))) == 2
 
 
-def test_who_may_not_is_told_so(dm: Dm, monkeypatch: pytest.MonkeyPatch) -> None:
-    username = f"u{dm.of.name}"
-    dm.client.users.create(NewUser.model_validate({"username": username, "password": PASSWORD}))
-    dm.client.experiments.add_user(dm.of.uid, username, Role.USER)
-    with Client(dm.client.url, username=username, password=PASSWORD, logins=dm.made.logins) as user:
-        user.experiments.get(dm.of.name)
+def test_who_may_not_is_told_so(bare: Dm, monkeypatch: pytest.MonkeyPatch) -> None:
+    username = f"u{bare.of.name}"
+    bare.client.users.create(NewUser.model_validate({"username": username, "password": PASSWORD}))
+    bare.client.experiments.add_user(bare.of.uid, username, Role.USER)
+    with Client(bare.client.url, username=username, password=PASSWORD, logins=bare.made.logins) as user:
+        user.experiments.get(bare.of.name)
         monkeypatch.setenv("BEAMKEEPER_TOKEN", user.credentials.token or "")
-        for words in (("wipe", "plan", dm.source), ("scrub", dm.of.name), ("audit", dm.of.name)):
-            assert dm(*words) == ""
-            assert dm.status == 5, (words, dm.err)
-        dm("hold", "add", dm.source)
-        assert dm.status == 0
-        dm("hold", "remove", dm.source)
+        for words in (("wipe", "plan", bare.source), ("scrub", bare.of.name), ("audit", bare.of.name)):
+            assert bare(*words) == ""
+            assert bare.status == 5, (words, bare.err)
+        bare("hold", "add", bare.source)
+        assert bare.status == 0
+        bare("hold", "remove", bare.source)
