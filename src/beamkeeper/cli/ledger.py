@@ -73,7 +73,7 @@ def _print(name: str, total: LedgerCounts, lines: Sequence[LedgerLine], *, is_al
         output.note(f"and {len(lines) - len(shown)} directories more: --all lists them")
     if lines:
         output.say("")
-        output.say(_sentence(total))
+        output.say(sentence(total))
 
 
 def _columns(total: LedgerCounts) -> dict[str, Any]:
@@ -84,7 +84,8 @@ def _columns(total: LedgerCounts) -> dict[str, Any]:
     return columns | {name: name for name in (*names, *more)} | {"size": lambda line: output.size(line.bytes)}
 
 
-def _sentence(total: LedgerCounts) -> str:
+def sentence(total: LedgerCounts) -> str:
+    """Return how many files are stored and verified, and what the others wait for."""
     wanted = total.arrived - total.skipped
     if total.verified >= wanted and not total.growing and not total.quarantined:
         return f"All {wanted} files are stored and verified ({output.size(total.bytes)})."

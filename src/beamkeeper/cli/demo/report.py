@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 from beamkeeper.cli import output
 from beamkeeper.cli.demo.beamline import PROFILE
 from beamkeeper.cli.demo.check import Row, Verdict
+from beamkeeper.cli.demo.proof import Proof, answer
+from beamkeeper.cli.ledger import sentence
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import Acquisition, State
 from beamkeeper.domain.experiments import Experiment
@@ -42,10 +46,13 @@ class Result(Model):
     verdict: Verdict
     search: str
     hits: Sequence[Hit]
+    source: str
+    proof: Proof | None
+    """None where not every file matches: then nobody should ask whether the source may go."""
 
     @classmethod
-    def of(cls, client: Client, experiment: Experiment, daq: Acquisition, verdict: Verdict) -> Self:
-        """Return the result with the answer to the search."""
+    def of(cls, client: Client, experiment: Experiment, daq: Acquisition, verdict: Verdict, *, source: Path) -> Self:
+        """Return the result with the answer to the search, and what proves that the source may go."""
         found = client.files.find(FileQuery(experiment_uid=experiment.uid, where=SEARCH))
         return cls(
             experiment=experiment.name,
@@ -55,6 +62,8 @@ class Result(Model):
             verdict=verdict,
             search=", ".join(f"{test.key}{test.op}{test.value}" for test in SEARCH),
             hits=[Hit(path=show_path(file.relpath), energy=_energy(file)) for file in found],
+            source=str(source),
+            proof=Proof.of(client, experiment, source) if verdict.is_match else None,
         )
 
 
@@ -86,7 +95,22 @@ def report(result: Result, *, used_bytes: int) -> None:
     output.say(f"Which files were measured at 12 keV or more ({result.search})?")
     for hit in result.hits:
         output.say(f"    {hit.path}  {hit.energy}")
+    _say_proof(result)
     _say_how_to_go_on(result, used_bytes)
+
+
+def _say_proof(result: Result) -> None:
+    dm, profile, proof = dm_command(), f"--profile {PROFILE}", result.proof
+    if proof is None:
+        output.say("")
+        output.say("Whether the detector's directory may be wiped is not asked, since not every file matches.")
+        return
+    output.say("")
+    output.say(f"What has arrived, and is it verified ({dm} {profile} ledger show {result.experiment})?")
+    output.say(f"    {sentence(proof.ledger)}")
+    output.say(f"May the detector's directory be wiped ({dm} {profile} wipe plan {shlex.quote(result.source)})?")
+    output.say(f"    {answer(proof.by_rule)}. Files have to be older than {proof.by_rule.min_age_hours:g} h.")
+    output.say(f"    With --min-age 0, for files of any age: {answer(proof.of_any_age)}.")
 
 
 def _say_verdict(result: Result) -> None:

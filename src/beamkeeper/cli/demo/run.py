@@ -85,7 +85,8 @@ def _run(place: Place, wish: Wish, beamline: Beamline) -> int:
             evidence = gather(client, experiment, daq, source=place.detector(this), truth=place.truth(this))
             verdict = judge(evidence, with_seconds=not this.times_interrupted)
             place.update(this.model_copy(update={"is_finished": daq.state not in ACTIVE}))
-            report(Result.of(client, experiment, daq, verdict), used_bytes=place.used_bytes())
+            result = Result.of(client, experiment, daq, verdict, source=place.detector(this))
+            report(result, used_bytes=place.used_bytes())
     return 0 if verdict.is_match and daq.state is State.DONE else EXIT_WANTING
 
 
