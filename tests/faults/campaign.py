@@ -20,9 +20,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from beamkeeper import __version__
-from beamkeeper.config.failpoints import FailPoint
+from beamkeeper.config.failpoints import FailPoint, TroublePoint
 from beamkeeper.testing.checker import Finding, Harm
 from faults import arrival, kills, transfer
 from faults.lab import Lab, Trial, laboratory
@@ -51,11 +52,14 @@ NOT_HERE = {
 }
 """Faults that this campaign does not play, and where they are held."""
 
+PointT = TypeVar("PointT", FailPoint, TroublePoint)
+
 WAYS = {"F32": len(FailPoint) - 4, "F35": 4}
 """Faults that have several ways, which the seed chooses: each is gone at least once."""
 
 TITLES = {
     "F30": "kill -9 at each fail point, with files of 0 to 65,537 bytes, and now and then of 192 MiB",
+    "F30 trouble": "kill -9 while the services cope with a storage area that fails, or with what was left in staging",
     "F30 random": "kill -9 at a moment of chance while a detector writes",
     "F31": "kill -9 at the n-th call that changes a file system",
 }
@@ -133,24 +137,28 @@ class Campaign:
                     self.note(id_, TITLES[id_], seed, lambda n=number, r=rng, t=trial: one(t, n, r))  # type: ignore[misc]
 
 
-def points() -> Iterator[FailPoint]:
-    """Yield the fail points, again and again."""
+def again(points: type[PointT]) -> Iterator[PointT]:
+    """Yield fail points, again and again."""
     while True:
-        yield from FailPoint
+        yield from points
 
 
 def run(campaign: Campaign, options: argparse.Namespace) -> None:
     """Play what is asked for."""
     only = options.only
     if not only or "F30" in only:
-        order = points()
+        order, troubles = again(FailPoint), again(TroublePoint)
         sizes = (*kills.SIZES, 3 * kills.CHUNK)
 
         def at_point(trial: Trial, number: int, rng: random.Random) -> list[Finding]:
             # The largest size takes a second of this machine: now and then is enough.
             return kills.kill_at(trial, next(order), number, rng, sizes if number % 20 == 7 else kills.SIZES)
 
+        def in_trouble(trial: Trial, number: int, rng: random.Random) -> list[Finding]:
+            return kills.kill_in_trouble(trial, next(troubles), number, rng)
+
         campaign.kill("F30", options.kills, at_point)
+        campaign.kill("F30 trouble", options.kills // 6, in_trouble)
         campaign.kill("F30 random", options.kills // 2, kills.kill_anywhere)
     if campaign.lab.shim.is_there and (not only or "F31" in only):
         campaign.kill("F31", options.kills // 2, lambda t, n, r: kills.kill_at_call(t, 1 + 2 * n, n, r))

@@ -1,4 +1,4 @@
-"""F30 and F31: SIGKILL at every fail point, at the n-th call that changes a file system, and at any moment."""
+"""F30 and F31: SIGKILL at every fail point, in the middle of trouble, at the n-th call, and at any moment."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from beamkeeper.config.failpoints import FailPoint
+from beamkeeper.config.failpoints import FailPoint, TroublePoint
 from beamkeeper.domain.acquisition import JournalState
 from beamkeeper.testing.checker import Finding
-from faults.lab import Lab, Trial
+from faults.lab import CannotInjectError, Lab, Trial
 
 CHUNK = 64 * 1024 * 1024
 SIZES = (0, 1, 65_535, 65_536, 65_537)
@@ -64,6 +64,48 @@ def kill_at(trial: Trial, point: FailPoint, number: int, rng: random.Random, siz
     trial.lab.launch(armed(point))
     assert trial.lab.await_death() == -signal.SIGKILL, point
     return trial.settle()
+
+
+def kill_in_trouble(trial: Trial, point: TroublePoint, number: int, rng: random.Random) -> list[Finding]:
+    """Let something go wrong, die in the middle of coping with it, and recover."""
+    die_in_trouble(trial, point, number, rng)
+    return trial.settle()
+
+
+def die_in_trouble(trial: Trial, point: TroublePoint, number: int, rng: random.Random) -> None:
+    """Let something go wrong, and die in the middle of coping with it."""
+    trial.lab.down()
+    feed(trial, number, rng)
+    if point is TroublePoint.PUBLISH_LOST:
+        if not trial.shim.is_there:
+            raise CannotInjectError("there is no C compiler")
+        trial.shim.fail_syncs(1)
+        die_at(trial, point)
+    elif point is TroublePoint.STAGING_DISCARDED:
+        die_at(trial, FailPoint.COPIED)
+        die_at(trial, point)
+    else:
+        with storage_away(trial):
+            die_at(trial, TroublePoint.AREA_PAUSED if point is TroublePoint.AREA_WORKS else point)
+        if point is TroublePoint.AREA_WORKS:
+            die_at(trial, point)
+
+
+def die_at(trial: Trial, point: FailPoint | TroublePoint) -> None:
+    """Start the services, and wait until they have died at a point."""
+    trial.lab.launch(f"{point}:kill")
+    assert trial.lab.await_death() == -signal.SIGKILL, point
+
+
+@contextmanager
+def storage_away(trial: Trial) -> Iterator[None]:
+    """Let the experiment's directory be somewhere else meanwhile, as behind a mount that is missing."""
+    away = trial.stored.with_name(trial.stored.name + "-away")
+    trial.stored.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(trial.stored)
 
 
 def kill_at_call(trial: Trial, call: int, number: int, rng: random.Random) -> list[Finding]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
-from beamkeeper.config.failpoints import FailPoint
+from beamkeeper.config.failpoints import FailPoint, TroublePoint
 from faults import kills
-from faults.lab import Lab
+from faults.lab import CannotInjectError, Lab
 
 
 @pytest.mark.timeout(300)
@@ -20,6 +21,17 @@ def test_f30_a_kill_at_every_fail_point_harms_no_file(lab: Lab) -> None:
     rng.shuffle(points)
     with kills.watched(lab, "f30", 30) as trial:
         kills.kill_at_each(trial, points, rng)
+        assert trial.settle() == []
+        assert kills.has_delivered(trial)
+
+
+@pytest.mark.timeout(300)
+def test_f30_a_kill_in_the_middle_of_trouble_harms_no_file(lab: Lab) -> None:
+    rng = random.Random(302)
+    with kills.watched(lab, "f30t", 302) as trial:
+        for number, point in enumerate(TroublePoint):
+            with suppress(CannotInjectError):
+                kills.die_in_trouble(trial, point, number, rng)
         assert trial.settle() == []
         assert kills.has_delivered(trial)
 

@@ -75,6 +75,21 @@ class FailPoint(StrEnum):
     """What a dead worker held is free; that worker is still written down."""
 
 
+class TroublePoint(StrEnum):
+    """Places that are passed only where something else has gone wrong before: a fault within a fault."""
+
+    AREA_FAILED = "area-failed"
+    """A storage area failed as a whole; it is not paused yet, and the batch is still leased."""
+    AREA_PAUSED = "area-paused"
+    """It is paused; the batch is still leased."""
+    AREA_WORKS = "area-works"
+    """A batch that was let through is stored; the area is still paused for the others."""
+    PUBLISH_LOST = "publish-lost"
+    """Staged bytes that could not be made durable are thrown away; the storage's database does not say so yet."""
+    STAGING_DISCARDED = "staging-discarded"
+    """What a dead worker left in staging is removed; the journal still lists it."""
+
+
 class WipePoint(StrEnum):
     """Every place in the way of a wipe's run."""
 
@@ -86,7 +101,15 @@ class WipePoint(StrEnum):
     """They are deleted; it is not written down."""
 
 
-Point = FailPoint | WipePoint
+Point = FailPoint | TroublePoint | WipePoint
+
+
+def _named(name: str) -> Point:
+    """Return a point by its name."""
+    for kind in (TroublePoint, WipePoint):
+        if name in list(kind):
+            return kind(name)
+    return FailPoint(name)
 
 
 class FailPointError(Exception):
@@ -99,7 +122,7 @@ class _Armed:
     def __init__(self, text: str) -> None:
         name, _, rest = text.strip().partition(":")
         first, _, last = rest.rpartition(":")
-        self.point: Point = WipePoint(name) if name in list(WipePoint) else FailPoint(name)
+        self.point = _named(name)
         self.left = int(first or 1)
         self.action, _, argument = last.partition("=")
         self.seconds = float(argument or 0)

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from beamkeeper.client import Client
+from beamkeeper.config.failpoints import TroublePoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.journal import Batch
 from beamkeeper.db.pauses import Pause
@@ -87,6 +88,7 @@ class Destinations(Loop):
         with self._database.read() as tx:
             pause = tx.pauses.find(scene.area.uid)
         if pause is not None and pause.failed_at < begun_at:
+            hit(TroublePoint.AREA_WORKS)
             with self._database.write() as tx:
                 tx.pauses.end(scene.area.uid)
             self.warn(f'storage area "{scene.area.name}" takes files again')

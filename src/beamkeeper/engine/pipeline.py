@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from beamkeeper.client import Client
-from beamkeeper.config.failpoints import FailPoint, hit
+from beamkeeper.config.failpoints import FailPoint, TroublePoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.journal import Batch, Claimed, backoff
 from beamkeeper.domain.acquisition import JournalState
@@ -117,7 +117,9 @@ class Worker(Loop):
             self._pause(batch, LOOK_AGAIN)
             return True
         except DestinationError as error:
+            hit(TroublePoint.AREA_FAILED)
             self._destinations.fail(scene, batch, str(error.details.get("code", "failed")), error.message)
+            hit(TroublePoint.AREA_PAUSED)
             self._pause(batch)
         except UnavailableError as error:
             self._wait_for_service(batch, error)
@@ -170,6 +172,7 @@ class Worker(Loop):
 
     def _discard(self, batch: Batch, scene: Scene) -> None:
         self._transfer(scene.area.transfer).discard(scene.staging(batch.uid))
+        hit(TroublePoint.STAGING_DISCARDED)
         with self._database.write() as tx:
             tx.stagings.forget(batch.uid)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from beamkeeper.config.failpoints import FailPoint, hit
+from beamkeeper.config.failpoints import FailPoint, TroublePoint, hit
 from beamkeeper.db import Database, StorageTransaction
 from beamkeeper.db.publishes import Work
 from beamkeeper.domain.errors import DestinationError
@@ -93,6 +93,7 @@ class PublishLoop(Loop):
             trouble, message = lost.trouble, lost.message
             settled = {id_: (Outcome.LOST, message, None) for id_, _ in _open(work)}
             self.warn(f"batch {work.uid} has to be sent again: {message}")
+            hit(TroublePoint.PUBLISH_LOST)
         except Exception as error:
             self._pause(work, root, error)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from beamkeeper.config.failpoints import TroublePoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.stagings import Staging
 from beamkeeper.domain.errors import DmError, NotFoundError
@@ -35,6 +36,7 @@ class TidyLoop(Loop):
             if self.is_stopping:
                 break
             if scene is None or self._is_discarded(staging, scene):
+                hit(TroublePoint.STAGING_DISCARDED)
                 with self._database.write() as tx:
                     tx.stagings.forget(staging.batch_uid)
         return False
