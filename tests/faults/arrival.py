@@ -16,6 +16,7 @@ from pathlib import Path
 
 from beamkeeper.config.failpoints import FailPoint
 from beamkeeper.domain.acquisition import UNFINISHED, JournalState
+from beamkeeper.domain.names import show_path
 from beamkeeper.testing.checker import Finding
 from beamkeeper.testing.station import popen, until
 from beamkeeper.testing.truth import HOSTILE
@@ -153,6 +154,34 @@ def unmounted(trial: Trial) -> list[Finding]:
         command(["umount", "--lazy", str(trial.source)])
 
 
+FLAT, DIRECTORIES = 100_000, 10_000
+MOST_BYTES = 300 * 1024 * 1024
+
+
+@fault("F08", "a directory has a hundred thousand files, and there are ten thousand directories")
+def many_files(trial: Trial) -> None:
+    (trial.source / "flat").mkdir()
+    flat = os.open(trial.source / "flat", os.O_RDONLY | os.O_DIRECTORY)
+    for i in range(FLAT):
+        os.close(os.open(f"{i:06}.dat", os.O_WRONLY | os.O_CREAT, dir_fd=flat))
+    os.close(flat)
+    for i in range(DIRECTORIES):
+        (trial.source / "many" / f"{i % 100:02}" / f"{i:05}").mkdir(parents=True)
+    trial.begin(with_existing=False)
+    until(lambda: trial.daq.count(JournalState.SKIPPED) == FLAT, "all to be listed as there before", 300)
+    trial.writer.renamed(b"flat/new.dat", b"new")
+    trial.writer.renamed(b"many/99/09999/new.dat", b"new too")
+    trial.await_available(2)
+    resident = resident_bytes(trial.lab.station.pid)
+    assert resident < MOST_BYTES, f"the services hold {resident} bytes"
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory of a process, with those that it shares."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 @fault("F09", "the thread that reads the changes dies")
 def watch_dies(trial: Trial) -> None:
     trial.begin(f"{FailPoint.WATCH_READING}:3:raise")
@@ -237,6 +266,40 @@ def old_hdf5(trial: Trial) -> None:
     (trial.source / "killed.h5").write_bytes((trial.source / "old.h5").read_bytes()[:-1000])
     trial.await_state("old.h5", "available")
     assert not trial.states().get("killed.h5", "").startswith("available")
+
+
+@fault("F15", "a run is aborted: a master file links to data files that never come, or come late")
+def aborted_run(trial: Trial) -> None:
+    trial.begin()
+    for name, count in ((b"whole", 2), (b"late", 3), (b"aborted", 4)):
+        write_master(trial, name, count)
+        for i in range(1, count + 1 if name == b"whole" else count):
+            trial.writer.hdf5(b"%s_data_%06d.h5" % (name, i), b"frames %d" % i)
+    trial.await_available(3 + 2 + 2 + 3)
+    found = until(lambda: masters_when(trial, {"late_master.h5": 1, "aborted_master.h5": 1}), "what is missing")
+    assert found["aborted_master.h5"] == (1, ("data/aborted_data_000004.h5",)), found
+    trial.writer.hdf5(b"late_data_000003.h5", b"frames 3")
+    until(lambda: masters_when(trial, {"aborted_master.h5": 1}), "the late one to be complete")
+
+
+def write_master(trial: Trial, name: bytes, count: int) -> None:
+    """Write a master file as Eiger detectors do: with links to as many data files, which need not be there."""
+    import h5py
+
+    path = name + b"_master.h5"
+    trial.writer.say("opened", path)
+    with h5py.File(trial.writer.at(path), "w", libver="latest") as file:
+        group = file.create_group("entry/data")
+        for i in range(1, count + 1):
+            group[f"data_{i:06d}"] = h5py.ExternalLink(f"{name.decode()}_data_{i:06d}.h5", "/entry/data")
+    trial.writer.say("closed", path, (trial.source / os.fsdecode(path)).read_bytes())
+
+
+def masters_when(trial: Trial, missing: dict[str, int]) -> dict[str, tuple[int, tuple[str, ...]]] | None:
+    """Return what the incomplete master files miss, once just these miss as much as this."""
+    listed = list(trial.client.daqs.masters(trial.daq_uid, is_complete=False))
+    found = {show_path(m.relpath).rpartition("/")[2]: (m.missing, tuple(m.first_missing)) for m in listed}
+    return found if {name: count for name, (count, _) in found.items()} == missing else None
 
 
 @fault("F16", "a stored file is appended to, rewritten in the same size, and given its old time back")

@@ -37,7 +37,7 @@ class Outcome:
 
 FAULTS: list[Fault] = []
 
-LONG = frozenset({"F03", "F21", "F25", "F27", "F33", "F38", "F39", "F40"})
+LONG = frozenset({"F03", "F08", "F21", "F25", "F27", "F33", "F37", "F38", "F39", "F40"})
 """Faults that take longer than a run of all tests should: `make test-long` and `make faults` play them."""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from beamkeeper.config.failpoints import FailPoint
 from beamkeeper.domain.acquisition import JournalState
+from beamkeeper.domain.inspections import InspectionState, NewAudit, NewScrub
 from beamkeeper.domain.status import Service
 from beamkeeper.testing.checker import Finding
 from beamkeeper.testing.servers import ServerNotAvailableError, fresh_database, postgres
@@ -283,6 +284,35 @@ def deleted(trial: Trial) -> None:
     until(lambda: trial.daq.count(JournalState.AVAILABLE, JournalState.VANISHED) == 2, "both")
 
 
+@fault("F37", "a third of the storage is hidden while it is audited and read again", needs_root=True)
+def mass_loss(trial: Trial) -> list[Finding]:
+    trial.begin()
+    for i in range(400):
+        trial.writer.renamed(b"scan_%d/%03d.dat" % (i % 10, i), b"%d" % i)
+    trial.await_available(400)
+    before = trial.client.files.summary(trial.experiment.uid)
+    hidden = [trial.stored / "data" / f"scan_{number}" for number in (1, 4, 7)]
+    for directory in hidden:
+        command(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)])
+    try:
+        for _ in range(2):  # two findings one after the other are what would count
+            audit = trial.client.audits.wait(
+                trial.client.audits.start(NewAudit(experiment_uid=trial.experiment.uid)).uid
+            )
+            assert (audit.state, audit.confirmed) == (InspectionState.STOPPED, 0), audit
+        scrub = NewScrub(experiment_uid=trial.experiment.uid, older_than_s=0)
+        read = trial.client.scrubs.wait(trial.client.scrubs.start(scrub).uid)
+        assert read.state is InspectionState.STOPPED, read
+    finally:
+        for directory in hidden:
+            command(["umount", "--lazy", str(directory)])
+    # What was read as missing is suspect until it is read as right again.
+    again = trial.client.scrubs.wait(trial.client.scrubs.start(scrub).uid)
+    assert (again.state, again.bad) == (InspectionState.DONE, 0), again
+    assert trial.client.files.summary(trial.experiment.uid) == before
+    return trial.finish()
+
+
 @fault("F38", "the storage hangs", has_own_station=True)
 def storage_hangs(trial: Trial) -> list[Finding]:
     with trial.lab.other_station():
@@ -328,14 +358,16 @@ def lying_transport(trial: Trial) -> None:
 
 @fault("F41", "files are sparse, empty and large")
 def sparse(trial: Trial) -> None:
+    size = (200 * 1024 * 1024, 8 * 1024**3 + 1)[trial.seed % 2]
     trial.begin()
     trial.writer.renamed(b"empty.dat", b"")
     with (trial.source / "sparse.dat.part").open("wb") as file:
-        file.truncate(200 * 1024 * 1024)
-        file.seek(100 * 1024 * 1024)
-        file.write(b"an island")
+        for offset in (0, size // 2, size - len(b"an island")):
+            file.seek(offset)
+            file.write(b"an island")
     (trial.source / "sparse.dat.part").rename(trial.source / "sparse.dat")
-    trial.await_available(2)
+    trial.await_available(2, timeout_s=300)
+    assert (trial.stored / "data" / "sparse.dat").stat().st_size == size
     assert (trial.stored / "data" / "sparse.dat").stat().st_blocks * 512 < 10 * 1024 * 1024
 
 
