@@ -244,6 +244,19 @@ def test_a_removed_file_is_listed_and_comes_back_with_it(tmp_path: Path) -> None
         made.awaits(b"a.dat", J.CANDIDATE)
 
 
+def test_what_comes_before_the_first_scan_is_over_was_not_there_before(tmp_path: Path) -> None:
+    """The first scan of a large tree takes a while, and a service may die in it: writers go on."""
+    (directory := tmp_path / "there").mkdir()
+    (directory / "old.dat").write_bytes(b"before")
+    time.sleep(0.05)  # the kernel stamps files by a clock of some milliseconds
+    with Watched(tmp_path, directory=directory, with_existing=False) as made:
+        time.sleep(0.05)
+        (directory / "new.dat").write_bytes(b"after")
+        made.begun()
+        made.awaits(b"new.dat", J.READY)
+        assert made.awaits(b"old.dat", J.SKIPPED).reason_code == "existing"
+
+
 def test_an_upload_takes_what_is_there_and_is_over(tmp_path: Path) -> None:
     with uploaded(tmp_path) as made:
         (made.directory / "a.dat").write_bytes(b"frame")

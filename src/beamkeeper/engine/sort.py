@@ -151,7 +151,7 @@ class Sorter:
         if path in self._announced:
             self._announced.discard(path)
             hints = replace(hints or Hints(), is_announced=True)
-        if refused := self._refusal(path, status, known, control, is_announced=bool(hints and hints.is_announced)):
+        if refused := self._refusal(path, status, known, control, hints=hints):
             if known is None or known.state is not J.SKIPPED or known.identity != identity:
                 code, why = refused
                 is_waited_for = code == choose.TEMPORARY and not self.is_final and self._acquisition.kind is Kind.DAQ
@@ -178,15 +178,16 @@ class Sorter:
         known: Known | None,
         control: Control,
         *,
-        is_announced: bool,
+        hints: Hints | None,
     ) -> tuple[str, str] | None:
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
             return choose.SPECIAL, "it is neither a file nor a link"
         if refused := self._choice.refuse(path):
             return refused
+        is_announced = hints is not None and hints.is_announced
         if self._choice.is_temporary(path) and not self._acquisition.is_put and not is_announced:
             return choose.TEMPORARY, "its name is one that writers use until a file is whole"
-        if known is None and self.is_first_scan and control.existing_before is not None:
+        if known is None and self.is_first_scan and hints is None and _was_there(status, control.existing_before):
             return choose.EXISTING, "it was there before the DAQ started"
         if known is None and self.is_first_scan and control.took_over and self._is_of_old(path, control):
             return choose.TAKEN_OVER, "the DAQ before this one had seen it"
@@ -275,6 +276,14 @@ class Sorter:
         self._out, self._drop, self._settled = {}, [], set()
         hit(FailPoint.SEEN_WRITTEN)
         self._wrote(out)
+
+
+def _was_there(status: os.stat_result, before: datetime | None) -> bool:
+    """Whether a file is as it was before a time: the first scan of a large tree takes a while, and writers go on.
+
+    Where the clock of a file server is ahead, a file too many is taken; that harms less than one too few.
+    """
+    return before is not None and status.st_ctime_ns <= int(before.timestamp() * 1_000_000) * 1000
 
 
 def _is_settled(known: Known) -> bool:
