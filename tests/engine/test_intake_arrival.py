@@ -18,6 +18,7 @@ import pytest
 from beamkeeper.domain.acquisition import UNFINISHED, JournalState
 from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.engine.intake import Rules
+from beamkeeper.engine.scan import AT_ONCE
 from beamkeeper.testing.intakes import QUICK, Watched, uploaded, watched
 from beamkeeper.testing.station import until
 
@@ -255,6 +256,27 @@ def test_what_comes_before_the_first_scan_is_over_was_not_there_before(tmp_path:
         made.begun()
         made.awaits(b"new.dat", J.READY)
         assert made.awaits(b"old.dat", J.SKIPPED).reason_code == "existing"
+
+
+def test_a_large_directory_is_taken_in_parts_and_what_went_of_it_is_known_to_be_gone(tmp_path: Path) -> None:
+    (directory := tmp_path / "there").mkdir()
+    names = [b"%05d.dat" % i for i in range(2 * AT_ONCE + 10)]
+    for name in names:
+        os.close(os.open(os.path.join(os.fsencode(directory), name), os.O_WRONLY | os.O_CREAT))
+    (directory / "below").mkdir()
+    (directory / "below" / "deep.dat").touch()
+    with Watched(tmp_path, Rules(quiet_s=600.0, scan_interval_s=600.0), directory=directory) as made:
+        made.begun()
+        made.awaits_count(len(names) + 1, J.CANDIDATE)
+        made.stop()
+        gone = {names[0], names[AT_ONCE], names[-1]}
+        for path in gone:
+            (directory / os.fsdecode(path)).unlink()
+        (directory / "new.dat").touch()
+        made.start()
+        made.awaits(b"new.dat", J.CANDIDATE)
+        made.awaits_count(len(gone), J.VANISHED)
+        assert {path for path, entry in made.entries().items() if entry.state is J.VANISHED} == gone
 
 
 def test_an_upload_takes_what_is_there_and_is_over(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -121,6 +121,13 @@ class Journal:
     def known_in(self, acquisition_uid: UUID, directory: bytes) -> dict[bytes, Known]:
         """Return what is known of the files of one directory."""
         return self._known(acquisition_uid, JournalRow.directory == directory)
+
+    def paths_in(self, acquisition_uid: UUID, directory: bytes) -> Iterator[bytes]:
+        """Yield the paths of the files of one directory that are known, without holding them all."""
+        wanted = select(JournalRow.path).where(
+            JournalRow.acquisition_uid == acquisition_uid, JournalRow.directory == directory
+        )
+        yield from self._session.execute(wanted.execution_options(yield_per=IN_CHUNK)).scalars()
 
     def unsettled(self, acquisition_uid: UUID) -> dict[bytes, Known]:
         """Return the files that the watch still has to decide on."""

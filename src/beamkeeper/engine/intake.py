@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from beamkeeper.core import acquisition as core
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.acquisition import Control
-from beamkeeper.db.journal import Seen
+from beamkeeper.db.journal import Known, Seen
 from beamkeeper.domain.acquisition import Acquisition, JournalState, Kind, State
 from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.engine import mounts
@@ -23,7 +23,7 @@ from beamkeeper.engine.finish import Hints, Policy, make_policy
 from beamkeeper.engine.lookout import Lookout
 from beamkeeper.engine.problems import Tell, about
 from beamkeeper.engine.root import Root, RootId, Standing
-from beamkeeper.engine.scan import walk
+from beamkeeper.engine.scan import Listing, walk
 from beamkeeper.engine.sort import Sorter
 from beamkeeper.engine.worker import Loop, Report
 
@@ -336,15 +336,28 @@ class Intake(Loop):
                 self._note("list", f"the directory cannot be read: {os.strerror(listing.error.errno or 0).lower()}")
             elif not listing.directory:
                 self._note("list", "")
-            with self._database.read() as tx:
-                known = tx.journal.known_in(self.acquisition.uid, listing.directory)
-            sorter.compare(listing, known, control)
+            sorter.compare(listing, self._known(listing), control)
             is_time = time.monotonic() - self._breathed_at > BREATH_S
             if is_time:
                 self._take_news(sorter, control)
             if is_time or sorter.waiting >= SCAN_FLUSH:
                 sorter.undecided.decide_due()
                 sorter.flush()
+
+    def _known(self, listing: Listing) -> dict[bytes, Known]:
+        """Return what is known of a directory's files; of a part, only of those that it has.
+
+        With the last part comes what is known and was in none of them: it is gone.
+        """
+        uid = self.acquisition.uid
+        with self._database.read() as tx:
+            if not listing.is_part:
+                return tx.journal.known_in(uid, listing.directory)
+            paths = [path for path, _ in listing.entries]
+            if listing.names is not None:
+                there = listing.names
+                paths += (p for p in tx.journal.paths_in(uid, listing.directory) if p.rpartition(b"/")[2] not in there)
+            return tx.journal.known(uid, paths)
 
     def _look_for_missed(self, sorter: Sorter, control: Control) -> None:
         """Look at what the journal has undecided and no scan met: its directory went while nobody watched."""
