@@ -48,7 +48,7 @@ NOT_HERE = {"F31": "needs a C compiler, and the shim that it makes"}
 """Faults that this campaign does not play where something is missing."""
 
 SMALLER = {
-    "F08": "50,000 files in one directory and 5,000 directories; a million files are scanned by `make bench-ingest`",
+    "F08": "20,000 files in one directory and 2,000 directories; a million files are scanned by `make bench-ingest`",
     "F38": "the storage service is stopped; no disk hangs in the kernel, which nothing here can inject",
     "F39": "a wire between processes is cut, slow and comes and goes; packets are not lost one by one",
     "F41": "8 GiB with islands; 1 TiB of zeros would be hashed for an hour, and so would 64 GiB of real bytes",
