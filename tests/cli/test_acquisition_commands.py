@@ -75,7 +75,7 @@ def test_a_daq_from_start_to_stop(dm: Dm, scan: Path) -> None:
     said = dm.of_mine("daq", "start", scan, "sample:Si 111", "--quiet", "0.1s", "--destination", "run 1")
     assert dm.status == 0
     assert str(scan) in said
-    assert "A file counts as finished: " in said
+    assert "A file is finished at once when it is announced" in said
     said = dm.of_mine("daq", "stop")
     assert (dm.status, "is done: 3 files available (30 B)" in said) == (0, True)
     assert dm.stored() == {"data/run 1/0.tif": 5, "data/run 1/1.tif": 10, "data/run 1/2.tif": 15}

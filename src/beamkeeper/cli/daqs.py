@@ -56,7 +56,7 @@ def _tell(started: Acquisition) -> None:
         return
     output.say(f"DAQ {started.uid} watches {acquiring.directory(started)} for experiment {started.experiment}.")
     if started.policy:
-        output.say(f"A file counts as finished: {started.policy}")
+        output.say(f"{started.policy[0].upper()}{started.policy[1:]}.")
     if started.message:
         output.say(started.message)
     skipped = [tally for tally in started.tallies if tally.state is JournalState.SKIPPED]

@@ -88,7 +88,8 @@ def sentence(total: LedgerCounts) -> str:
     """Return how many files are stored and verified, and what the others wait for."""
     wanted = total.arrived - total.skipped
     if total.verified >= wanted and not total.growing and not total.quarantined:
-        return f"All {wanted} files are stored and verified ({output.size(total.bytes)})."
+        every = "The one file is" if wanted == 1 else f"All {wanted} files are"
+        return f"{every} stored and verified ({output.size(total.bytes)})."
     parts = [
         (total.stored - total.verified, "stored and not verified"),
         (total.missing, "seen and not stored"),

@@ -157,9 +157,10 @@ def show_plan(client: Client, found: Wipe, *, is_all: bool) -> None:
 
 
 def _say_yes(found: Wipe) -> None:
+    age = f"older than {found.min_age_hours:g} h, " if found.min_age_hours else ""
     output.say(
         f"{_count(found.proven_files, found.proven_bytes)}: every one is catalogued as it is, unchanged, "
-        f"not open, older than {found.min_age_hours:g} h, has a copy that was read back from its device within "
+        f"not open, {age}has a copy that was read back from its device within "
         f"{found.within_days:g} days, and the storage has that copy now."
     )
     if found.not_seen_open:
