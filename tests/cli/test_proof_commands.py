@@ -26,7 +26,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Station, Client]]:
-    with station(tmp_path_factory.mktemp("station"), settings="[wipe]\npatience_s = 1.0\n") as made:
+    with station(tmp_path_factory.mktemp("station")) as made:
         yield made, made.start()
 
 
