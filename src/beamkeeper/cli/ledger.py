@@ -91,10 +91,10 @@ def sentence(total: LedgerCounts) -> str:
         every = "The one file is" if wanted == 1 else f"All {wanted} files are"
         return f"{every} stored and verified ({output.size(total.bytes)})."
     parts = [
-        (total.stored - total.verified, "stored and not verified"),
+        (total.stored - total.verified, "stored and not verified (yet)"),
         (total.missing, "seen and not stored"),
         (total.growing, "growing"),
-        (total.quarantined, "quarantined: `dm daq show` says why"),
+        (total.quarantined, "quarantined: `dm daq show` says why, and `dm daq retry` tries them again"),
     ]
     rest = ", ".join(f"{count} {what}" for count, what in parts if count)
     return f"{total.verified} of {wanted} files are stored and verified ({output.size(total.bytes)} stored); {rest}."

@@ -9,9 +9,10 @@ from uuid import UUID
 import click
 from uuid6 import uuid7
 
-from beamkeeper.cli import acquiring, common, following, output, sending
+from beamkeeper.cli import acquiring, common, following, output, picking, sending
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS
 from beamkeeper.domain.acquisition import NewPut, NewUpload
+from beamkeeper.domain.files import Verify
 
 
 @click.command
@@ -36,6 +37,7 @@ def start(directory: str, words: tuple[str, ...], follow: bool, **options: Any) 
         output.data(started)
     else:
         output.say(f"upload {started.uid} of {acquiring.directory(started)} for experiment {started.experiment}.")
+        output.say(f"Each copy is {started.verify.sentence}.")
         output.say("`dm upload watch` follows it.")
     return 0
 
@@ -94,6 +96,33 @@ def watch(uid: str | None, experiment: str | None) -> int:
 
 
 @click.command
+@picking.WHICH
+@picking.PATTERN
+@picking.FOLLOW
+def retry(uid: str, pattern: str | None, follow: bool) -> int:
+    """Try quarantined files of an upload again: all, or those that PATTERN matches.
+
+    Also when it has ended: it runs again for them, and for nothing else. UID may be its last few characters. PATTERN is
+    held against the path below the directory, and against the name.
+    """
+    client = common.client()
+    return picking.retry(client.uploads, client, uid, pattern, is_followed=follow)
+
+
+@click.command
+@picking.WHICH
+@picking.PATTERNS
+@picking.NONE
+def prioritise(uid: str, patterns: tuple[str, ...], is_none: bool) -> None:
+    """Let files of an upload that PATTERN matches go before all others: this scan now.
+
+    Those that wait, and those that are still to come; it takes the place of what was asked before.
+    """
+    client = common.client()
+    picking.prioritise(client.uploads, client, uid, patterns, is_none=is_none)
+
+
+@click.command
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @acquiring.kept_options
 @click.option("--recursive", "-r", is_flag=True, help="Send directories with all that is in them.")
@@ -123,5 +152,8 @@ def put(
     status = following.report(client.uploads, ended)
     if status == 0:
         where = "/".join(part for part in (ended.tree, ended.destination) if part)
-        output.say(f"All of it is stored, verified and catalogued in experiment {ended.experiment}, below {where}/.")
+        what = "stored, verified and catalogued"
+        if ended.verify is not Verify.READ_BACK:
+            what = f"catalogued, and {ended.verify.sentence},"
+        output.say(f"All of it is {what} in experiment {ended.experiment}, below {where}/.")
     return status or left_out

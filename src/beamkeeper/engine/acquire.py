@@ -41,13 +41,18 @@ class AcquireLoop(Loop):
         self._wake_workers = wake_workers
         self._tell = tell
         self._sources = sources
-        self._swept_at = 0.0
+        self._swept_at = float("-inf")
         self._intakes: dict[UUID, Intake] = {}
         self._unlisten = database.listen(self.wake)
 
     def intake(self, uid: UUID) -> Intake | None:
         """Return the intake of an acquisition, where it runs."""
         return self._intakes.get(uid)
+
+    def written(self) -> list[tuple[int, bytes]]:
+        """Return the directories that detectors write to now, each with its file system."""
+        found = [i.written for i in list(self._intakes.values()) if i.acquisition.kind is Kind.DAQ]
+        return [written for written in found if written is not None]
 
     def step(self) -> bool:
         """Bring the intakes to what the database says."""
@@ -62,9 +67,19 @@ class AcquireLoop(Loop):
             self._end(uid)
         if time.monotonic() - self._swept_at > SWEEP_S:
             self._swept_at = time.monotonic()
-            with self._database.read() as tx:
-                core.sweep_spool(tx, self._sources)
+            self._sweep()
         return False
+
+    def _sweep(self) -> None:
+        with self._database.read() as tx:
+            expired = core.expired_puts(tx, self._sources)
+        for put in expired:
+            with self._database.write() as tx:
+                ended = core.expire_put(tx, put.uid, self._sources)
+            if ended is not None:
+                self._tell(about(ProblemKind.PUT_EXPIRED, ended, f"put {put.uid} is given up: {ended.message}"))
+        with self._database.read() as tx:
+            core.sweep_spool(tx, self._sources)
 
     def _start(self, acquisition: Acquisition) -> None:
         intake = Intake(
@@ -84,6 +99,7 @@ class AcquireLoop(Loop):
                 return
         # Looked at again in the transaction that writes: a worker may have given files back meanwhile.
         with self._database.write() as tx:
+            tx.acquisitions.lock(acquisition.uid)  # nor may somebody want files to be tried again meanwhile
             wanted = self._wanted(tx, acquisition)
             if wanted is State.STOPPING:
                 tx.events.add(core.changed(tx.acquisitions.request_stop(acquisition.uid)))

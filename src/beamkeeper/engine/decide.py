@@ -47,20 +47,30 @@ class Undecided:
     """Tracks files until the policy calls them finished; `put` takes what was decided.
 
     `is_there` tells whether the directory itself is there: without it, a file that is not found is not gone.
+    `unopened` says what is written of a file that cannot be opened.
 
     Only our own observations are counted, by the monotonic clock: a file's times are the writer's word at best.
     """
 
     def __init__(
-        self, root: bytes, policy: Policy, put: Callable[[Seen], None], *, is_there: Callable[[], bool]
+        self,
+        root: bytes,
+        policy: Policy,
+        put: Callable[[Seen], None],
+        *,
+        is_there: Callable[[], bool],
+        unopened: Callable[[bytes, SourceIdentity | None, OSError], Seen],
     ) -> None:
         self._root = root
         self._policy = policy
         self._put = put
         self._is_there = is_there
+        self._unopened = unopened
         self._tracks: dict[bytes, Track] = {}
         self._due: list[tuple[float, bytes]] = []
         self._final_since: float | None = None
+        self.changed_at = float("-inf")
+        """When a file was last seen to have changed (monotonic)."""
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -87,6 +97,7 @@ class Undecided:
             if track is None:
                 track = self._tracks[path] = Track(identity, now, datetime.now(UTC))
             track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
+            self.changed_at = now
             track.hints, track.hold_until = hints or Hints(), _hold_until(identity, known, now)
             # Of a file that grows the journal is told now and then how far, not of each change.
             if not track.is_growing and (known is None or known.state is not J.CANDIDATE or known.identity != identity):
@@ -135,12 +146,13 @@ class Undecided:
                 self._look_at(path, track, now + 1.0)
                 return
             self._tracks.pop(path)
-            self._put(unopened(path, track.identity, error))
+            self._put(self._unopened(path, track.identity, error))
             return
         try:
             identity = identity_of(os.fstat(descriptor))
             if identity != track.identity:
                 track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
+                self.changed_at = now
                 track.hints = Hints()
             writer = writer_of(descriptor)
             if writer is Writer.NONE and self._policy.is_remote:
@@ -198,8 +210,8 @@ def unopened(path: bytes, identity: SourceIdentity | None, error: OSError) -> Se
     """Return what is written of a file that is not there, or that we may not read."""
     if isinstance(error, FileNotFoundError):
         return vanished(path, identity)
-    why = f"it cannot be read: {os.strerror(error.errno or 0)}"
-    return Seen(path, J.QUARANTINED, identity=identity, reason_code=choose.UNREADABLE, reason=why)
+    code, why = choose.unreadable(error)
+    return Seen(path, J.QUARANTINED, identity=identity, reason_code=code, reason=why)
 
 
 def _growing(path: bytes, track: Track, verdict: Verdict) -> Seen:

@@ -17,13 +17,17 @@ from beamkeeper.core.sources import Rules as SourceRules
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.storage_tasks import TaskKind
 from beamkeeper.domain.errors import SettingsError
+from beamkeeper.domain.limits import Limit
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.audit import AuditLoop
+from beamkeeper.engine.deferred import DeferredLoop
 from beamkeeper.engine.destinations import Destinations
 from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
+from beamkeeper.engine.manners import Limiter, Manners, set_io_class
 from beamkeeper.engine.masters import MastersLoop
+from beamkeeper.engine.minding import MindLoop
 from beamkeeper.engine.mirror import MirrorLoop
 from beamkeeper.engine.pipeline import Limits, Worker
 from beamkeeper.engine.problems import Problems
@@ -35,13 +39,14 @@ from beamkeeper.engine.sending import Sender
 from beamkeeper.engine.staging import Stager
 from beamkeeper.engine.tidy import TidyLoop
 from beamkeeper.engine.wipe import WipeLimits, WipeLoop
-from beamkeeper.engine.worker import Loop
+from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
 from beamkeeper.server.deps import Context
 
 logger = logging.getLogger(__name__)
 
+SHORTEST_TIMEOUT_S = 10.0
 STOP_S = 15.0
 """How long a loop may take for its last step."""
 
@@ -96,7 +101,9 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     problems = Problems(settings.acquisition.on_problem, station=settings.station.name, report=report)
     told: dict[str, Any] = {"wake_workers": partial(_wake, workers), "report": report, "tell": problems.tell}
     acquire = AcquireLoop(context.database, SourceRules.of(settings), _rules(settings), **told)
-    sender = Sender(transfer, stall_s=settings.acquisition.stall_s)
+    manners = _manners(settings)
+    begin = partial(_begin_sending, settings.acquisition.io_class, report, set())
+    sender = Sender(transfer, stall_s=settings.acquisition.stall_s, hold=manners.hold, begin=begin)
     destinations = Destinations(context.database, client, sender, **told)
     chain = Chain(settings.acquisition.processors, processor, lambda: client.files)
     limits = Limits(settings.acquisition.batch_files, settings.acquisition.batch_bytes, settings.acquisition.attempts)
@@ -115,8 +122,33 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     workers += [Worker(n, context.database, client, **common) for n in range(settings.acquisition.threads)]
     care = _care(context, client, mirror, owner, problems)
     tidy = TidyLoop(context.database, transfer, report=report)
-    loops = [acquire, *workers, destinations, *care, tidy, masters, reaper, problems, mirror]
+    mind = _mind(context, manners, acquire)
+    loops = [acquire, *workers, mind, destinations, *care, tidy, masters, reaper, problems, mirror]
     return Engine(loops, before=reaper.register)
+
+
+def _manners(settings: Settings) -> Manners:
+    limits = [Limit.of(text) for text in settings.acquisition.limits]
+    return Manners(Limiter(limits), rise=settings.acquisition.back_off_at)
+
+
+def _mind(context: Context, manners: Manners, acquire: AcquireLoop) -> MindLoop:
+    return MindLoop(
+        context.database,
+        manners,
+        context.settings.station.name,
+        written=acquire.written,
+        is_minding=context.settings.acquisition.back_off_at > 0,
+        report=context.errors.append,
+    )
+
+
+def _begin_sending(io_class: str, report: Report, told: set[str]) -> None:
+    """Give a copying thread its I/O class; say once where that cannot be."""
+    why_not = set_io_class(io_class)
+    if why_not and why_not not in told:
+        told.add(why_not)
+        report(f"copying: {why_not}; files are copied all the same")
 
 
 def _give_back(acquire: AcquireLoop, uid: UUID, paths: Sequence[bytes]) -> None:
@@ -127,18 +159,21 @@ def _give_back(acquire: AcquireLoop, uid: UUID, paths: Sequence[bytes]) -> None:
 def _care(context: Context, client: Client, mirror: MirrorLoop, owner: UUID, problems: Problems) -> list[Loop]:
     """Return the loops that look after what is stored: wiping at the source, scrubs, audits."""
     settings, report = context.settings, context.errors.append
+    patience_s, tell = settings.wipe.patience_s, problems.tell
     wipe = WipeLoop(
         context.database,
-        client,
+        # Its requests are sent again while there is patience, and no longer: a plan is refused, not kept waiting.
+        _client(settings, timeout_s=max(patience_s, SHORTEST_TIMEOUT_S), tries=1),
         settings.station.agent,
         owner,
         limits=WipeLimits(settings.wipe.heard_within_s, settings.wipe.patience_s, settings.data_dir / "wipes"),
         unheard_s=lambda: _unheard_s(context, mirror),
         report=report,
     )
-    patience_s, tell = settings.wipe.patience_s, problems.tell
+    rate = settings.acquisition.verify_bytes_s
     return [
         wipe,
+        DeferredLoop(client, rate_bytes_s=rate, patience_s=patience_s, report=report, tell=tell),
         ScrubLoop(context.database, client, owner, patience_s=patience_s, report=report, tell=tell),
         AuditLoop(context.database, client, owner, patience_s=patience_s, report=report, tell=tell),
     ]
@@ -184,13 +219,14 @@ def _plugins(settings: Settings) -> tuple[Callable[[str], Transfer], Callable[[s
     return transfer, processor
 
 
-def _client(settings: Settings) -> Client:
+def _client(settings: Settings, **options: Any) -> Client:
     """Return a client that acts under the station's service key."""
     return Client(
         settings.url(Service.STORAGE),
         token=read_key(settings.service_key_file),
         urls={service: settings.url(service) for service in Service},
         logins=Logins(settings.data_dir / "run" / "no-logins.json"),
+        **options,
     )
 
 
