@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def make(sources: Sources, count: int = MANY) -> dict[TransferItem, bytes]:
 def children() -> set[int]:
     found: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
     return found
 
 
@@ -78,7 +80,7 @@ def test_files_are_copied_all_the_same_where_every_helper_is_killed(place: Local
 
     results = {result.version_uid: result for result in transfer.send(list(items), place.url("b1"), stop)}
     assert seen >= 1
-    assert all(results[item.version_uid].error is None for item in items)
+    assert [results[item.version_uid].error for item in items] == [None] * MANY
     assert all(place.read("b1", item.path) == content for item, content in items.items())
 
 
