@@ -88,9 +88,8 @@ def our_time(source: Path, parent: Path, count: int) -> float:
         wanted = NewUpload(experiment_uid=of.uid, **path_fields(os.fsencode(source)[1:]))
         began = time.perf_counter()
         upload = client.uploads.start(wanted)
-        until(lambda: client.uploads.get(upload.uid).ended_at, "the end of the upload", PATIENCE_S)
+        ended = client.uploads.wait(upload.uid, timeout_s=PATIENCE_S)
         took = time.perf_counter() - began
-        ended = client.uploads.get(upload.uid)
         if ended.state is not State.DONE or ended.count(JournalState.AVAILABLE) != count:
             raise SystemExit(f"the upload of {count} files ended {ended.state}: {ended.message}")
     return took

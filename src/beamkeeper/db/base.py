@@ -35,6 +35,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, registry
 
+from beamkeeper.db.many import execute_many
 from beamkeeper.domain.errors import InvalidError, UnavailableError
 from beamkeeper.domain.names import Metadata
 
@@ -299,4 +300,4 @@ def upsert(
         statement = statement.on_conflict_do_update(index_elements=list(key), set_=changed, where=where)
     else:
         statement = statement.on_conflict_do_nothing(index_elements=list(key))
-    session.connection().execute(statement, [dict(row) for row in rows])
+    execute_many(session, statement, rows)
