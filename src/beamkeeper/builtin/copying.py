@@ -1,29 +1,46 @@
-"""Transfer by copy to a mounted directory, hashing in the same pass and proving that the source held still."""
+"""Transfer by copy to a mounted directory, hashing in the same pass and proving that the source held still.
+
+Many small files are copied by helper processes, few or large ones by threads: a large file spends its time in calls
+that hold up nobody.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
-from typing import ClassVar
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from beamkeeper.builtin.digests import Digests
-from beamkeeper.builtin.directories import open_directory, open_parent, path_of_url, reachable, remove_tree
-from beamkeeper.config.failpoints import FailPoint, hit
+from beamkeeper.builtin.directories import open_directory, path_of_url, remove_tree
+from beamkeeper.builtin.pieces import (
+    CHANGED,
+    REFUSED,
+    SPECIAL,
+    Copied,
+    Copier,
+    CopyError,
+    StoppedError,
+    is_of_one_file,
+)
+from beamkeeper.config.failpoints import FailPoint, hit, is_armed
 from beamkeeper.domain.errors import DestinationError, SourceError
-from beamkeeper.domain.files import SourceIdentity
-from beamkeeper.domain.names import Algorithm, show_path
+from beamkeeper.domain.files import CHUNK_BYTES
+from beamkeeper.domain.names import Algorithm, Checksum, show_path
 from beamkeeper.plugins.api import Options, Stop, TransferItem, TransferResult
+from beamkeeper.plugins.helpers import HelperEndedError, Helpers
 
 MIB = 1024 * 1024
-_HOLE = bytes(64 * 1024)
-"""What is zero for this long in a sparse file becomes a hole."""
+HELPED_FILES = 64
+"""From so many files on a batch goes to helper processes, if they are small."""
+
+HELPED_SIZE = 4 * MIB
+"""So large may they be on average."""
 
 _SOURCE_CODES = {
     errno.ENOENT: "vanished",
@@ -37,8 +54,12 @@ _SOURCE_CODES = {
         "read-error",
     ),
 }
+_SOURCE_WORDS = {
+    CHANGED: "changed after it was found finished: it is taken when it is finished again",
+    SPECIAL: "is not a plain file any more: it is passed over",
+}
 _DESTINATION_CODES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read_only"} | dict.fromkeys(
-    (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EFBIG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP), "refused"
+    REFUSED, "refused"
 )
 _HINTS = {
     "full": "free space or quota there",
@@ -74,6 +95,7 @@ class CopyTransfer:
 
     def __init__(self, options: CopyOptions) -> None:
         self._options = options
+        self.helpers = Helpers("beamkeeper.builtin.pieces")
 
     def send(self, items: Sequence[TransferItem], staging: str, stop: Stop) -> Generator[TransferResult]:
         """Copy each item to `staging`/path; what is there from before is replaced."""
@@ -82,16 +104,11 @@ class CopyTransfer:
         where = path_of_url(staging)
         with _writing(where):
             root = open_directory(where)
-        batch = _Batch(root, self._options, stop)
         try:
-            with ThreadPoolExecutor(min(self._options.threads, len(items)), "copy") as pool:
-                futures = [pool.submit(batch.copy, item) for item in items]
-                try:
-                    for future in as_completed(futures):
-                        if (result := future.result()) is not None:
-                            yield result
-                finally:
-                    batch.end()
+            if not is_armed() and len(items) >= HELPED_FILES and _mean_size(items) <= HELPED_SIZE:
+                items = yield from self._with_helpers(items, where, stop)
+            if items:
+                yield from self._with_threads(items, root, stop)
         finally:
             os.close(root)
 
@@ -101,182 +118,144 @@ class CopyTransfer:
         with _writing(where):
             remove_tree(where)
 
+    def _with_helpers(
+        self, items: Sequence[TransferItem], where: bytes, stop: Stop
+    ) -> Generator[TransferResult, None, Sequence[TransferItem]]:
+        """Have items copied by helpers; returns those that are left to be copied, for a helper has died."""
+        left = dict(enumerate(items))
+        try:
+            for place, made in self.helpers.work(self._orders(items, where), stop):
+                item = left.pop(place)
+                if isinstance(made[0], bool):
+                    is_source, code, number = made
+                    yield _failed(item, CopyError(is_source=is_source, code=code, number=number))
+                else:
+                    yield self._result(item, made)
+        except HelperEndedError:
+            return list(left.values())
+        return ()
 
-class _StoppedError(Exception):
-    """The batch has ended while a file was being copied."""
+    def _orders(self, items: Sequence[TransferItem], where: bytes) -> list[dict[str, Any]]:
+        """Return an order for each helper; whoever is next to another in a directory goes with it."""
+        rows = [
+            (place, os.fsdecode(item.source), os.fsdecode(item.path), _identity(item))
+            for place, item in enumerate(items)
+        ]
+        common = {
+            "staging": os.fsdecode(where),
+            "algorithms": [str(algorithm) for algorithm in self._options.checksums],
+            "chunk_bytes": CHUNK_BYTES,
+            "buffer_bytes": self._options.buffer_bytes,
+        }
+        many = self._options.threads
+        shares = [rows[number * len(rows) // many : (number + 1) * len(rows) // many] for number in range(many)]
+        return [{**common, "items": share} for share in shares if share]
+
+    def _with_threads(self, items: Sequence[TransferItem], root: int, stop: Stop) -> Generator[TransferResult]:
+        batch = _Batch(root, self._options, stop)
+        try:
+            with ThreadPoolExecutor(min(self._options.threads, len(items)), "copy") as pool:
+                futures = [pool.submit(batch.copy, item) for item in items]
+                try:
+                    for future in as_completed(futures):
+                        if (made := future.result()) is not None:
+                            item, copied = made
+                            yield _failed(item, copied) if isinstance(copied, CopyError) else self._result(item, copied)
+                finally:
+                    batch.end()
+        finally:
+            batch.close()
+
+    def _result(self, item: TransferItem, copied: Copied) -> TransferResult:
+        size, values, chunks = copied
+        # Ours, and sound: to check them again would cost as much as to make them.
+        checksums = [
+            Checksum.model_construct(algorithm=algorithm, value=value)
+            for algorithm, value in zip(self._options.checksums, values, strict=True)
+        ]
+        return TransferResult(item.version_uid, size, checksums, tuple(chunks))
 
 
 class _Batch:
-    """One call of `send`; `copy` is called from several threads."""
+    """The files of one call of `send` that threads copy; `copy` is called from several of them."""
 
     def __init__(self, root: int, options: CopyOptions, stop: Stop) -> None:
-        self._root = root
-        self._options = options
         self._stop = stop
         self._ended = threading.Event()
         self._local = threading.local()
+        self._copiers: list[Copier] = []
+        self._new = partial(
+            Copier,
+            root,
+            [str(algorithm) for algorithm in options.checksums],
+            chunk_bytes=CHUNK_BYTES,
+            buffer_bytes=options.buffer_bytes,
+            stop=self._is_over,
+            copying=partial(hit, FailPoint.COPYING),
+            copied=partial(hit, FailPoint.COPIED),
+        )
 
     def end(self) -> None:
         """Leave what has not begun, and what is under way at its next buffer."""
         self._ended.set()
 
-    def copy(self, item: TransferItem) -> TransferResult | None:
-        """Copy one file; None where the batch was stopped, a DestinationError where it must be."""
+    def copy(self, item: TransferItem) -> tuple[TransferItem, Copied | CopyError] | None:
+        """Copy one file; None where the batch was stopped."""
         try:
-            self._check_stop()
-            return self._deliver(item)
-        except _StoppedError:
+            return item, self._copier().copy(item.source, item.path, _identity(item))
+        except StoppedError:
             return None
-        except SourceError as error:
-            return TransferResult(item.version_uid, error=error)
-        except DestinationError as error:
-            if error.details["code"] == "refused":
-                return TransferResult(item.version_uid, error=error)
-            self.end()
-            raise
+        except CopyError as error:
+            if not is_of_one_file(error):
+                self.end()
+            return item, error
 
-    def _check_stop(self, moved: int = 0) -> None:
-        if self._ended.is_set() or self._stop(moved):
-            raise _StoppedError
+    def _is_over(self, moved: int) -> bool:
+        return self._ended.is_set() or self._stop(moved)
 
-    def _deliver(self, item: TransferItem) -> TransferResult:
-        with _reading(item), reachable(item.source) as (name, directory):
-            source = os.open(
-                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=directory
-            )
-        try:
-            with _reading(item):
-                found = os.fstat(source)
-            _check_identity(item, found)
-            with _writing(item.path):
-                parent = open_parent(self._root, item.path)
-            try:
-                return self._write(item, source, found, parent=parent)
-            finally:
-                os.close(parent)
-        finally:
-            os.close(source)
+    def _copier(self) -> Copier:
+        """Return this thread's copier."""
+        if not hasattr(self._local, "copier"):
+            self._local.copier = self._new()
+            self._copiers.append(self._local.copier)
+        copier: Copier = self._local.copier
+        return copier
 
-    def _write(self, item: TransferItem, source: int, found: os.stat_result, *, parent: int) -> TransferResult:
-        name = item.path.name
-        with _writing(item.path):
-            target = _create(name, parent)
-        try:
-            try:
-                digests = self._pump(item, source, target, is_sparse=found.st_blocks * 512 < found.st_size)
-                with _writing(item.path):
-                    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
-            finally:
-                with _writing(item.path):
-                    os.close(target)  # where NFS tells of a write that failed
-            hit(FailPoint.COPIED)
-            _check_unchanged(item, source)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name, dir_fd=parent)
-            raise
-        return TransferResult(item.version_uid, found.st_size, digests.checksums(), digests.chunks())
-
-    def _pump(self, item: TransferItem, source: int, target: int, *, is_sparse: bool) -> Digests:
-        """Copy as many bytes as the source had, and not one of what is appended meanwhile."""
-        size, done, count = item.identity.size, 0, 0
-        digests = Digests(self._options.checksums, size)
-        buffer = self._buffer()
-        write = _write_sparse if is_sparse else _write_all
-        while done < size:
-            self._check_stop(count)
-            with _reading(item):
-                count = os.readv(source, [buffer[: size - done]])
-            if not count:
-                raise _changed(item)
-            digests.update(buffer[:count])
-            hit(FailPoint.COPYING)
-            with _writing(item.path):
-                write(target, buffer[:count], done)
-            done += count
-        self._stop(count)
-        if is_sparse:
-            with _writing(item.path):
-                os.ftruncate(target, size)
-        return digests
-
-    def _buffer(self) -> memoryview:
-        """Return this thread's buffer."""
-        if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(self._options.buffer_bytes))
-        return memoryview(self._local.buffer)
+    def close(self) -> None:
+        """Close what the copiers keep open, once no thread copies any more."""
+        for copier in self._copiers:
+            copier.close()
 
 
-def _create(name: bytes, parent: int) -> int:
-    with suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=parent)  # left over from a call that did not end
-    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+def _identity(item: TransferItem) -> tuple[int, int, int, int, int]:
+    known = item.identity
+    return known.dev, known.ino, known.size, known.mtime_ns, known.ctime_ns
 
 
-def _write_all(target: int, piece: memoryview, offset: int) -> None:
-    """Write all of a piece: one call may write less than it was given, and that is no error."""
-    while piece:
-        count = os.pwrite(target, piece, offset)
-        piece, offset = piece[count:], offset + count
+def _mean_size(items: Sequence[TransferItem]) -> float:
+    return sum(item.identity.size for item in items) / len(items)
 
 
-def _write_sparse(target: int, piece: memoryview, offset: int) -> None:
-    """Write a piece but for long runs of zeros.
+def _failed(item: TransferItem, error: CopyError) -> TransferResult:
+    """Return a file's own fault as its result; one of the destination as a whole is raised."""
+    if error.is_source:
+        code = error.code or _SOURCE_CODES.get(error.number, "unreadable")
+        why = _SOURCE_WORDS[error.code] if error.code else f"cannot be read: {os.strerror(error.number)}"
+        details: Mapping[str, Any] = {} if error.code else {"errno": error.number}
+        return TransferResult(
+            item.version_uid, error=SourceError(f'"{show_path(item.source)}" {why}', code=code, **details)
+        )
+    found = _unwritten(item.path, error.number)
+    if found.details["code"] != "refused":
+        raise found
+    return TransferResult(item.version_uid, error=found)
 
-    Holes are found by reading them, not by SEEK_HOLE: ZFS has answered it with holes where there were data
-    (openzfs#15526), and bytes that were never read would get a digest that fits what is wrong.
-    """
-    for start in range(0, len(piece), len(_HOLE)):
-        part = piece[start : start + len(_HOLE)]
-        if bytes(part) != _HOLE[: len(part)]:
-            _write_all(target, part, offset + start)
 
-
-def _identity(found: os.stat_result) -> SourceIdentity:
-    """Return what says that a source file is still the same."""
-    return SourceIdentity(
-        dev=found.st_dev,
-        ino=found.st_ino,
-        size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
-        ctime_ns=found.st_ctime_ns,
+def _unwritten(path: bytes, number: int) -> DestinationError:
+    code = _DESTINATION_CODES.get(number, "failed")
+    return DestinationError(
+        f'"{show_path(path)}" cannot be written: {os.strerror(number)}; {_HINTS[code]}', code=code, errno=number
     )
-
-
-def _check_identity(item: TransferItem, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise SourceError(f'"{show_path(item.source)}" is not a plain file any more: it is passed over', code="special")
-    if _identity(found) != item.identity:
-        raise _changed(item)
-
-
-def _check_unchanged(item: TransferItem, source: int) -> None:
-    """Refuse bytes that may be of two states of the source (I6): by what was open, and by its name."""
-    with _reading(item), reachable(item.source) as (name, directory):
-        named = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        opened = os.fstat(source)
-    if not _identity(opened) == _identity(named) == item.identity:
-        raise _changed(item)
-
-
-def _changed(item: TransferItem) -> SourceError:
-    return SourceError(
-        f'"{show_path(item.source)}" changed after it was found finished: it is taken when it is finished again',
-        code="changed",
-    )
-
-
-@contextmanager
-def _reading(item: TransferItem) -> Iterator[None]:
-    """Turn an error of the kernel into the source's."""
-    try:
-        yield
-    except OSError as error:
-        raise SourceError(
-            f'"{show_path(item.source)}" cannot be read: {os.strerror(error.errno or 0)}',
-            code=_SOURCE_CODES.get(error.errno or 0, "unreadable"),
-            errno=error.errno,
-        ) from error
 
 
 @contextmanager
@@ -285,9 +264,4 @@ def _writing(path: bytes) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        code = _DESTINATION_CODES.get(error.errno or 0, "failed")
-        raise DestinationError(
-            f'"{show_path(path)}" cannot be written: {os.strerror(error.errno or 0)}; {_HINTS[code]}',
-            code=code,
-            errno=error.errno,
-        ) from error
+        raise _unwritten(path, error.errno or 0) from error

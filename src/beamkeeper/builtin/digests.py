@@ -1,4 +1,4 @@
-"""Digests of a file that is read once: every checksum that is wanted, and BLAKE3 of each 64 MiB chunk."""
+"""Digests of a file that is read once: every checksum that is wanted, and BLAKE3 of each chunk of a large file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from blake3 import blake3
-
-from beamkeeper.domain.files import CHUNK_BYTES
-from beamkeeper.domain.names import Algorithm, Checksum
 
 
 class _Hash(Protocol):
@@ -20,24 +17,22 @@ class _Hash(Protocol):
     def hexdigest(self) -> str: ...
 
 
-def _new_hash(algorithm: Algorithm) -> _Hash:
-    if algorithm is Algorithm.BLAKE3:
-        return blake3()
-    return hashlib.new(algorithm.value, usedforsecurity=False)
+def _new_hash(algorithm: str) -> _Hash:
+    return blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
 
 
 class Digests:
     """Grows with each piece of the file; chunks are digested only where the file is larger than one."""
 
-    def __init__(self, algorithms: Sequence[Algorithm], size: int) -> None:
-        self._whole = {algorithm: _new_hash(algorithm) for algorithm in algorithms}
-        self._chunk: _Hash | None = blake3() if size > CHUNK_BYTES else None
-        self._room = CHUNK_BYTES
+    def __init__(self, algorithms: Sequence[str], size: int, chunk_bytes: int) -> None:
+        self._whole = [_new_hash(algorithm) for algorithm in algorithms]
+        self._chunk: _Hash | None = blake3() if size > chunk_bytes else None
+        self._chunk_bytes = self._room = chunk_bytes
         self._chunks: list[str] = []
 
     def update(self, piece: memoryview) -> None:
         """Take the next piece of the file."""
-        for whole in self._whole.values():
+        for whole in self._whole:
             whole.update(piece)
         while self._chunk is not None and len(piece):
             part = piece[: self._room]
@@ -46,14 +41,14 @@ class Digests:
             piece = piece[len(part) :]
             if not self._room:
                 self._chunks.append(self._chunk.hexdigest())
-                self._chunk, self._room = blake3(), CHUNK_BYTES
+                self._chunk, self._room = blake3(), self._chunk_bytes
 
-    def checksums(self) -> tuple[Checksum, ...]:
+    def values(self) -> list[str]:
         """Return the checksums of what was taken, in the order that was asked for."""
-        return tuple(Checksum(algorithm=name, value=whole.hexdigest()) for name, whole in self._whole.items())
+        return [whole.hexdigest() for whole in self._whole]
 
-    def chunks(self) -> tuple[str, ...]:
+    def chunks(self) -> list[str]:
         """Return the BLAKE3 digest of each chunk; empty where there are none. Call it once, at the end."""
-        if self._chunk is not None and self._room < CHUNK_BYTES:
+        if self._chunk is not None and self._room < self._chunk_bytes:
             self._chunks.append(self._chunk.hexdigest())
-        return tuple(self._chunks)
+        return self._chunks

@@ -9,7 +9,6 @@ from urllib.parse import unquote_to_bytes
 from uuid import uuid4
 
 from beamkeeper.domain.errors import InvalidError
-from beamkeeper.domain.names import RelPath
 
 PATH_MAX = 4096
 """The longest path that one call to the kernel takes, its final NUL included."""
@@ -62,7 +61,7 @@ def open_directory(path: bytes) -> int:
     return os.open(path, _DIRECTORY)
 
 
-def open_parent(root: int, path: RelPath) -> int:
+def open_parent(root: int, path: bytes) -> int:
     """Open the directory of a path below `root`, making what is missing and following no link."""
     here = os.dup(root)
     try:

@@ -61,7 +61,7 @@ class Files:
         answers: list[Registered] = []
         for part in _parts(files):
             done: RegisteredFiles = self._http().call(
-                "POST", "/api/v1/files:register", RegisteredFiles, body=NewFiles(files=part)
+                "POST", "/api/v1/files:register", RegisteredFiles, body=NewFiles.model_construct(files=tuple(part))
             )
             answers.extend(done.files)
         return RegisteredFiles(files=answers)
@@ -170,8 +170,8 @@ def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[NewFile]]:
     part: list[NewFile] = []
     size = 0
     for file in files:
-        sent = file.model_copy(update={"metadata": acceptable(file.metadata)})
-        weight = len(sent.model_dump_json())
+        sent = file.model_copy(update={"metadata": acceptable(file.metadata)}) if file.metadata else file
+        weight = len(sent.model_dump_json()) if sent.metadata or sent.chunks else _bare_bytes(sent)
         if part and (len(part) == REGISTER_LIMIT or size + weight > CALL_BYTES):
             yield part
             part, size = [], 0
@@ -179,3 +179,8 @@ def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[NewFile]]:
         size += weight
     if part:
         yield part
+
+
+def _bare_bytes(file: NewFile) -> int:
+    """Return more than a file weighs that has no metadata and no chunks, even if JSON escapes all of its paths."""
+    return 2000 + 8 * (len(file.path_b64) + len(file.source.path_b64))

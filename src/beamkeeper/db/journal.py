@@ -27,6 +27,7 @@ from beamkeeper.db.journal_rows import (
     to_entry,
     to_identity,
 )
+from beamkeeper.db.many import execute_many
 from beamkeeper.db.stagings import StagingRow
 from beamkeeper.domain.acquisition import LISTED, UNDELIVERED, UNFINISHED, JournalPage, JournalState, Tally
 from beamkeeper.domain.names import from_b64, to_b64
@@ -273,8 +274,7 @@ class Journal:
         parameters = [
             {"b_id": id_, **{f"b_{name}": values[name] for name in columns}} for id_, values in changes.items()
         ]
-        result = self._session.connection().execute(statement, parameters)
-        return int(result.rowcount)
+        return execute_many(self._session, statement, parameters)
 
     def held(self, batch: Batch, state: JournalState) -> list[Claimed]:
         """Return the files of a batch that are in a state and still ours, as they are now."""

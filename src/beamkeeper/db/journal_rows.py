@@ -151,20 +151,24 @@ def to_identity(row: Any) -> SourceIdentity | None:
     """Return the identity that a row holds."""
     if row.ino is None:
         return None
-    return SourceIdentity(
+    return SourceIdentity.model_construct(
         dev=unsigned(row.dev), ino=unsigned(row.ino), size=row.size, mtime_ns=row.mtime_ns, ctime_ns=row.ctime_ns
     )
 
 
-COLUMNS = tuple(JournalRow.__table__.c)
-"""For queries of many rows: without the mapper's objects, which cost several times what the query does."""
+_FOR_WORKERS = (
+    "id path kind state dev ino size mtime_ns ctime_ns version_uid number is_snapshot checksums chunks link_target "
+    "attempts first_seen_at finished_at staged_at stored_at read_from"
+)
+COLUMNS = tuple(JournalRow.__table__.c[name] for name in _FOR_WORKERS.split())
+"""What a worker needs, and no mapper's objects, which cost several times what the query does."""
 
 
 def to_claimed(row: Any) -> Claimed:
     """Return a row as a worker needs it."""
     identity = to_identity(row)
     if identity is None or row.version_uid is None:
-        raise ValueError(f"journal row {row.uid} is {row.state} without an identity")
+        raise ValueError(f"journal row {row.id} is {row.state} without an identity")
     return Claimed(
         id=row.id,
         path=row.path,

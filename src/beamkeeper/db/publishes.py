@@ -13,10 +13,11 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, is_due
 from beamkeeper.db.experiments import ExperimentRow
+from beamkeeper.db.many import execute_many
 from beamkeeper.domain.files import ReadFrom, Verify
-from beamkeeper.domain.names import Metadata, path_fields
+from beamkeeper.domain.names import Algorithm, Checksum, Metadata, path_fields
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishItem, PublishState
+from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishItem, PublishState, Replaced
 
 
 class PublishRow(Base):
@@ -100,7 +101,8 @@ class Publishes:
         self._session.add(row)
         self._session.flush()  # for the key that the items need
         # The table, not its class: the mapper would cost as much again as the insert.
-        self._session.connection().execute(
+        execute_many(
+            self._session,
             insert(_ITEMS),
             [
                 {
@@ -159,7 +161,7 @@ class Publishes:
             row.experiment_uid,
             Verify(row.verify),
             row.attempts,
-            [(item.id, NewPublishItem.model_validate(item.request), Outcome(item.outcome)) for item in items],
+            [(item.id, _to_asked(item.request), Outcome(item.outcome)) for item in items],
         )
 
     def settle(self, outcomes: Mapping[int, tuple[Outcome, str, ReadFrom | None]]) -> None:
@@ -185,7 +187,7 @@ class Publishes:
             for id_, (outcome, message, read) in outcomes.items()
         ]
         if rows:
-            self._session.connection().execute(statement, rows)
+            execute_many(self._session, statement, rows)
 
     def end(self, work: Work, trouble: str = "", message: str = "") -> None:
         """Record that a batch is done, and what the storage area failed with where its bytes were lost."""
@@ -205,8 +207,22 @@ class Publishes:
         return {"publishes": count}, oldest
 
 
+def _to_asked(request: Metadata) -> NewPublishItem:
+    """Return what was asked for one file: it was checked when it was asked, and is not checked again."""
+    known: dict[str, Any] = dict(request)
+    known["version_uid"] = UUID(known["version_uid"])
+    known["size"] = int(known["size"])
+    known["checksums"] = tuple(
+        Checksum.model_construct(algorithm=Algorithm(one["algorithm"]), value=one["value"])
+        for one in known["checksums"]
+    )
+    if known.get("replaces") is not None:
+        known["replaces"] = Replaced.model_validate(known["replaces"])
+    return NewPublishItem.model_construct(**known)
+
+
 def _to_item(row: Any) -> PublishItem:
-    return PublishItem(
+    return PublishItem.model_construct(
         version_uid=row.version_uid,
         outcome=Outcome(row.outcome),
         message=row.message,

@@ -115,8 +115,11 @@ def show_path(path: bytes) -> str:
     Bytes that are not UTF-8 and characters that do not print (controls, newline, bidirectional overrides)
     are written as `\xNN`, and the backslash itself as `\\`.
     """
+    text = path.decode("utf-8", "surrogateescape")
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text
     shown: list[str] = []
-    for char in path.decode("utf-8", "surrogateescape"):
+    for char in text:
         if char == "\\":
             shown.append("\\\\")
         elif char == " " or unicodedata.category(char)[0] not in "CZ":
@@ -139,7 +142,7 @@ def from_b64(text: str) -> bytes:
         raise InvalidError(f"{text[:80]!r} is not URL-safe base64") from error
 
 
-def path_fields(raw: bytes) -> dict[str, str | None]:
+def path_fields(raw: bytes) -> dict[str, Any]:
     """Return the two wire fields of a path: `path` where it is UTF-8, and `path_b64`."""
     try:
         text: str | None = raw.decode("utf-8")
@@ -163,8 +166,11 @@ class WithPath(BaseModel):
         try:
             if b64:
                 raw = from_b64(b64)
-                if isinstance(text, str) and text.encode("utf-8", "surrogateescape") != raw:
-                    raise ValueError("path and path_b64 name different files")
+                if isinstance(text, str):
+                    if text.encode("utf-8", "surrogateescape") != raw:
+                        raise ValueError("path and path_b64 name different files")
+                    if text.isascii() and to_b64(raw) == b64 and not _CLIMBS.search(raw):
+                        return data  # as nearly all are: nothing to fill in
             elif isinstance(text, str):
                 raw = text.encode("utf-8", "surrogateescape")
             else:

@@ -39,10 +39,10 @@ def judge(new: NewFile, held: Held | None) -> Judgement:
 
     Only other bytes make a version, and a path belongs to the source that first delivered it.
     """
+    if held is None and new.number == 1:
+        return Judgement(RegisteredAs.CREATED)
     shown = f'"{show_path(new.relpath)[:1000]}"'
     if held is None:
-        if new.number == 1:
-            return Judgement(RegisteredAs.CREATED)
         return Judgement(
             RegisteredAs.CONFLICT, f"{shown} is not catalogued yet, so its next version is 1 and not {new.number}"
         )

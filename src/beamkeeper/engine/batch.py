@@ -80,7 +80,7 @@ class StagedBatch:
                 wanted.append((staged, checksum.algorithm))
             elif (size := self._size_of(staged)) is not None:
                 self.found[staged] = ReadBack(checksum.value, size, None)
-        for path, found in self.reader.read(wanted, self.beneath.open):
+        for path, found in self.reader.read(wanted, self.beneath):
             if isinstance(found, ReadBack):
                 self.found[path] = found
             elif found.errno == errno.EIO:
@@ -185,7 +185,7 @@ class StagedBatch:
     def _adopt(self, item: NewPublishItem) -> Settled:
         """Settle a file that is not staged: an earlier try may have published it."""
         plain, checksum = bytes(item.relpath), strongest(item.checksums)
-        for _, found in self.reader.read([(plain, checksum.algorithm)], self.beneath.open):
+        for _, found in self.reader.read([(plain, checksum.algorithm)], self.beneath):
             if isinstance(found, ReadBack) and found.value == checksum.value and found.size == item.size:
                 self._touch(plain)
                 return Outcome.STORED, "", found.read_from
@@ -211,7 +211,7 @@ class StagedBatch:
 
     def _digest_at(self, path: bytes, checksum: Checksum) -> str:
         """Return the digest of what stands at a path; empty where that is no plain file."""
-        for _, found in self.reader.read([(path, checksum.algorithm)], self.beneath.open):
+        for _, found in self.reader.read([(path, checksum.algorithm)], self.beneath):
             if isinstance(found, ReadBack):
                 return found.value
             if found.errno not in NOT_THERE:

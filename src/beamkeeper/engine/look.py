@@ -184,7 +184,7 @@ class Looker:
             if (checksum := asked.items[index].checksum) is not None:
                 wanted[checksum.algorithm][place].append(index)
         for algorithm, indexes in wanted.items():
-            for place, read in self._reader.read([(place, algorithm) for place in indexes], self._beneath.open):
+            for place, read in self._reader.read([(place, algorithm) for place in indexes], self._beneath):
                 if isinstance(read, OSError) and read.errno in WHOLE_PLACE:
                     raise read
                 for index in indexes[place]:

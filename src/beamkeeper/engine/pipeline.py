@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -31,7 +31,7 @@ from beamkeeper.engine.problems import Tell, about
 from beamkeeper.engine.process import Chain, ChainResult
 from beamkeeper.engine.scene import Scene
 from beamkeeper.engine.sending import SOURCE
-from beamkeeper.engine.staging import Changes, Stager
+from beamkeeper.engine.staging import Changes, Staged, Stager
 from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins.api import Transfer
 
@@ -131,14 +131,15 @@ class Worker(Loop):
         return True
 
     def _advance(self, batch: Batch, scene: Scene) -> None:
+        stored = batch.files
         if batch.state is J.READY:
-            items = self._staged_or_nothing(batch, scene)
+            made = self._staged_or_nothing(batch, scene)
             hit(FailPoint.STAGED_WRITTEN)
-            if items:
-                self._publish(batch, scene, items)
+            stored = self._publish(batch, scene, made.items, made.files) if made.items else ()
         elif batch.state is J.STAGED:
-            self._resume(batch, scene)
-        self._process(batch, scene)
+            stored = self._resume(batch, scene)
+        if stored:
+            self._process(batch, scene, stored)
 
     def _pause(self, batch: Batch, pause: timedelta = timedelta(0)) -> None:
         """Give back what is still ours, to be gone on with later; nothing of it counts as a fault of a file."""
@@ -156,19 +157,19 @@ class Worker(Loop):
 
     # ready -> staged
 
-    def _staged_or_nothing(self, batch: Batch, scene: Scene) -> list[NewPublishItem]:
+    def _staged_or_nothing(self, batch: Batch, scene: Scene) -> Staged:
         """Stage a batch; where that fails nothing of it stays: its staging directory is of this try only."""
         try:
-            items = self._stage(batch, scene)
+            made = self._stage(batch, scene)
         except BaseException as error:
             # What hangs would hang here as well: it is discarded later, as is what cannot be now.
             if not (isinstance(error, DestinationError) and error.details.get("code") == "hanging"):
                 with suppress(DmError):
                     self._discard(batch, scene)
             raise
-        if not items:
+        if not made.items:
             self._discard(batch, scene)
-        return items
+        return made
 
     def _discard(self, batch: Batch, scene: Scene) -> None:
         self._transfer(scene.area.transfer).discard(scene.staging(batch.uid))
@@ -176,7 +177,7 @@ class Worker(Loop):
         with self._database.write() as tx:
             tx.stagings.forget(batch.uid)
 
-    def _stage(self, batch: Batch, scene: Scene) -> list[NewPublishItem]:
+    def _stage(self, batch: Batch, scene: Scene) -> Staged:
         present = self._stager.present(batch, scene)
         unchanged = {file.id for file in self._stager.unchanged(batch, scene, present)}
         reason = {"reason_code": "unchanged", "reason": "it is stored already, and has not changed"}
@@ -187,14 +188,16 @@ class Worker(Loop):
         hit(FailPoint.STAGED_WRITING)
         self._step(batch, J.STAGED, made.staged, free=False)
         self._settle_faults(batch, made.faults)
-        return made.items
+        return made
 
     # staged -> stored
 
-    def _publish(self, batch: Batch, scene: Scene, items: Sequence[NewPublishItem]) -> None:
+    def _publish(
+        self, batch: Batch, scene: Scene, items: Sequence[NewPublishItem], files: Sequence[Claimed]
+    ) -> Sequence[Claimed]:
         hit(FailPoint.PUBLISH_ASKING)
         self._client.publishes.request(
-            NewPublish(
+            NewPublish.model_construct(
                 uid=batch.uid,
                 experiment_uid=scene.experiment.uid,
                 verify=scene.acquisition.verify,
@@ -202,21 +205,21 @@ class Worker(Loop):
             )
         )
         hit(FailPoint.PUBLISH_ASKED)
-        asked = {item.version_uid for item in items}
-        self._await_publish(batch, scene, [file for file in batch.files if file.version_uid in asked])
+        return self._await_publish(batch, scene, files)
 
-    def _resume(self, batch: Batch, scene: Scene) -> None:
+    def _resume(self, batch: Batch, scene: Scene) -> Sequence[Claimed]:
         """Go on with a batch that was staged: its publish was asked for, or is now.
 
         It is never taken back, for who held it before may be about to ask: the same uid gives the same publish,
         and what is not in staging any more comes back as missing.
         """
         try:
-            self._await_publish(batch, scene, batch.files)
+            return self._await_publish(batch, scene, batch.files)
         except NotFoundError:
-            self._publish(batch, scene, self._stager.items_again(batch, scene))
+            return self._publish(batch, scene, self._stager.items_again(batch, scene), batch.files)
 
-    def _await_publish(self, batch: Batch, scene: Scene, files: Sequence[Claimed]) -> None:
+    def _await_publish(self, batch: Batch, scene: Scene, files: Sequence[Claimed]) -> Sequence[Claimed]:
+        """Wait for a publish, write down what became of files, and return those that are stored, as they are now."""
         publish: Publish = self._client.publishes.get(batch.uid, wait_s=PUBLISH_WAIT_S)
         if publish.trouble:
             self._destinations.fail(scene, batch, publish.trouble, publish.message)
@@ -224,11 +227,13 @@ class Worker(Loop):
             raise NotYetError
         by_version = {item.version_uid: item for item in publish.items}
         stored: Changes = {}
+        now: list[Claimed] = []
         found: list[tuple[Claimed, Exception]] = []
         for file in files:
             item = by_version.get(file.version_uid)
             if item is not None and item.outcome is Outcome.STORED:
                 stored[file.id] = {"stored_at": item.stored_at, "read_from": item.read_from}
+                now.append(replace(file, **stored[file.id]))
             else:
                 found.append((file, faults.of_item(item) if item else faults.unsent()))
         hit(FailPoint.STORED_WRITING)
@@ -240,14 +245,11 @@ class Worker(Loop):
                 tx.stagings.forget(batch.uid)  # the storage removed it
         hit(FailPoint.STORED_WRITTEN)
         self._settle_faults(batch, found)
+        return now
 
     # stored -> available
 
-    def _process(self, batch: Batch, scene: Scene) -> None:
-        with self._database.read() as tx:
-            held = tx.journal.held(batch, J.STORED)
-        if not held:
-            return
+    def _process(self, batch: Batch, scene: Scene, held: Sequence[Claimed]) -> None:
         results: dict[UUID, ChainResult] = self._chain.run(held, scene, stop=lambda: self.is_stopping)
         done: Changes = {}
         again: Changes = {}

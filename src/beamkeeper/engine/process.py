@@ -15,7 +15,7 @@ from beamkeeper.db.journal import Claimed
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.errors import DmError, NotFoundError, UnavailableError
 from beamkeeper.domain.files import NewFile, ReadFrom, Verify
-from beamkeeper.domain.names import Checksum, to_b64
+from beamkeeper.domain.names import Algorithm, Checksum, path_fields, to_b64
 from beamkeeper.engine.scene import Scene
 from beamkeeper.plugins.api import Catalogue, FileProcessor, Processed, ProcessorContext, StoredFile
 
@@ -113,15 +113,18 @@ def _with_metadata(file: StoredFile, more: Mapping[str, object]) -> StoredFile:
 
 def _stored(file: Claimed, scene: Scene) -> StoredFile:
     path, source = scene.path(file), scene.source(file)
-    new = NewFile(
-        path_b64=to_b64(path),
+    # From our own journal, where it is sound; the catalogue checks what it is sent.
+    new = NewFile.model_construct(
+        **path_fields(path),
         experiment_uid=scene.experiment.uid,
         version_uid=file.version_uid,
         number=file.number,
         kind=file.kind,
         size=file.identity.size,
-        checksums=[Checksum.model_validate(c) for c in file.checksums],
-        chunks=file.chunks,
+        checksums=tuple(
+            Checksum.model_construct(algorithm=Algorithm(c["algorithm"]), value=c["value"]) for c in file.checksums
+        ),
+        chunks=tuple(file.chunks),
         link_target_b64=to_b64(file.link_target) if file.link_target is not None else None,
         source=scene.origin(file),
         identity=file.identity,

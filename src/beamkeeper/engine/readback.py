@@ -2,44 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
-from blake3 import blake3
-
+from beamkeeper.config.failpoints import is_armed
 from beamkeeper.domain.files import ReadFrom
 from beamkeeper.domain.names import Algorithm, Checksum
-from beamkeeper.engine.beneath import is_regular
+from beamkeeper.engine import reading
+from beamkeeper.engine.beneath import Beneath
+from beamkeeper.plugins.helpers import HelperEndedError, Helpers
 
-BUFFER_BYTES = 2 * 1024 * 1024
 THREADS = 4
-GROUP = 64
-"""So many files are open at once: their reads are announced to the kernel together, and it brings them in one go."""
-
-
-class Hasher(Protocol):
-    """Takes bytes, gives a digest."""
-
-    def update(self, data: memoryview, /) -> object:
-        """Take bytes."""
-        ...
-
-    def hexdigest(self) -> str:
-        """Give the digest."""
-        ...
-
-
-def hasher(algorithm: Algorithm) -> Hasher:
-    """Return a new hasher."""
-    if algorithm is Algorithm.BLAKE3:
-        return blake3()
-    return hashlib.new(str(algorithm), usedforsecurity=False)
+HELPERS = 2
+HELPED_FILES = 128
+"""From so many files on they are read by helper processes."""
 
 
 def strongest(checksums: Sequence[Checksum]) -> Checksum:
@@ -48,32 +27,9 @@ def strongest(checksums: Sequence[Checksum]) -> Checksum:
     return min(checksums, key=lambda c: order.index(c.algorithm))
 
 
-def digest(descriptor: int, algorithm: Algorithm, buffer: memoryview | None = None) -> tuple[str, int]:
+def digest(descriptor: int, algorithm: Algorithm) -> tuple[str, int]:
     """Return the digest of an open file from its beginning, and how many bytes it has."""
-    work = buffer if buffer is not None else memoryview(bytearray(BUFFER_BYTES))
-    found, offset = hasher(algorithm), 0
-    while count := os.preadv(descriptor, [work], offset):
-        found.update(work[:count])
-        offset += count
-    return found.hexdigest(), offset
-
-
-def drop_cache(descriptor: int) -> ReadFrom:
-    """Drop a file's pages, which must be on disk already, and tell where the next read comes from.
-
-    The kernel may keep them (tmpfs always does). A read that may not wait tells: what is at hand at once was
-    in the cache.
-    """
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    try:
-        at_hand = os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
-    except BlockingIOError:
-        return ReadFrom.DEVICE
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            return ReadFrom.CACHE
-        raise
-    return ReadFrom.CACHE if at_hand else ReadFrom.DEVICE
+    return reading.digest(descriptor, algorithm, memoryview(bytearray(reading.BUFFER_BYTES)), _unheard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,57 +44,67 @@ class ReadBack:
     read_from: ReadFrom | None
 
 
-class Reader:
-    """Reads many files back: drops their caches, announces all reads, and hashes in a few threads.
+Answer = tuple[bytes, ReadBack | OSError]
 
-    Waiting for one file after the other is what costs (a device answers in about a millisecond): the kernel is
-    told of a whole group before the first is read.
-    """
+
+class Reader:
+    """Reads many files back: in helper processes, few of them in threads."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="read-back")
         self._local = threading.local()
+        self.helpers = Helpers("beamkeeper.engine.reading")
 
-    def read(
-        self, wanted: Sequence[tuple[bytes, Algorithm]], opened: Callable[[bytes], int]
-    ) -> Iterator[tuple[bytes, ReadBack | OSError]]:
-        """Read files back; `opened` gives a descriptor, which is closed here. A missing file is its OSError."""
-        for start in range(0, len(wanted), GROUP):
-            yield from self._group(wanted[start : start + GROUP], opened)
+    def read(self, wanted: Sequence[tuple[bytes, Algorithm]], beneath: Beneath) -> Iterator[Answer]:
+        """Read files back. A missing one is its OSError."""
+        left = dict(wanted)
+        if len(left) >= HELPED_FILES and not is_armed():
+            try:
+                for path, answer in self._with_helpers(wanted, beneath):
+                    del left[path]
+                    yield path, answer
+            except HelperEndedError:
+                pass  # what it leaves is read here
+        if left:
+            yield from self._with_threads(list(left.items()), beneath)
 
-    def _group(
-        self, wanted: Sequence[tuple[bytes, Algorithm]], opened: Callable[[bytes], int]
-    ) -> Iterator[tuple[bytes, ReadBack | OSError]]:
-        descriptors: list[tuple[bytes, int, Algorithm, ReadFrom]] = []
-        try:
-            for path, algorithm in wanted:
-                try:
-                    descriptor = opened(path)
-                except OSError as error:
-                    yield path, error
-                    continue
-                descriptors.append((path, descriptor, algorithm, ReadFrom.CACHE))
-                descriptors[-1] = (path, descriptor, algorithm, drop_cache(descriptor))
-            for _, descriptor, _, _ in descriptors:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-            yield from self._pool.map(self._one, descriptors)
-        finally:
-            for _, descriptor, _, _ in descriptors:
-                os.close(descriptor)
+    def _with_helpers(self, wanted: Sequence[tuple[bytes, Algorithm]], beneath: Beneath) -> Iterator[Answer]:
+        items = [(os.fsdecode(path), str(algorithm)) for path, algorithm in wanted]
+        share = -(-len(items) // HELPERS)
+        root = f"/proc/{os.getpid()}/fd/{beneath.directory(b'')}/."
+        orders = [{"root": root, "items": items[start : start + share]} for start in range(0, len(items), share)]
+        for path, found in self.helpers.work(orders, _unheard):
+            yield os.fsencode(path), _error(found) if isinstance(found, int) else _read_back(*found)
 
-    def _one(self, file: tuple[bytes, int, Algorithm, ReadFrom]) -> tuple[bytes, ReadBack | OSError]:
-        path, descriptor, algorithm, read_from = file
+    def _with_threads(self, wanted: Sequence[tuple[bytes, Algorithm]], beneath: Beneath) -> Iterator[Answer]:
+        for group in reading.groups(wanted, beneath.open):
+            yield from map(_answer, group.settled)
+            for answers in self._pool.map(self._part, group.parts(THREADS)):
+                yield from answers
+
+    def _part(self, files: Sequence[reading.Opened]) -> list[Answer]:
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(BUFFER_BYTES))
-        try:
-            found = os.fstat(descriptor)
-            if not is_regular(found):
-                return path, ReadBack("", found.st_size, read_from)
-            value, size = digest(descriptor, algorithm, self._local.buffer)
-            return path, ReadBack(value, size, read_from)
-        except OSError as error:
-            return path, error
+            self._local.buffer = memoryview(bytearray(reading.BUFFER_BYTES))
+        return [_answer(one) for one in reading.read(files, self._local.buffer, _unheard)]
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads and the helpers."""
         self._pool.shutdown(cancel_futures=True)
+        self.helpers.close()
+
+
+def _answer(one: tuple[bytes, reading.Found | OSError]) -> Answer:
+    path, found = one
+    return path, found if isinstance(found, OSError) else _read_back(*found)
+
+
+def _unheard(moved: int) -> bool:
+    return False
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _read_back(value: str, size: int, is_device: bool) -> ReadBack:
+    return ReadBack(value, size, ReadFrom.DEVICE if is_device else ReadFrom.CACHE)

@@ -12,7 +12,7 @@ from beamkeeper.db.journal import Claimed
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.files import Source
-from beamkeeper.domain.names import RelPath, to_b64
+from beamkeeper.domain.names import RelPath, path_fields
 from beamkeeper.domain.storage import STAGING, StorageArea
 
 PUT_AGENT = "put"
@@ -49,8 +49,8 @@ class Scene:
         What was put over HTTP lay in a spool that no two puts share: its origin is the path that it was put at.
         """
         if self.acquisition.is_put:
-            return Source(agent=PUT_AGENT, path_b64=to_b64(self.path(file)))
-        return Source(agent=self.acquisition.agent, path_b64=to_b64(self.source(file)[1:]))
+            return Source.model_construct(agent=PUT_AGENT, **path_fields(self.path(file)))
+        return Source.model_construct(agent=self.acquisition.agent, **path_fields(self.source(file)[1:]))
 
     def staging(self, batch: UUID) -> str:
         """Return the URL of a batch's staging directory, as the station reaches it."""

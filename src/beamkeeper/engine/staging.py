@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from beamkeeper.client import Client
 from beamkeeper.db.journal import Batch, Claimed
 from beamkeeper.domain.files import File, FileKind
-from beamkeeper.domain.names import Checksum, RelPath, to_b64
+from beamkeeper.domain.names import Checksum, RelPath, path_fields, to_b64
 from beamkeeper.domain.storage import NewPublishItem, Replaced
 from beamkeeper.engine import faults
 from beamkeeper.engine.readback import strongest
@@ -28,6 +28,8 @@ class Staged:
     same: Changes = field(default_factory=dict)
     """Their bytes are in the catalogue already."""
     staged: Changes = field(default_factory=dict)
+    files: list[Claimed] = field(default_factory=list)
+    """Those that are staged, as they are now."""
     items: list[NewPublishItem] = field(default_factory=list)
     faults: list[tuple[Claimed, Exception]] = field(default_factory=list)
 
@@ -97,10 +99,11 @@ def _weigh(made: Staged, file: Claimed, result: TransferResult | None, *, there:
     number = there.version + 1 if there else 1
     made.staged[file.id] = {
         "number": number,
-        "checksums": [c.model_dump(mode="json") for c in checksums],
+        "checksums": [{"algorithm": str(c.algorithm), "value": c.value} for c in checksums],
         "chunks": list(result.chunks) if result else [],
         "staged_at": now,
     }
+    made.files.append(replace(file, **made.staged[file.id]))
     made.items.append(_item(scene, file, checksums, number, there))
 
 
@@ -128,8 +131,8 @@ def _item(
     replaces = None
     if there is not None and there.checksums:
         replaces = Replaced(number=there.version, checksum=strongest(there.checksums))
-    return NewPublishItem(
-        path_b64=to_b64(scene.path(file)),
+    return NewPublishItem.model_construct(  # of sound parts; the storage checks what it is sent
+        **path_fields(scene.path(file)),
         version_uid=file.version_uid,
         number=number,
         size=file.identity.size,

@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Table, bindparam, insert, select, update
+from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import EPOCH, new_uid
+from beamkeeper.db.bulk import insert_rows
 from beamkeeper.db.files.tables import (
     ChecksumRow,
     Checksums,
@@ -265,8 +266,8 @@ class Registration:
         return dict(found.all())
 
     def _insert(self, table: type[Any], rows: Sequence[dict[str, Any]]) -> None:
-        if rows:  # into the table: by way of its class the mapper would cost as much again
-            self._session.connection().execute(insert(_table(table)), rows)
+        if rows:
+            insert_rows(self._session, table, list(rows[0]), [list(row.values()) for row in rows])
 
 
 def newest(session: Session, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[tuple[FileRow, VersionRow]]:
