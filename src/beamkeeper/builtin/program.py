@@ -10,7 +10,8 @@ import time
 from contextlib import suppress
 from typing import IO
 
-from beamkeeper.builtin.values import ExtractionError, text
+from beamkeeper.builtin.values import text
+from beamkeeper.plugins.extractors import ExtractionError
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"}
 """All that the program gets: what the service has in its environment is nobody else's."""
