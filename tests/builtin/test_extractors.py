@@ -315,7 +315,7 @@ def test_a_real_hdf4_file_tells_its_data(reading: ExtractionWorker) -> None:
 def test_the_surest_extractor_wins(tmp_path: Path) -> None:
     plain, sure = Format("plain", ((0, b"AB"),), (".x",)), Format("sure", ((0, b"AB"), (10, b"CD")), ())
     named, both = Format("named", (), (".y",)), Format("both", ((0, b"AB"),), (".z",), needs_both=True)
-    formats = {"a": [plain], "b": [sure], "c": [named], "d": [both]}
+    formats = {"a": [plain], "b": [sure], "c": [named], "d": [both], "e": [Format("text", (), (".t",), is_text=True)]}
 
     def told(name: str, content: bytes) -> str | None:
         (tmp_path / name).write_bytes(content)
@@ -330,6 +330,9 @@ def test_the_surest_extractor_wins(tmp_path: Path) -> None:
     assert told("f.z", b"AB") == "both"
     assert told("f.z", b"A") is None
     assert told("f", b"nothing") is None
+    assert told("f.t", b"a: 1\n\xe9") == "text"
+    assert told("f.t", b"a: 1\0") is None
+    assert told("f.t", b"") is None
 
 
 def test_a_library_that_is_not_installed_is_named_with_what_to_do(tmp_path: Path) -> None:
@@ -393,7 +396,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (site / "hostile-1.0.dist-info" / "entry_points.txt").write_text(entry_points)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(site))
-        worker = ExtractionWorker(timeout_s=1.5, idle_s=60, max_answer_bytes=10_000)
+        worker = ExtractionWorker(timeout_s=2.5, idle_s=60, max_answer_bytes=10_000)
         yield worker
         worker.close()
 
@@ -402,8 +405,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ("what", "reason"),
     [
         ("crash", "the reading process ended on this file: SIGSEGV"),
-        ("hang", "took longer than 1.5 s"),
-        ("spin", "took longer than 1.5 s"),
+        ("hang", "took longer than 2.5 s"),
+        ("spin", "took longer than 2.5 s"),
         ("exit", "the reading process ended on this file: status 3"),
         ("memory", "MemoryError"),
         ("flood", "the answer is larger than 10000 bytes"),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from beamkeeper.builtin.known import with_attributes
 from beamkeeper.builtin.values import MAX_LINE, from_lines, text
-from beamkeeper.plugins.extractors import ExtractionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,11 +19,11 @@ _COMMENTS = "#;!%/*"
 
 
 def read_text(path: str) -> dict[str, JsonValue]:
-    """Return what the beginning of a text says; a text without such lines has the format only."""
+    """Return what the beginning of a text says; nothing of what is no text."""
     with open(path, "rb") as file:
         head = file.read(HEADER_BYTES)
     if b"\0" in head:
-        raise ExtractionError("it is no text: it has bytes of zero")
+        return {}  # many programs call what is no text .dat, and nothing is wrong with it
     lines = islice(header_lines(_decoded(head)), HEADER_LINES)
     return {"format": "text"} | with_attributes(from_lines(lines))
 

@@ -123,7 +123,9 @@ class MDAExtractor:
 class TextExtractor:
     """Plain text with `key: value` lines before its columns."""
 
-    formats: ClassVar[tuple[Format, ...]] = (Format("text", (), (".txt", ".dat", ".asc", ".csv", ".xdi", ".hdr")),)
+    formats: ClassVar[tuple[Format, ...]] = (
+        Format("text", (), (".txt", ".dat", ".asc", ".csv", ".xdi", ".hdr"), is_text=True),
+    )
     summary: ClassVar[str] = "Reads `key: value` and `key = value` lines at the beginning of text files."
     requires: ClassVar[Mapping[str, str]] = {}
 

@@ -15,7 +15,7 @@ from beamkeeper.builtin.worker import ExtractionWorker
 from beamkeeper.domain.errors import SettingsError, UnavailableError
 from beamkeeper.domain.files import FileKind
 from beamkeeper.plugins.api import Options, Processed, ProcessorContext, StoredFile
-from beamkeeper.plugins.extractors import ExtractionError, recognise, shipped
+from beamkeeper.plugins.extractors import ExtractionError, Recogniser, shipped
 
 EXTRACTION = "extraction"
 """Under this key a file's metadata say why there are no more of them."""
@@ -56,7 +56,7 @@ class MetadataProcessor:
             max_answer_bytes=options.max_output_bytes,
             memory_bytes=options.memory_bytes,
         )
-        self._formats = shipped(options.without)
+        self._recogniser = Recogniser(shipped(options.without))
 
     def process(self, files: Sequence[StoredFile], context: ProcessorContext) -> Sequence[Processed]:
         """Return what is found of each file; a broken file gives the reason in place of its metadata."""
@@ -85,7 +85,7 @@ class MetadataProcessor:
         return {key: value for key, value in found.items() if key not in file.new.metadata}
 
     def _read(self, path: bytes) -> dict[str, JsonValue]:
-        known = recognise(path, self._formats)
+        known = self._recogniser.recognise(path)
         return {} if known is None else self.worker.extract(known, path)
 
     def _run(self, path: bytes) -> dict[str, JsonValue]:

@@ -139,7 +139,7 @@ class ArrayReaders:
         header, _ = self._ask("tree", file, {"name": query.name, "limit": query.limit})
         return FileTree.model_validate({**header, "state": file.state, "size": file.size})
 
-    def values(self, file: Opened, query: ValuesQuery) -> bytes:
+    def values(self, file: Opened, query: ValuesQuery) -> memoryview:
         """Return values of a dataset, as the content of a .npy file."""
         return self._ask("values", file, {"name": query.name, "select": query.select})[1]
 
@@ -148,7 +148,7 @@ class ArrayReaders:
         for process in self._all:
             process.close()
 
-    def _ask(self, verb: str, file: Opened, question: Mapping[str, object]) -> tuple[dict[str, object], bytes]:
+    def _ask(self, verb: str, file: Opened, question: Mapping[str, object]) -> tuple[dict[str, object], memoryview]:
         process = self._free.get()
         try:
             header, payload = process.ask({"verb": verb, **question}, file.descriptor)

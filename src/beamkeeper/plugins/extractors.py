@@ -24,23 +24,33 @@ class ExtractionError(Exception):
     """Metadata could not be had from a file; the message is kept in place of it."""
 
 
+_TEXT_BYTES = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x100)) - {0x7F})
+"""Bytes that a text may have, in UTF-8 or an older encoding."""
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """How the files of a format are told: by bytes at offsets (all of them), by the end of the name, or by both.
 
     `needs_both` is for formats whose first bytes other files have as well, such as the `{` of EDF. A suffix alone
-    counts too, so that a damaged file is reported and not passed over, but bytes go before names.
+    counts too, so that a damaged file is reported and not passed over, but bytes go before names. `is_text` is for
+    formats that any text may be: other files of such a name are left alone.
     """
 
     name: str
     magic: tuple[tuple[int, bytes], ...] = ()
     suffixes: tuple[str, ...] = ()
     needs_both: bool = False
+    is_text: bool = False
 
     def strength(self, head: bytes, name: str) -> int:
-        """Return how sure it is that a file is of this format; 0 where it is not."""
+        """Return how sure it is that a file is of this format; 0 where it is not. `name` has small letters."""
         has_magic = bool(self.magic) and all(head.startswith(part, offset) for offset, part in self.magic)
-        has_suffix = name.lower().endswith(self.suffixes) if self.suffixes else False
+        has_suffix = name.endswith(self.suffixes)
+        if not has_magic and not has_suffix:
+            return 0
+        if self.is_text and not _is_text(head):
+            return 0
         length = sum(len(part) for _, part in self.magic)
         if has_magic and has_suffix:
             return 2000 + length
@@ -98,6 +108,11 @@ def _is_there(module: str) -> bool:
         return False
 
 
+def _is_text(head: bytes) -> bool:
+    """Whether a file begins as a text does; an empty one does not."""
+    return bool(head) and not head.translate(None, _TEXT_BYTES)
+
+
 def head_of(path: bytes) -> bytes | None:
     """Return the first bytes of a file; None where it is no plain file. A pipe is not waited for."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -109,22 +124,52 @@ def head_of(path: bytes) -> bytes | None:
         os.close(file)
 
 
-def recognise(path: bytes, formats: Mapping[str, Sequence[Format]]) -> Recognised | None:
-    """Return the extractor for a file, out of those that are here by name; None where nobody knows it.
+class Recogniser:
+    """Tells which extractor a file is for, out of those that are here by name.
 
-    The surest wins: bytes and name, then bytes, then the name; the more bytes the better. Of equals, the first by name.
+    The surest wins: bytes and name, then bytes, then the name; the more bytes the better. Of equals, the first by
+    name. Every stored file is asked, so that only the formats are tried that its first bytes or its name suggest.
     """
-    head = head_of(path)
-    if head is None:
-        return None
-    name = os.fsdecode(os.path.basename(path))
-    best: tuple[int, str, str] | None = None
-    for extractor in sorted(formats):
-        for known in formats[extractor]:
-            strength = known.strength(head, name)
-            if strength and (best is None or strength > best[0]):
-                best = strength, extractor, known.name
-    return None if best is None else Recognised(best[1], best[2])
+
+    def __init__(self, formats: Mapping[str, Sequence[Format]]) -> None:
+        self._by_start: dict[bytes, list[_Candidate]] = {}
+        self._by_suffix: dict[str, list[_Candidate]] = {}
+        self._always: list[_Candidate] = []
+        for place, (extractor, known) in enumerate((e, known) for e in sorted(formats) for known in formats[e]):
+            candidate = place, extractor, known
+            starts = [part[:2] for offset, part in known.magic if offset == 0 and len(part) > 1]
+            if starts:
+                self._by_start.setdefault(starts[0], []).append(candidate)
+            is_plain = all(suffix.startswith(".") and suffix.count(".") < 3 for suffix in known.suffixes)
+            if not is_plain or (known.magic and not starts):
+                self._always.append(candidate)
+            for suffix in known.suffixes if is_plain else ():
+                self._by_suffix.setdefault(suffix, []).append(candidate)
+
+    def recognise(self, path: bytes) -> Recognised | None:
+        """Return the extractor for a file; None where nobody knows it."""
+        head = head_of(path)
+        if head is None:
+            return None
+        name = os.fsdecode(os.path.basename(path)).lower()
+        parts = name.rsplit(".", 2)
+        found = [
+            *self._by_start.get(head[:2], ()),
+            *self._by_suffix.get(f".{parts[-1]}", ()),
+            *self._by_suffix.get(f".{parts[-2]}.{parts[-1]}" if len(parts) > 2 else "", ()),
+            *self._always,
+        ]
+        rated = [(known.strength(head, name), -place, extractor, known.name) for place, extractor, known in found]
+        best = max(rated, default=(0, 0, "", ""))
+        return Recognised(best[2], best[3]) if best[0] else None
+
+
+_Candidate = tuple[int, str, Format]
+
+
+def recognise(path: bytes, formats: Mapping[str, Sequence[Format]]) -> Recognised | None:
+    """Return the extractor for one file."""
+    return Recogniser(formats).recognise(path)
 
 
 def shipped(without: Iterable[str] = ()) -> dict[str, Sequence[Format]]:

@@ -23,7 +23,7 @@ MEMORY_BYTES = 2 * 1024**3
 START_S = 60.0
 """How long the process may take to import its readers, on a machine that is busy."""
 
-_PIECE = 1024 * 1024
+_PIECE = 256 * 1024
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 _SET = {
     "OPENBLAS_NUM_THREADS": "1",  # its stacks for every core would count as memory
@@ -59,7 +59,7 @@ class ReadingProcess:
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
-    def ask(self, request: Mapping[str, object], descriptor: int | None = None) -> tuple[dict[str, object], bytes]:
+    def ask(self, request: Mapping[str, object], descriptor: int | None = None) -> tuple[dict[str, object], memoryview]:
         """Return the answer to a question and the bytes that come with it; an open file may go with the question."""
         with self._lock:
             try:
@@ -110,7 +110,7 @@ class ReadingProcess:
 
     def _answer(
         self, process: subprocess.Popen[bytes], talk: socket.socket, timeout_s: float
-    ) -> tuple[dict[str, object], bytes]:
+    ) -> tuple[dict[str, object], memoryview]:
         """Return the next answer: a line of JSON, and as many bytes after it as it says."""
         deadline = time.monotonic() + timeout_s
         taken = bytearray()
@@ -118,27 +118,34 @@ class ReadingProcess:
             taken += self._piece(process, talk, deadline)
             if len(taken) > max(self._max_answer_bytes, 4096) + _PIECE:
                 raise ReadingError(f"the answer is larger than {self._max_answer_bytes} bytes")
-        header = cast("dict[str, object]", json.loads(taken[:end]))
-        size = int(str(header.get("bytes", 0)))
-        if end + size > self._max_answer_bytes and timeout_s is not START_S:
+        header, size = _header(bytes(taken[:end]))
+        if end + size > self._max_answer_bytes:
             raise ReadingError(f"the answer is larger than {self._max_answer_bytes} bytes")
-        payload = taken[end + 1 :]
-        while len(payload) < size:
-            payload += self._piece(process, talk, deadline)
-        return header, bytes(payload)
+        payload, at = memoryview(bytearray(size)), len(taken) - end - 1
+        if at > size:
+            raise ReadingError("the reading process answered what was not asked")
+        payload[:at] = taken[end + 1 :]
+        while at < size:
+            self._await(talk, deadline)
+            if not (count := _received(talk, payload[at:])):
+                raise ReadingError(f"the reading process ended on this file: {_how(process)}")
+            at += count
+        return header, payload
 
     def _piece(self, process: subprocess.Popen[bytes], talk: socket.socket, deadline: float) -> bytes:
+        """Return some bytes of an answer."""
+        self._await(talk, deadline)
+        piece = bytearray(_PIECE)
+        if not (count := _received(talk, memoryview(piece))):
+            raise ReadingError(f"the reading process ended on this file: {_how(process)}")
+        return bytes(piece[:count])
+
+    def _await(self, talk: socket.socket, deadline: float) -> None:
+        """Wait until there is something to read; the end of the process is something too."""
         poll = select.poll()
         poll.register(talk, select.POLLIN)
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise ReadingError(f"reading the file took longer than {self._timeout_s:g} s")
-        try:
-            piece = talk.recv(_PIECE)
-        except ConnectionResetError:
-            piece = b""
-        if not piece:
-            raise ReadingError(f"the reading process ended on this file: {_how(process)}")
-        return piece
 
     def _end(self) -> None:
         if self._finalizer is not None:
@@ -162,6 +169,26 @@ class ReadingProcess:
                 self._watch(left_s)
             else:
                 self._end()
+
+
+def _header(line: bytes) -> tuple[dict[str, object], int]:
+    """Return an answer's JSON, and how many bytes come after it."""
+    try:
+        header = cast("dict[str, object]", json.loads(line))
+        size = int(str(header.get("bytes", 0)))
+    except (ValueError, AttributeError) as error:
+        raise ReadingError("the reading process answered what is no answer") from error
+    if size < 0:
+        raise ReadingError("the reading process answered what is no answer")
+    return header, size
+
+
+def _received(talk: socket.socket, buffer: memoryview) -> int:
+    """Return how many bytes were received; none where the other side is gone."""
+    try:
+        return talk.recv_into(buffer)
+    except ConnectionResetError:
+        return 0
 
 
 def _kill(process: subprocess.Popen[bytes], talk: socket.socket) -> None:
