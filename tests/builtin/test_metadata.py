@@ -196,6 +196,16 @@ def test_the_files_that_a_virtual_dataset_is_made_of_are_named(tmp_path: Path, s
     assert found(shared, tmp_path / "f.h5")["external_files"] == ["part_1.h5", "part_2.h5"]
 
 
+def test_a_file_does_not_make_us_open_another_for_its_shape(tmp_path: Path, shared: MetadataProcessor) -> None:
+    os.mkfifo(tmp_path / "fifo")  # who opens it waits for ever
+    with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
+        layout = h5py.VirtualLayout((4, 8), "i8", maxshape=(None, 8))
+        part = h5py.VirtualSource(str(tmp_path / "fifo"), "d", shape=(4, 8), maxshape=(None, 8))
+        layout[0 : h5py.h5s.UNLIMITED, :] = part[0 : h5py.h5s.UNLIMITED, :]
+        file.create_virtual_dataset("growing", layout)
+    assert found(shared, tmp_path / "f.h5") == {"format": "HDF5", "external_files": [str(tmp_path / "fifo")]}
+
+
 def test_more_files_than_can_be_named_are_counted(tmp_path: Path, shared: MetadataProcessor) -> None:
     with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
         for number in range(1500):
@@ -510,6 +520,12 @@ def test_an_own_program_may_print_json(tmp_path: Path, make: Make, image: Path) 
         "big": "9007199254740993",
         "text": "a?b",
     }
+
+
+def test_an_own_program_has_no_more_memory_than_it_may(tmp_path: Path, make: Make, image: Path) -> None:
+    body = "time.sleep(0.2)\ntry:\n    bytearray(1024**3)\nexcept MemoryError:\n    sys.exit('out of memory')"
+    processor = make(executable=str(program(tmp_path, body)), memory_bytes=512 * 1024**2)
+    assert "ended with status 1: out of memory" in reason(processor, image)
 
 
 def test_an_own_program_has_the_last_word_over_the_file(tmp_path: Path, make: Make) -> None:

@@ -237,6 +237,25 @@ def test_nothing_outside_of_the_file_is_read(place: Place) -> None:
     assert "secret!!" not in shown
 
 
+def write_growing(path: Path, source: Path) -> None:
+    """Write a virtual dataset that is as long as its source, which HDF5 opens to tell the shape."""
+    with h5py.File(path, "w", libver="latest") as file:
+        layout = h5py.VirtualLayout((4, 8), "i8", maxshape=(None, 8))
+        part = h5py.VirtualSource(str(source), "d", shape=(4, 8), maxshape=(None, 8))
+        layout[0 : h5py.h5s.UNLIMITED, :] = part[0 : h5py.h5s.UNLIMITED, :]
+        file.create_virtual_dataset("growing", layout)
+
+
+def test_the_shape_of_no_other_file_is_told(place: Place) -> None:
+    os.mkfifo(place.site.area / f"{place.experiment.name}.fifo")  # who opens it waits for ever
+    write_growing(place.data / "f.h5", place.site.area / f"{place.experiment.name}.fifo")
+    opened = place.open("f.h5")
+    assert dataset(opened, "growing").shape == ()
+    assert [node.shape for node in opened.tree().nodes] == [None, None]
+    with pytest.raises(InvalidError, match="is virtual"):
+        opened.npy("/growing", "")
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -19,6 +19,7 @@ from beamkeeper.builtin.known import with_energy
 from beamkeeper.builtin.nexus import DETECTOR_NAMES, GENERIC_NAMES, RULES, Rule, class_of
 from beamkeeper.builtin.values import json_safe, text
 from beamkeeper.domain.masters import EXTERNAL_FILES, EXTERNAL_FILES_UNREAD
+from beamkeeper.plugins.hdf5 import is_shape_elsewhere
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -133,6 +134,8 @@ class _Survey:
             for source in dataset.virtual_sources():
                 if "%b" not in source.file_name:  # a pattern for as many files as there will be
                     self.links_to(source.file_name)
+        if is_shape_elsewhere(dataset):
+            return
         size = dataset.size or 0
         if size > 1:
             is_signal = _attribute(dataset, "signal") is not None or _attribute(group, "signal") == name

@@ -33,7 +33,7 @@ class MetadataOptions(Options):
         default=64 * 1024, ge=1024, le=1024 * 1024, description="The most metadata of a file."
     )
     memory_bytes: int = Field(
-        default=2 * 1024**3, ge=512 * 1024**2, description="The most memory that the reading process may have."
+        default=2 * 1024**3, ge=512 * 1024**2, description="The most memory of the reading process, and of the program."
     )
     without: tuple[str, ...] = Field(
         default=(), description="Extractors that are not to be used, by their names in `dm plugin list`."
@@ -96,6 +96,7 @@ class MetadataProcessor:
             path,
             timeout_s=self._options.timeout_s,
             max_output_bytes=self._options.max_output_bytes,
+            memory_bytes=self._options.memory_bytes,
         )
         try:
             return from_output(output)

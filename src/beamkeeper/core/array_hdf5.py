@@ -14,6 +14,7 @@ from beamkeeper.core.array_formats import NodeFacts, check_size, npy
 from beamkeeper.domain.errors import InvalidError, NotFoundError, TooLargeError
 from beamkeeper.domain.jsonable import json_safe, text
 from beamkeeper.domain.slices import ARRAY_BYTES, parse, size_of
+from beamkeeper.plugins.hdf5 import is_shape_elsewhere
 
 MAX_HOPS = 32
 MAX_DEPTH = 64
@@ -168,7 +169,7 @@ def _facts(name: str, found: Found, rest: str = "") -> NodeFacts:
     is_text = _is_text(found)
     return facts | {
         "kind": "dataset",
-        "shape": found.shape,
+        "shape": None if is_shape_elsewhere(found) else found.shape,
         "dtype": "text" if is_text else text(str(found.dtype)),
         "descr": None if found.dtype.hasobject else np.lib.format.dtype_to_descr(found.dtype),
         "is_text": is_text,

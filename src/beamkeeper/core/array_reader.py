@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_REASON = 300
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_USER_BLOCKS = (0, 512, 1024, 2048, 4096)
+_USER_BLOCKS = (0, *(512 << power for power in range(12)))
 """Where the signature of HDF5 may stand."""
 
 
