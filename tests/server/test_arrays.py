@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,9 +15,12 @@ from typing import Any
 
 import h5py
 import hdf5plugin
+import httpx2
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from beamkeeper.client import Client
 from beamkeeper.client.arrays import ArrayFile, Dataset, Group
@@ -29,6 +34,7 @@ from beamkeeper.domain.errors import (
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
+    SettingsError,
     TooLargeError,
 )
 from beamkeeper.domain.experiments import Experiment, NewExperiment
@@ -37,6 +43,9 @@ from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewGrant, NewUser, Role
 from beamkeeper.testing.catalogue import new_file
 from beamkeeper.testing.services import Running, running
+
+REAL = Path(os.environ.get("BEAMKEEPER_REAL_DATA", Path(__file__).parents[3] / "shared/data/real"))
+needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"there are no real files in {REAL}")
 
 NUMBERS = count()
 FRAMES = np.arange(4 * 30 * 40, dtype="u2").reshape(4, 30, 40)
@@ -413,6 +422,81 @@ def test_a_file_that_changed_under_the_reader_is_a_conflict(scan: ArrayFile, pla
         file["entry/data"] = FRAMES + 1
     with pytest.raises(ConflictError, match="open it again"):
         frames[0, 0, 1]
+
+
+def test_texts_that_are_long_are_read_in_smaller_pieces(place: Place) -> None:
+    texts = ["a" * 34_000_000, "b"]
+    with h5py.File(place.data / "texts.h5", "w") as file:
+        file["texts"] = texts
+    found = dataset(place.open("texts.h5"), "texts")
+    with pytest.raises(TooLargeError):
+        found.file.npy("/texts", "")
+    assert found.asstr().tolist() == texts  # type: ignore[union-attr]
+
+
+def test_a_storage_that_is_not_there_is_unavailable(place: Place, scan: ArrayFile) -> None:
+    away = place.root.with_name("away")
+    place.root.rename(away)
+    where = f"/api/v1/experiments/{place.experiment.uid}/arrays/node"
+    status = httpx2.get(
+        f"{place.site.urls[Service.STORAGE]}{where}",
+        params={"path": "data/scan.h5"},
+        headers=place.client.credentials.headers(),
+        trust_env=False,
+    ).status_code
+    away.rename(place.root)
+    assert status == 503
+    assert scan.tree().nodes
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["data/scan.h5", "data", "data/x"]) | st.text(max_size=20),
+    name=st.sampled_from(["/entry/data", "/entry/title", "/"]) | st.text(max_size=20),
+    select=st.text(alphabet="0123456789:,.- ", max_size=12) | st.text(max_size=10),
+)
+def test_no_question_is_a_fault_of_the_service(
+    scan: ArrayFile, place: Place, path: str, name: str, select: str
+) -> None:
+    where = f"/api/v1/experiments/{place.experiment.uid}/arrays/values"
+    query = {"path": path, "name": name, "select": select}
+    try:
+        place.client.http(Service.STORAGE).content(where, query=query)
+    except (InvalidError, NotFoundError, TooLargeError):
+        return
+    assert (path, name) in {("data/scan.h5", "/entry/data"), ("data/scan.h5", "/entry/title")}
+
+
+def test_what_is_not_installed_is_named_with_what_to_do(
+    scan: ArrayFile, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client without numpy, and the service without hdf5plugin."""
+    frames = dataset(scan, "entry/data")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "numpy", None)
+        with pytest.raises(SettingsError, match=r"beamkeeper\[arrays\]"):
+            frames[0]
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['hdf5plugin'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    readers = ArrayReaders(1)
+    with (place.data / "scan.h5").open("rb") as opened:
+        query = ValuesQuery(path="data/scan.h5", name="/entry/data", select="0")
+        with pytest.raises(InvalidError, match=r"bitshuffle, .* lacks: pip install 'beamkeeper\[formats\]'"):
+            readers.values(Opened(opened.fileno(), 1, "1-1-1"), query)
+    readers.close()
+
+
+@needs_real_data
+def test_a_real_image_of_aps_15_id_is_read(place: Place) -> None:
+    shutil.copyfile(REAL / "aps/AgBehenate_228.hdf5", place.data / "image.hdf5")
+    file = place.open("image.hdf5")
+    image = dataset(file, "entry/data/data")
+    with h5py.File(REAL / "aps/AgBehenate_228.hdf5") as real:
+        assert np.array_equal(image[100:120, ::5], real["entry/data/data"][100:120, ::5])
+    energy = dataset(file, "entry/instrument/monochromator/energy")
+    assert float(energy[0]) == pytest.approx(16.9, abs=1e-3)
+    assert energy.attrs["units"] == "keV"
+    assert dataset(file, "entry/user1/name").asstr() is not None
 
 
 QUERIES = {"node": NodeQuery, "tree": TreeQuery, "values": ValuesQuery}

@@ -19,10 +19,10 @@ from pydantic import JsonValue
 
 from beamkeeper.client.http import Http
 from beamkeeper.domain.arrays import FileChoice, FileNode, FileTree, Node, NodeKind, NodeQuery, TreeQuery, ValuesQuery
-from beamkeeper.domain.errors import InvalidError, NotFoundError, SettingsError
+from beamkeeper.domain.errors import InvalidError, NotFoundError, SettingsError, TooLargeError
 from beamkeeper.domain.files import File
 from beamkeeper.domain.names import RelPath, show_path
-from beamkeeper.domain.slices import Axis, pieces, select, shape_of, shown
+from beamkeeper.domain.slices import ARRAY_BYTES, Axis, Selection, pieces, select, shape_of, shown, size_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -237,8 +237,7 @@ class Dataset:
         taken = numpy.empty(shape_of(full), dtype)
         item_bytes = 256 if self._node.is_text else dtype.itemsize
         for piece in pieces(full, item_bytes, self.chunks) if taken.size else ():
-            where = tuple(_within(whole, part) for whole, part in zip(full, piece, strict=True))
-            taken[where] = self._read(shown(piece))
+            self._fill(taken, full, piece)
         found: NDArray[Any] = taken.reshape(shape_of(wanted))
         return found[()] if found.ndim == 0 else found
 
@@ -258,6 +257,17 @@ class Dataset:
             return found.decode(encoding)
         decoded: NDArray[Any] = numpy.array([item.decode(encoding) for item in found.flat], dtype=object)
         return decoded.reshape(found.shape)
+
+    def _fill(self, taken: NDArray[Any], full: Selection, piece: Selection) -> None:
+        """Read a piece into its place; texts that are longer than was thought are read in smaller pieces."""
+        where = tuple(_within(whole, part) for whole, part in zip(full, piece, strict=True))
+        try:
+            taken[where] = self._read(shown(piece))
+        except TooLargeError:
+            if not self._node.is_text or size_of(piece) == 1:
+                raise
+            for part in pieces(piece, ARRAY_BYTES * 2 // size_of(piece) + 1):
+                self._fill(taken, full, part)
 
     def _read(self, selection: str) -> NDArray[Any]:
         content = io.BytesIO(self.file.npy(self.name, selection))

@@ -86,10 +86,23 @@ def opened(directory: str, choice: FileChoice) -> Iterator[Opened]:
 
 
 def _first(directory: str, places: list[RelPath], path: RelPath) -> int:
+    try:
+        root_descriptor = os.open(directory, _DIRECTORY)
+    except OSError as error:
+        raise UnavailableError(
+            f"the storage of this experiment cannot be opened: {os.strerror(error.errno or 0)}"
+        ) from error
+    try:
+        return _open_first(root_descriptor, places, path)
+    finally:
+        os.close(root_descriptor)
+
+
+def _open_first(root_descriptor: int, places: list[RelPath], path: RelPath) -> int:
     shown = f'"{show_path(path)[:1000]}"'
     for place in places:
         try:
-            return _open_below(directory, place)
+            return _open_below(root_descriptor, place)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 continue
@@ -101,8 +114,8 @@ def _first(directory: str, places: list[RelPath], path: RelPath) -> int:
     raise NotFoundError(f"there is no file {shown} in the storage")
 
 
-def _open_below(directory: str, path: RelPath) -> int:
-    here = os.open(directory, _DIRECTORY)
+def _open_below(root_descriptor: int, path: RelPath) -> int:
+    here = os.dup(root_descriptor)
     try:
         *above, name = path.split(b"/")
         for part in above:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from beamkeeper.domain.names import Input, Metadata, Model, WithPath
+from beamkeeper.domain.names import Input, Metadata, Model, WireInt, WithPath
 from beamkeeper.domain.slices import MAX_TEXT
 
 STATE_HEADER = "Beamkeeper-File-State"
@@ -69,11 +69,11 @@ class Node(Model):
 
     name: str
     kind: NodeKind
-    shape: tuple[int, ...] | None = Field(default=None, description="Of a dataset; null where it is empty.")
+    shape: tuple[WireInt, ...] | None = Field(default=None, description="Of a dataset; null where it has none.")
     dtype: str = Field(default="", description="The type of the elements, for people.")
     descr: JsonValue = Field(default=None, description="The same as numpy writes it into the header of .npy files.")
     is_text: bool = Field(default=False, description="The elements are texts of different lengths, sent as UTF-8.")
-    chunks: tuple[int, ...] | None = None
+    chunks: tuple[WireInt, ...] | None = None
     filters: tuple[str, ...] = Field(default=(), description="How the chunks are compressed.")
     attrs: Metadata = Field(default_factory=dict)
     members: tuple[Member, ...] = ()
@@ -87,7 +87,7 @@ class FileNode(Model):
 
     format: str
     state: str
-    size: int
+    size: WireInt
     node: Node
 
 
@@ -96,6 +96,6 @@ class FileTree(Model):
 
     format: str
     state: str
-    size: int
+    size: WireInt
     nodes: tuple[Node, ...]
     is_cut: bool = Field(default=False, description="There is more than is told.")
