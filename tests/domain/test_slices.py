@@ -70,6 +70,11 @@ def test_pieces_are_cut_at_the_edges_of_chunks() -> None:
     assert len(starts) == 4
 
 
+def test_one_element_is_never_cut() -> None:
+    whole = select((slice(None),), (3,))
+    assert [shown(piece) for piece in pieces(whole, 10**9)] == ["0:1:1", "1:2:1", "2:3:1"]
+
+
 @given(st.text(max_size=30))
 def test_any_text_is_a_selection_or_refused(words: str) -> None:
     try:

@@ -266,7 +266,7 @@ class Dataset:
         except TooLargeError:
             if not self._node.is_text or size_of(piece) == 1:
                 raise
-            for part in pieces(piece, ARRAY_BYTES * 2 // size_of(piece) + 1):
+            for part in pieces(piece, ARRAY_BYTES // (size_of(piece) // 2)):
                 self._fill(taken, full, part)
 
     def _read(self, selection: str) -> NDArray[Any]:

@@ -109,7 +109,7 @@ def shown(selection: Selection) -> str:
 
 def pieces(selection: Selection, item_bytes: int, chunks: Sequence[int] | None = None) -> Iterator[Selection]:
     """Yield a selection in pieces that an answer holds, in order; cut at the edges of chunks where that can be."""
-    if size_of(selection) * item_bytes <= ARRAY_BYTES:
+    if size_of(selection) * item_bytes <= ARRAY_BYTES or size_of(selection) < 2:
         yield selection
         return
     place = next(place for place, axis in enumerate(selection) if axis.count > 1)
