@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -423,6 +425,18 @@ def test_what_an_extractor_does_wrong_costs_that_files_metadata_only(
         hostile.extract(Recognised("hostile", "X"), os.fsencode(tmp_path / "bad"))
     found = hostile.extract(Recognised("hostile", "X"), os.fsencode(tmp_path / "good"))
     assert found == {"ab": None, "c": {"1": "\u00ff"}, "d": None, "e": str(2**70)}
+
+
+def test_closing_does_not_wait_for_an_answer(hostile: ExtractionWorker, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("hang")
+    worker = ExtractionWorker(timeout_s=100, idle_s=60, max_answer_bytes=10_000)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(worker.extract, Recognised("hostile", "X"), os.fsencode(tmp_path / "f"))
+        while worker.pid is None:
+            time.sleep(0.01)
+        worker.close()
+        with pytest.raises(ExtractionError, match="SIGKILL"):
+            answer.result(60)
 
 
 def test_an_extractor_that_cannot_be_loaded_or_prints_or_nests_without_end_does_no_harm(

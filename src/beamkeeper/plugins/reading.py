@@ -75,7 +75,10 @@ class ReadingProcess:
         return found
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; who waits for an answer of it is told, and holds nothing up."""
+        process = self._process
+        if process is not None:
+            process.kill()
         with self._lock:
             self._end()
 
