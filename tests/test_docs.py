@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from beamkeeper.config import load
 from beamkeeper.domain.files import NewFile, Source, SourceIdentity
 from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.plugins.api import PROCESSORS, FileProcessor, ProcessorContext, StoredFile
+from beamkeeper.plugins.extractors import EXTRACTORS, ExtractionError, Extractor, Recognised, recognise, shipped
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -79,6 +81,28 @@ def test_the_example_of_a_processor_does_what_its_page_says(tmp_path: Path) -> N
     answers = processor.process([stored_file(scan), stored_file(other)], cast(ProcessorContext, None))
 
     assert [answer.metadata for answer in answers] == [{"lines": 2}, {}]
+
+
+def test_the_example_of_an_extractor_does_what_its_page_says(tmp_path: Path) -> None:
+    page = DOCS / "how-to" / "write-an-extractor.md"
+    project = next(tomllib.loads(block) for block in blocks(page, "toml") if "[project]" in block)
+    module_name, class_name = project["project"]["entry-points"][EXTRACTORS]["hutch"].split(":")
+    module = ModuleType(module_name)
+    exec(compile(blocks(page, "python")[0], module_name, "exec"), module.__dict__)  # noqa: S102
+    extractor = cast(Extractor, getattr(module, class_name)())
+    (tmp_path / "a.hutch").write_bytes(b'HUTCH1\n{"energy_kev": 12.4, "sample": "Ag"}\n\xff')
+    assert extractor.extract(str(tmp_path / "a.hutch"))["energy"] == {"value": 12.4, "unit": "keV"}
+    assert recognise(os.fsencode(tmp_path / "a.hutch"), {"hutch": extractor.formats}) == Recognised("hutch", "Hutch")
+    (tmp_path / "a.hutch").write_bytes(b"HUTCH2\n")
+    with pytest.raises(ExtractionError):
+        extractor.extract(str(tmp_path / "a.hutch"))
+
+
+def test_the_reference_of_extractors_has_every_one_with_its_formats() -> None:
+    page = (DOCS / "reference" / "extractors.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    for name, formats in shipped().items():
+        assert all(known.name in rows[name] or known.name == name for known in formats), name
 
 
 def test_the_generated_pages_are_those_of_the_code() -> None:

@@ -20,12 +20,12 @@ import pytest
 import tifffile
 from pydantic import JsonValue
 
-from beamkeeper.builtin.formats import Format
 from beamkeeper.builtin.metadata import MetadataProcessor
 from beamkeeper.builtin.worker import ExtractionWorker
 from beamkeeper.domain.errors import SettingsError, UnavailableError
 from beamkeeper.domain.files import FileKind
 from beamkeeper.plugins.api import PROCESSORS, StoredFile
+from beamkeeper.plugins.extractors import Recognised
 from beamkeeper.plugins.load import build
 from beamkeeper.testing.stored import processor_context, stored_file
 
@@ -84,6 +84,8 @@ def test_an_image_of_aps_15_id_tells_its_energy_user_and_proposal(shared: Metada
     assert (metadata["user"], metadata["proposal"], metadata["cycle"]) == ("Dale Schaefer", "GUP26110", "2011-10")
     assert (metadata["definition"], metadata["instrument"]) == ("NXsas", "USAXS")
     assert metadata["sample"] == {"name": "Glassy carbon C6 fixed"}
+    assert (metadata["detectors"], metadata["distance"]) == (["Pilatus 100K"], {"value": 513.8, "unit": None})
+    assert "derived" not in metadata, "what the file says goes before what follows from it"
     assert metadata["datasets"] == [{"path": "/entry/data/data", "shape": [195, 487], "dtype": "int32"}]
     assert "start_time" not in metadata, "an empty text says nothing"
 
@@ -103,6 +105,8 @@ def test_an_image_of_aps_15_id_tells_its_energy_user_and_proposal(shared: Metada
                 "instrument": "I04",
                 "detectors": ["Eiger 16M"],
                 "wavelength": {"value": pytest.approx(0.98027, abs=1e-5), "unit": "angstrom"},
+                "energy": {"value": pytest.approx(12.648, abs=1e-3), "unit": "keV"},
+                "exposure_time": {"value": 0.008, "unit": None},
                 "external_files": ["Therm_6_2_000001.h5"],
             },
         ),
@@ -126,11 +130,10 @@ def test_real_nexus_files_of_four_facilities_are_read(
     assert "extraction" not in metadata
 
 
-@needs_real_data
-@pytest.mark.parametrize("name", ["aps/2iddf_0106.mda", "aps/Smither400.3_apr0300051.hdf"])
-def test_a_format_that_nobody_reads_gives_nothing(make: Make, name: str) -> None:
-    processor = make()
-    assert found(processor, REAL / name) == {}
+def test_extractors_that_are_not_wanted_are_not_used(tmp_path: Path, make: Make) -> None:
+    processor = make(without=["text"])
+    (tmp_path / "log.txt").write_text("energy: 12")
+    assert found(processor, tmp_path / "log.txt") == {}
     assert processor.worker.pid is None, "no process is started for it"
 
 
@@ -191,6 +194,16 @@ def test_the_files_that_a_virtual_dataset_is_made_of_are_named(tmp_path: Path, s
             layout[number] = h5py.VirtualSource(f"part_{number}.h5" if number else ".", "data", shape=(8,))
         file.create_virtual_dataset("entry/data", layout)
     assert found(shared, tmp_path / "f.h5")["external_files"] == ["part_1.h5", "part_2.h5"]
+
+
+def test_a_file_does_not_make_us_open_another_for_its_shape(tmp_path: Path, shared: MetadataProcessor) -> None:
+    os.mkfifo(tmp_path / "fifo")  # who opens it waits for ever
+    with h5py.File(tmp_path / "f.h5", "w", libver="latest") as file:
+        layout = h5py.VirtualLayout((4, 8), "i8", maxshape=(None, 8))
+        part = h5py.VirtualSource(str(tmp_path / "fifo"), "d", shape=(4, 8), maxshape=(None, 8))
+        layout[0 : h5py.h5s.UNLIMITED, :] = part[0 : h5py.h5s.UNLIMITED, :]
+        file.create_virtual_dataset("growing", layout)
+    assert found(shared, tmp_path / "f.h5") == {"format": "HDF5", "external_files": [str(tmp_path / "fifo")]}
 
 
 def test_more_files_than_can_be_named_are_counted(tmp_path: Path, shared: MetadataProcessor) -> None:
@@ -279,6 +292,9 @@ def test_a_tiff_of_areadetector_tells_its_frame_and_attributes(tmp_path: Path, s
         "description": "Exposure: 0.1\nGain = 4\nComment: two words\nno pair here",
         "software": "EPICS areaDetector",
         "datetime": "2026:03:01 12:00:00",
+        "energy": {"value": 11.2, "unit": None},
+        "exposure_time": {"value": 0.1, "unit": None},
+        "sample": {"name": "Ag:Behenate"},
         "attributes": {
             "Exposure": 0.1,
             "Gain": 4,
@@ -307,10 +323,10 @@ def test_names_that_are_not_text_are_read(tmp_path: Path, shared: MetadataProces
 
 def test_links_files_elsewhere_and_other_formats_are_passed_over(tmp_path: Path, make: Make) -> None:
     processor = make()
-    (tmp_path / "log.txt").write_text("energy: 12")
+    (tmp_path / "log.bin").write_text("energy: 12")
     (tmp_path / "link.h5").symlink_to("/nowhere")
     os.mkfifo(tmp_path / "pipe.h5")
-    assert found(processor, tmp_path / "log.txt") == {}
+    assert found(processor, tmp_path / "log.bin") == {}
     assert found(processor, tmp_path / "pipe.h5") == {}
     assert found(processor, stored_file(tmp_path / "link.h5", kind=FileKind.LINK)) == {}
     assert found(processor, stored_file(tmp_path / "gone.h5", is_local=False)) == {}
@@ -368,19 +384,21 @@ def test_a_reader_that_dies_on_a_file_costs_that_file_only(tmp_path: Path, make:
     os.kill(pid, signal.SIGSTOP)  # it holds the file, and is killed there
     killer = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
     killer.start()
-    assert reason(processor, tmp_path / "f.nxs") == "the extraction process ended on this file: SIGKILL"
+    assert (
+        reason(processor, tmp_path / "f.nxs") == "HDF5 cannot be read: the reading process ended on this file: SIGKILL"
+    )
     killer.join()
     assert found(processor, tmp_path / "f.nxs")["title"] == "t"
 
 
 def test_a_reader_that_hangs_is_killed_and_replaced(tmp_path: Path, make: Make) -> None:
-    processor = make(timeout_s=0.5)
+    processor = make(timeout_s=3)
     write_nexus(tmp_path / "f.nxs", title="t")
     found(processor, tmp_path / "f.nxs")
     pid = processor.worker.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    assert reason(processor, tmp_path / "f.nxs") == "reading the file took longer than 0.5 s"
+    assert reason(processor, tmp_path / "f.nxs") == "HDF5 cannot be read: reading the file took longer than 3 s"
     assert not is_alive(pid)
     assert found(processor, tmp_path / "f.nxs")["title"] == "t"
 
@@ -401,7 +419,7 @@ def test_a_file_that_wants_too_much_memory_costs_that_part_only(tmp_path: Path) 
         title = file.create_dataset("entry/title", (1,), "S64", maxshape=(None,), chunks=chunk, compression="gzip")
         title.id.write_direct_chunk((0,), deflated_zeros(1024))
     worker = ExtractionWorker(timeout_s=60, idle_s=60, max_answer_bytes=10_000, memory_bytes=768 * 1024**2)
-    metadata = worker.extract(Format.HDF5, os.fsencode(tmp_path / "bomb.h5"))
+    metadata = worker.extract(Recognised("hdf5", "HDF5"), os.fsencode(tmp_path / "bomb.h5"))
     assert metadata["extraction"] == {"error": "1 objects in the file cannot be read"}
     assert metadata["definition"] == "NXbomb"
     worker.close()
@@ -420,10 +438,10 @@ def test_the_reader_ends_with_the_service(tmp_path: Path, end: str) -> None:
     write_nexus(tmp_path / "f.nxs", title="t")
     code = f"""
 import os, signal, sys
-from beamkeeper.builtin.formats import Format
+from beamkeeper.plugins.extractors import Recognised
 from beamkeeper.builtin.worker import ExtractionWorker
 worker = ExtractionWorker(timeout_s=30, idle_s=300, max_answer_bytes=10000)
-print(worker.extract(Format.HDF5, os.fsencode(sys.argv[1]))["title"], worker.pid, flush=True)
+print(worker.extract(Recognised("hdf5", "HDF5"), os.fsencode(sys.argv[1]))["title"], worker.pid, flush=True)
 {end}
 """
     argv = [sys.executable, "-c", code, str(tmp_path / "f.nxs")]
@@ -454,7 +472,7 @@ def test_several_threads_share_one_reader(tmp_path: Path, make: Make) -> None:
 def test_an_answer_beyond_the_limit_is_refused(tmp_path: Path, make: Make) -> None:
     processor = make(max_output_bytes=1024)
     write_nexus(tmp_path / "f.nxs", title="t" * 1500)
-    assert reason(processor, tmp_path / "f.nxs") == "the file's metadata are larger than 1024 bytes"
+    assert reason(processor, tmp_path / "f.nxs") == "HDF5 cannot be read: the answer is larger than 1024 bytes"
     write_nexus(tmp_path / "f.nxs", title="short")
     assert found(processor, tmp_path / "f.nxs")["title"] == "short"
 
@@ -502,6 +520,12 @@ def test_an_own_program_may_print_json(tmp_path: Path, make: Make, image: Path) 
         "big": "9007199254740993",
         "text": "a?b",
     }
+
+
+def test_an_own_program_has_no_more_memory_than_it_may(tmp_path: Path, make: Make, image: Path) -> None:
+    body = "time.sleep(0.2)\ntry:\n    bytearray(1024**3)\nexcept MemoryError:\n    sys.exit('out of memory')"
+    processor = make(executable=str(program(tmp_path, body)), memory_bytes=512 * 1024**2)
+    assert "ended with status 1: out of memory" in reason(processor, image)
 
 
 def test_an_own_program_has_the_last_word_over_the_file(tmp_path: Path, make: Make) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beamkeeper.builtin.values import ExtractionError, from_lines, from_output, json_safe, number_or_text, text
+from beamkeeper.builtin.values import from_lines, from_output, json_safe, number_or_text, text
+from beamkeeper.plugins.extractors import ExtractionError
 
 anything = st.recursive(
     st.none()

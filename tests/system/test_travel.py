@@ -10,9 +10,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import blake3
+import h5py
+import hdf5plugin
+import numpy as np
 import pytest
 
 from beamkeeper.client import Client
+from beamkeeper.client.arrays import Dataset
 from beamkeeper.domain.acquisition import Acquisition, JournalState, NewDaq, NewUpload, State
 from beamkeeper.domain.errors import OverlapError, SourceError
 from beamkeeper.domain.experiments import Experiment
@@ -112,6 +116,30 @@ def test_what_a_detector_writes_ends_stored_verified_and_catalogued(
         assert file.is_verified
         if file.kind == "file":
             assert (file.size, file.checksums[0].value) == (len(wanted[path]), digest(wanted[path]))
+
+
+def test_what_files_say_is_catalogued_and_their_arrays_are_read_where_they_lie(
+    client: Client, coffee: Experiment, source: Path
+) -> None:
+    frames = np.arange(3 * 20 * 30, dtype="u2").reshape(3, 20, 30)
+    with h5py.File(source / "scan.h5", "w") as file:
+        file["entry/monochromator/energy"] = 12.4
+        file["entry/monochromator/energy"].attrs["units"] = "keV"
+        file.create_dataset("entry/data", data=frames, chunks=(1, 20, 30), **hdf5plugin.Blosc())
+    edf = b"{\nEDF_DataBlockID = 0.Image.Psd ;\nByteOrder = LowByteFirst ;\nDataType = UnsignedShort ;\n"
+    edf += b"Dim_1 = 2 ;\nDim_2 = 1 ;\nEnergy = 8 keV ;\n"
+    (source / "image.edf").write_bytes(edf.ljust(510) + b"}\n" + bytes(4))
+    (source / "broken.mda").write_bytes(b"\x3f\xa6\x66\x66" + b"\xff" * 100)
+    ended = finish(client, start(client, coffee, source))
+    assert ended.count(J.AVAILABLE) == 3, ended
+    found = {path: file.metadata for path, file in catalogued(client, coffee).items()}
+    assert found[b"data/scan.h5"]["energy"] == {"value": 12.4, "unit": "keV"}
+    assert found[b"data/image.edf"]["energy"] == {"value": 8, "unit": "keV"}
+    assert str(found[b"data/broken.mda"]["extraction"]).startswith("{'error': 'MDA cannot be read")
+    with client.files.open("data/scan.h5", experiment=coffee.name) as opened:
+        data = opened["entry/data"]
+        assert isinstance(data, Dataset)
+        assert np.array_equal(data[1:, 3], frames[1:, 3])
 
 
 def test_nothing_is_skipped_without_a_reason(client: Client, coffee: Experiment, source: Path) -> None:

@@ -1,70 +1,71 @@
-"""The process that reads HDF5 and TIFF files for their metadata: `python -m beamkeeper.builtin.extract`.
+"""The process that reads files for their metadata, by one extractor or another: `python -m beamkeeper.builtin.extract`.
 
-It takes lines of JSON, `{"format": "HDF5", "path": "..."}` with the bytes of the path as base64, and answers
-each with one line: `{"metadata": {...}}` or `{"error": "..."}`. It is a process of its own because files are
-made by others: one that makes a library crash, hang or use all memory costs its own metadata only.
+It is asked `{"extractor": "hdf5", "path": "..."}` with the bytes of the path as base64, and answers
+`{"metadata": {...}}` or `{"error": "..."}`. It is a process of its own because files are made by others: one that
+makes a library crash, hang or use all memory costs its own metadata only.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 import os
-import resource
-import signal
-import sys
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
-from beamkeeper.builtin.formats import Format
-from beamkeeper.builtin.values import ExtractionError, text
+from beamkeeper.builtin.values import json_safe, text
+from beamkeeper.plugins.extractors import EXTRACTORS, ExtractionError, Extractor, missing_of
+from beamkeeper.plugins.reader import serve
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
 MAX_REASON = 300
+MAX_ITEMS = 100_000
+"""How much an answer may hold is bounded by its size; extractors keep to less."""
 
 
-def extract(known: Format, path: str) -> dict[str, JsonValue]:
+def extract(extractor: Extractor, path: str, known: str = "the file") -> dict[str, JsonValue]:
     """Return the metadata of a file."""
     if not os.path.getsize(path):
         raise ExtractionError("the file is empty")
-    if known is Format.HDF5:
-        from beamkeeper.builtin.extract_hdf5 import read_hdf5
+    for package in missing_of(extractor.requires):
+        what = ", ".join(extractor.requires)
+        raise ExtractionError(f"{known} is read through {what}, which is not installed here: pip install '{package}'")
+    found = json_safe(extractor.extract(path), items=MAX_ITEMS)
+    if not isinstance(found, dict):
+        raise ExtractionError("the extractor gave no metadata")
+    return found
 
-        return read_hdf5(path)
-    from beamkeeper.builtin.extract_tiff import read_tiff
 
-    return read_tiff(path)
+class Extractors:
+    """The extractors of this process, each built when it is first needed."""
 
+    def __init__(self) -> None:
+        self._built: dict[str, Extractor] = {}
 
-def answer(line: bytes) -> bytes:
-    """Return the answer to one line."""
-    request = json.loads(line)
-    path = os.fsdecode(base64.b64decode(request["path"]))
-    try:
-        found: dict[str, JsonValue] = {"metadata": extract(Format(request["format"]), path)}
-    except ExtractionError as error:
-        found = {"error": str(error)}
-    except Exception as error:  # whatever a reader trips over is the file's fault, and is told
-        reason = text(str(error).partition("\n")[0], MAX_REASON) or type(error).__name__
-        found = {"error": f"{request['format']} cannot be read: {reason}"}
-    return json.dumps(found, allow_nan=False).encode() + b"\n"
+    def answer(self, request: dict[str, object], _: int | None) -> tuple[dict[str, object], bytes]:
+        """Return the answer to one question."""
+        path = os.fsdecode(base64.b64decode(str(request["path"])))
+        try:
+            return {"metadata": extract(self._named(str(request["extractor"])), path, str(request["format"]))}, b""
+        except ExtractionError as error:
+            return {"error": str(error)}, b""
+        except Exception as error:  # whatever a reader trips over is the file's fault, and is told
+            reason = text(str(error).partition("\n")[0], MAX_REASON) or type(error).__name__
+            return {"error": f"{request['format']} cannot be read: {reason}"}, b""
+
+    def _named(self, name: str) -> Extractor:
+        if name not in self._built:
+            try:
+                self._built[name] = entry_points(group=EXTRACTORS)[name].load()()
+            except Exception as error:
+                raise ExtractionError(f'the extractor "{name}" cannot be loaded: {error}') from error
+        return self._built[name]
 
 
 def main() -> None:
-    """Answer until the other side closes the pipe."""
-    memory_bytes, alarm_s = int(sys.argv[1]), int(sys.argv[2])
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints must not get between the answers
-    with os.fdopen(answers, "wb", buffering=0) as out:
-        out.write(b"{}\n")
-        for line in sys.stdin.buffer:
-            signal.alarm(alarm_s)  # a file that never ends must not outlive the service that asked
-            reply = answer(line)
-            signal.alarm(0)
-            out.write(reply)
+    """Answer until the other side is gone."""
+    serve(Extractors().answer)
 
 
 if __name__ == "__main__":

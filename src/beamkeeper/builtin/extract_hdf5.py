@@ -8,15 +8,18 @@ have the service show any other file that it may read.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 import h5py
 
-from beamkeeper.builtin.nexus import DETECTOR_NAMES, RULES, Rule, class_of
+from beamkeeper.builtin.known import with_energy
+from beamkeeper.builtin.nexus import DETECTOR_NAMES, GENERIC_NAMES, RULES, Rule, class_of
 from beamkeeper.builtin.values import json_safe, text
 from beamkeeper.domain.masters import EXTERNAL_FILES, EXTERNAL_FILES_UNREAD
+from beamkeeper.plugins.hdf5 import is_shape_elsewhere
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -63,6 +66,7 @@ class _Survey:
     best: dict[tuple[str, ...], tuple[int, JsonValue]] = field(default_factory=dict)
     users: list[str] = field(default_factory=list)
     detectors: list[str] = field(default_factory=list)
+    data_of: list[str] = field(default_factory=list)
     datasets: list[tuple[bool, int, dict[str, JsonValue]]] = field(default_factory=list)
     external: set[str] = field(default_factory=set)
     seen: set[tuple[int, int]] = field(default_factory=set)
@@ -119,8 +123,9 @@ class _Survey:
             self.offer(("instrument",), 10, text(_attribute(group, "short_name") or ""))
             self.offer(("instrument",), 20, "" if name == "instrument" else text(name))
         if group_class == "NXdetector":
-            names = [text(str(_scalar(group[key]))) for key in DETECTOR_NAMES if _is_dataset(group, key)]
-            self.detectors.append(next((known for known in names if known), text(name)))
+            self.detectors.append(_called(group, DETECTOR_NAMES) or text(name))
+        elif group_class == "NXdata" and (called := _called(group, DETECTOR_NAMES[:1])):
+            self.data_of.append(called)  # areaDetector's templates say there whose data they are
         return group, group_class
 
     def take_dataset(self, dataset: h5py.Dataset, name: str, group: h5py.Group, group_class: str) -> None:
@@ -129,6 +134,8 @@ class _Survey:
             for source in dataset.virtual_sources():
                 if "%b" not in source.file_name:  # a pattern for as many files as there will be
                     self.links_to(source.file_name)
+        if is_shape_elsewhere(dataset):
+            return
         size = dataset.size or 0
         if size > 1:
             is_signal = _attribute(dataset, "signal") is not None or _attribute(group, "signal") == name
@@ -179,6 +186,8 @@ class _Survey:
                 found[first] = value
         if self.users:
             found["user"] = text(", ".join(dict.fromkeys(self.users)))
+        if self.data_of and GENERIC_NAMES.issuperset(self.detectors):
+            self.detectors = self.data_of
         if self.detectors:
             found["detectors"] = json_safe(list(dict.fromkeys(self.detectors))[:MAX_LISTED])
         if self.datasets:
@@ -194,7 +203,8 @@ class _Survey:
                 found[EXTERNAL_FILES_UNREAD] = len(named) - len(names)
         if self.damaged:
             found["extraction"] = {"error": f"{self.damaged} objects in the file cannot be read"}
-        return found
+        is_light = "x-ray" in f"{found.get('probe')} {found.get('source_type')}".lower()
+        return with_energy(found) if is_light else found
 
 
 def _address(found: h5py.HLObject) -> tuple[int, int]:
@@ -216,6 +226,12 @@ def _attribute(found: h5py.HLObject, name: str) -> str | None:
         return None
     value = json_safe(found.attrs[name])
     return value if isinstance(value, str) else None if value is None else str(value)
+
+
+def _called(group: h5py.Group, keys: Sequence[str]) -> str:
+    """Return what the first of these datasets says that says something; empty where none does."""
+    names = (text(str(_scalar(group[key]))) for key in keys if _is_dataset(group, key))
+    return next((name for name in names if name), "")
 
 
 def _is_dataset(group: h5py.Group, name: str) -> bool:

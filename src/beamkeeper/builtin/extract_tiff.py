@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import tifffile
 
+from beamkeeper.builtin.known import with_attributes, with_energy
+from beamkeeper.builtin.pilatus import pilatus
 from beamkeeper.builtin.values import from_lines, json_safe
 
 if TYPE_CHECKING:
@@ -44,9 +46,8 @@ def read_tiff(path: str) -> dict[str, JsonValue]:
         attributes = from_lines(lines) | {
             name: json_safe(tags[code].value) for code, name in _AREADETECTOR_COUNTERS.items() if code in tags
         }
-        if attributes:
-            found["attributes"] = attributes
-        return found
+        pilatus_lines = [line for line in lines if line.startswith("# ")]
+        return with_energy(found | with_attributes(attributes) | pilatus(pilatus_lines))
 
 
 def _lines(tags: dict[int, tifffile.TiffTag]) -> list[str]:

@@ -9,13 +9,13 @@ from typing import ClassVar
 
 from pydantic import Field, JsonValue
 
-from beamkeeper.builtin.formats import recognise
 from beamkeeper.builtin.program import run_program
-from beamkeeper.builtin.values import ExtractionError, from_output
+from beamkeeper.builtin.values import from_output
 from beamkeeper.builtin.worker import ExtractionWorker
 from beamkeeper.domain.errors import SettingsError, UnavailableError
 from beamkeeper.domain.files import FileKind
 from beamkeeper.plugins.api import Options, Processed, ProcessorContext, StoredFile
+from beamkeeper.plugins.extractors import ExtractionError, Recogniser, shipped
 
 EXTRACTION = "extraction"
 """Under this key a file's metadata say why there are no more of them."""
@@ -32,21 +32,31 @@ class MetadataOptions(Options):
     max_output_bytes: int = Field(
         default=64 * 1024, ge=1024, le=1024 * 1024, description="The most metadata of a file."
     )
+    memory_bytes: int = Field(
+        default=2 * 1024**3, ge=512 * 1024**2, description="The most memory of the reading process, and of the program."
+    )
+    without: tuple[str, ...] = Field(
+        default=(), description="Extractors that are not to be used, by their names in `dm plugin list`."
+    )
     idle_s: float = Field(default=60.0, gt=0, description="After this time without work the reading process ends.")
 
 
 class MetadataProcessor:
-    """Reads HDF5, NeXus and TIFF in a process of its own, and runs the beamline's program."""
+    """Reads files by the extractors that are installed, in a process of its own, and runs the beamline's program."""
 
     options: ClassVar[type[Options]] = MetadataOptions
-    summary: ClassVar[str] = "Reads the metadata of HDF5, NeXus and TIFF files, and runs a program of one's own."
+    summary: ClassVar[str] = "Reads the metadata of files by the extractors, and runs a program of one's own."
 
     def __init__(self, options: MetadataOptions) -> None:
         self._options = options
         self._executable = _checked(options.executable)
         self.worker = ExtractionWorker(
-            timeout_s=options.timeout_s, idle_s=options.idle_s, max_answer_bytes=options.max_output_bytes
+            timeout_s=options.timeout_s,
+            idle_s=options.idle_s,
+            max_answer_bytes=options.max_output_bytes,
+            memory_bytes=options.memory_bytes,
         )
+        self._recogniser = Recogniser(shipped(options.without))
 
     def process(self, files: Sequence[StoredFile], context: ProcessorContext) -> Sequence[Processed]:
         """Return what is found of each file; a broken file gives the reason in place of its metadata."""
@@ -75,7 +85,7 @@ class MetadataProcessor:
         return {key: value for key, value in found.items() if key not in file.new.metadata}
 
     def _read(self, path: bytes) -> dict[str, JsonValue]:
-        known = recognise(path)
+        known = self._recogniser.recognise(path)
         return {} if known is None else self.worker.extract(known, path)
 
     def _run(self, path: bytes) -> dict[str, JsonValue]:
@@ -86,6 +96,7 @@ class MetadataProcessor:
             path,
             timeout_s=self._options.timeout_s,
             max_output_bytes=self._options.max_output_bytes,
+            memory_bytes=self._options.memory_bytes,
         )
         try:
             return from_output(output)

@@ -18,7 +18,7 @@ _INFERRED = {
 }
 """What a group without a class is by its name, as in APS Data Exchange."""
 
-DETECTOR_NAMES = ("local_name", "description", "name", "model")
+DETECTOR_NAMES = ("local_name", "description", "name", "model", "Model")
 """Where a detector says what it is, best first."""
 
 ANY = "*"
@@ -54,7 +54,12 @@ def _rule(key: str, names: str, classes: str, *, has_unit: bool = False) -> Rule
     return Rule(tuple(key.split(".")), frozenset(names.split()), tuple(classes.split()), has_unit)
 
 
+GENERIC_NAMES = frozenset({"detector"})
+"""Names of detectors that tell nothing."""
+
 _BEAM = "NXmonochromator NXbeam NXchopper NXcrystal NXsample NXinstrument NXentry NXdata NXmonitor NXdetector NXroot"
+
+_DETECTOR = "NXdetector NXinstrument NXentry NXdata NXmonitor NXcollection"
 
 RULES = (
     _rule("title", "title", "NXentry NXroot"),
@@ -74,6 +79,11 @@ RULES = (
     _rule("sample.chemical_formula", "chemical_formula", "NXsample"),
     _rule("sample.temperature", "temperature", "NXsample", has_unit=True),
     _rule("energy", "energy incident_energy photon_energy", _BEAM, has_unit=True),
+    _rule("exposure_time", "exposure_time count_time frame_time acquire_time AcquireTime", _DETECTOR, has_unit=True),
+    _rule("distance", "distance detector_distance", "NXdetector", has_unit=True),
+    _rule("run", "entry_identifier run_number run_uid scan_number", "NXentry"),
+    _rule("probe", "probe", "NXsource"),
+    _rule("source_type", "type", "NXsource"),
     _rule("wavelength", "wavelength incident_wavelength", _BEAM, has_unit=True),
 )
 """What is looked for in a file; the keys are dotted paths in its metadata."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import signal
 import subprocess
@@ -10,7 +11,8 @@ import time
 from contextlib import suppress
 from typing import IO
 
-from beamkeeper.builtin.values import ExtractionError, text
+from beamkeeper.builtin.values import text
+from beamkeeper.plugins.extractors import ExtractionError
 
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/"}
 """All that the program gets: what the service has in its environment is nobody else's."""
@@ -18,7 +20,9 @@ ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME"
 MAX_REASON = 300
 
 
-def run_program(executable: str, path: bytes, *, timeout_s: float, max_output_bytes: int) -> bytes:
+def run_program(
+    executable: str, path: bytes, *, timeout_s: float, max_output_bytes: int, memory_bytes: int | None = None
+) -> bytes:
     """Return what `executable path` prints; raise where it fails, takes too long or prints too much."""
     try:
         process = subprocess.Popen(
@@ -33,6 +37,7 @@ def run_program(executable: str, path: bytes, *, timeout_s: float, max_output_by
     except OSError as error:
         raise ExtractionError(f"{executable} cannot be run: {os.strerror(error.errno or 0)}") from error
     with process:
+        _limit(process.pid, memory_bytes, int(timeout_s) + 60)
         try:
             output, complaint = _collect(process, time.monotonic() + timeout_s, max_output_bytes)
         except ExtractionError as error:
@@ -47,6 +52,15 @@ def run_program(executable: str, path: bytes, *, timeout_s: float, max_output_by
         reason = text(complaint, MAX_REASON) or "it printed no reason"
         raise ExtractionError(f"{executable} ended with status {process.returncode}: {reason}")
     return output
+
+
+def _limit(pid: int, memory_bytes: int | None, cpu_s: int) -> None:
+    """Limit a program that has just begun, and what it starts: its own memory, its time, and no core files."""
+    with suppress(ProcessLookupError):  # it has ended already
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+        resource.prlimit(pid, resource.RLIMIT_CPU, (cpu_s, cpu_s))
+        if memory_bytes is not None:
+            resource.prlimit(pid, resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
 
 
 def _collect(process: subprocess.Popen[bytes], deadline: float, max_bytes: int) -> tuple[bytes, bytes]:

@@ -96,6 +96,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
         {
             "list": ("files:list_", "List files."),
             "show": ("files:show", "Show a file: versions, replicas and the ledger."),
+            "tree": ("arrays:tree", "Show what is inside an HDF5 or TIFF file."),
             "find": ("files:find", "Find files by path, size, time and metadata."),
             "meta": ("files:meta", "Change a file's metadata."),
             "delete": ("files:delete", "Hide files; a manager can bring them back."),

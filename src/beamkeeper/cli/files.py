@@ -113,7 +113,7 @@ def find(
 def show(which: str, experiment: str | None) -> None:
     """Show a file: its versions, replicas, and the ledger of every verification."""
     client = common.client()
-    history = client.files.history(_file(client, which, experiment).uid)
+    history = client.files.history(find_file(client, which, experiment).uid)
     if output.is_json():
         output.data(history)
         return
@@ -129,7 +129,7 @@ def show(which: str, experiment: str | None) -> None:
 def meta(which: str, changes: tuple[str, ...], experiment: str | None, remove: tuple[str, ...]) -> None:
     """Change a file's metadata: KEY may be a path such as sample.name, VALUE a number, true, false or text."""
     client = common.client()
-    file = _file(client, which, experiment)
+    file = find_file(client, which, experiment)
     patch = _patch(changes)
     for key in remove:
         file = client.files.remove_metadata(file.uid, key)
@@ -242,7 +242,7 @@ def _flat(metadata: Mapping[str, JsonValue], before: str = "") -> Iterator[tuple
             yield f"{before}{key}", value if value is not None else "null"
 
 
-def _file(client: Client, which: str, experiment: str | None) -> File:
+def find_file(client: Client, which: str, experiment: str | None) -> File:
     """Return the file that is meant by its uid, by its path, or by its path as it is shown."""
     try:
         return client.files.get(UUID(which))

@@ -16,6 +16,7 @@ from typing import Self
 from pydantic import SecretStr
 
 from beamkeeper.client.acquisition import Daqs, Plugins, Uploads
+from beamkeeper.client.arrays import Arrays
 from beamkeeper.client.arrivals import Arrivals
 from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
@@ -182,7 +183,12 @@ class Client:
     @cached_property
     def files(self) -> Files:
         """The station's catalogue."""
-        return Files(self.on(Service.CATALOG))
+        return Files(self.on(Service.CATALOG), self.arrays)
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        """What is in stored files; `files.open` is the door for people."""
+        return Arrays(self.on(Service.STORAGE), lambda name: self.experiments.get(name).uid)
 
     @cached_property
     def daqs(self) -> Daqs:

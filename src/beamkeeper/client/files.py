@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from urllib.parse import quote
 from uuid import UUID
 
+from beamkeeper.client.arrays import ArrayFile, Arrays
 from beamkeeper.client.http import Http
+from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.files import (
     REGISTER_LIMIT,
     Deleted,
@@ -40,7 +43,7 @@ from beamkeeper.domain.ledger import (
     ReplicaQuery,
 )
 from beamkeeper.domain.metadata import acceptable
-from beamkeeper.domain.names import Metadata, to_b64
+from beamkeeper.domain.names import Metadata, RelPath, show_path, to_b64
 
 CALL_BYTES = 16 * 1024 * 1024
 """About the largest body of one call that registers; services take several times this."""
@@ -49,8 +52,9 @@ CALL_BYTES = 16 * 1024 * 1024
 class Files:
     """The catalogue's files."""
 
-    def __init__(self, http: Callable[[], Http]) -> None:
+    def __init__(self, http: Callable[[], Http], arrays: Arrays) -> None:
         self._http = http
+        self._arrays = arrays
 
     def register(self, files: Sequence[NewFile]) -> RegisteredFiles:
         """Register stored versions, and return the answers in the order asked; idempotent.
@@ -95,6 +99,32 @@ class Files:
         """Return a file with its newest version."""
         file: File = self._http().get(f"/api/v1/files/{uid}", File)
         return file
+
+    def open(
+        self, which: File | UUID | str | bytes, *, experiment: UUID | str | None = None, version: int | None = None
+    ) -> ArrayFile:
+        """Return an HDF5 or TIFF file as it lies in the storage: slices of its arrays are read over HTTP.
+
+        By its uid, or by its path (`data/scan_1.h5`) in an experiment that is named. Needs numpy
+        (`pip install 'beamkeeper[arrays]'`) once values are asked for.
+        """
+        file = which if isinstance(which, File) else self._meant(which, experiment)
+        return self._arrays.open(file, version, lambda path: self._meant(path, file.experiment_uid))
+
+    def _meant(self, which: UUID | str | bytes, experiment: UUID | str | None) -> File:
+        if isinstance(which, str):
+            with suppress(ValueError):
+                which = UUID(which)
+        if isinstance(which, UUID):
+            return self.get(which)
+        if experiment is None:
+            raise InvalidError("say of which experiment this is a path: open(path, experiment=NAME)")
+        path = RelPath(which)
+        uid = experiment if isinstance(experiment, UUID) else self._arrays.experiment(experiment)
+        found = self.lookup(uid, [path])
+        if not found:
+            raise NotFoundError(f'the experiment has no file "{show_path(path)}": paths begin with data/ or analysis/')
+        return found[0]
 
     def history(self, uid: UUID) -> FileHistory:
         """Return the versions, replicas and ledger of a file."""

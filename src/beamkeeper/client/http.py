@@ -129,6 +129,11 @@ class Http:
                 f"is it a Beamkeeper service of a like version ({beamkeeper.__version__})?"
             ) from error
 
+    def content(self, path: str, *, query: object = None, timeout_s: float | None = None) -> bytes:
+        """Ask for a thing whose answer is bytes."""
+        request = _Request("GET", path, None, "application/json", _query(query), timeout_s)
+        return bytes(self._send(request).content)
+
     def _send(self, request: _Request) -> httpx2.Response:
         is_renewed = False
         for attempt in range(1, self._tries + 1):

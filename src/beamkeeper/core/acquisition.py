@@ -43,6 +43,7 @@ from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.users import Action, Caller, may, reach, require
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS
+from beamkeeper.plugins.extractors import EXTRACTORS
 
 ANNOUNCED = "acquisition.announced"
 CHANGED = "acquisition.changed"
@@ -250,7 +251,11 @@ def plugins(tx: AcquisitionTransaction, settings: Settings) -> list[PluginInfo]:
     """Return the plugins that are installed, and whether the station's settings and storage areas use them."""
     chain = {(PROCESSORS, name) for name in settings.acquisition.processors}
     transfers = {(TRANSFERS, area.transfer) for area in tx.storage.list()}
-    return load.installed(frozenset(chain | transfers))
+    without = settings.processor.get("metadata", {}).get("without")
+    left_out = without if isinstance(without, list | tuple) else ()
+    named = load.names(EXTRACTORS) if (PROCESSORS, "metadata") in chain else ()
+    extractors = {(EXTRACTORS, name) for name in named if name not in left_out}
+    return load.installed(frozenset(chain | transfers | extractors))
 
 
 def readable(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, kind: Kind | None) -> Acquisition:

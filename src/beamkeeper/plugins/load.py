@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from beamkeeper.domain.acquisition import PluginInfo
 from beamkeeper.domain.errors import NotFoundError, SettingsError
 from beamkeeper.plugins.api import GROUPS
+from beamkeeper.plugins.extractors import missing_of
 
 
 def find(group: str, name: str) -> EntryPoint:
@@ -42,6 +43,11 @@ def build(group: str, name: str, options: Mapping[str, object]) -> Any:
         ) from error
 
 
+def names(group: str) -> list[str]:
+    """Return the names of the plugins of a group that are installed."""
+    return sorted(entry_points(group=group).names)
+
+
 def installed(active: frozenset[tuple[str, str]] = frozenset()) -> list[PluginInfo]:
     """List the plugins that are installed; `active` holds (group, name) of those in use."""
     found = []
@@ -49,7 +55,7 @@ def installed(active: frozenset[tuple[str, str]] = frozenset()) -> list[PluginIn
         for entry in sorted(entry_points(group=group), key=lambda e: e.name):
             dist = entry.dist
             try:
-                summary = str(getattr(entry.load(), "summary", ""))
+                summary = _summary(entry.load())
             except Exception as error:  # a broken package of somebody's must not hide the others
                 summary = f"cannot be loaded: {error}"
             found.append(
@@ -63,3 +69,10 @@ def installed(active: frozenset[tuple[str, str]] = frozenset()) -> list[PluginIn
                 )
             )
     return found
+
+
+def _summary(factory: object) -> str:
+    """Return what a plugin says of itself, and what it lacks here."""
+    said = str(getattr(factory, "summary", ""))
+    missing = [f"pip install '{package}'" for package in missing_of(getattr(factory, "requires", {}))]
+    return f"{said} Not usable here: {', '.join(missing)}." if missing else said

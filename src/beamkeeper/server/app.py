@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ from beamkeeper.domain.status import Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
 from beamkeeper.server import (
     acquisition,
+    arrays,
     arrivals,
     bodies,
     errors,
@@ -42,6 +44,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         users.mirror_router,
         experiments.router,
         storage.router,
+        arrays.router,
         events.router,
         status.router,
     ),
@@ -70,11 +73,13 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.bell = Bell(context.database)
         app.state.stream = Stream(context.database, app.state.bell)
+        app.state.readers = CapacityLimiter(context.arrays.count)
         if on_start is not None:
             on_start()
         yield
         await app.state.stream.close()
         app.state.bell.stop()
+        context.arrays.close()
 
     app = FastAPI(
         title=f"Beamkeeper {context.service}",

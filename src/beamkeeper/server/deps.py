@@ -12,6 +12,7 @@ from fastapi import Depends, Header, Request
 from beamkeeper import config
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core_users
+from beamkeeper.core.arrays import ArrayReaders
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.storage import Probes
 from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, Database, StorageTransaction, Transaction
@@ -46,6 +47,7 @@ class Context:
     errors: ErrorLog = field(default_factory=ErrorLog)
     passwords: Passwords = field(default_factory=Passwords)
     probes: Probes = field(default_factory=Probes)
+    arrays: ArrayReaders = field(default_factory=ArrayReaders)
     mirror_patience_s: float = MIRROR_PATIENCE_S
 
     @property
