@@ -21,6 +21,7 @@ from beamkeeper.db.masters import Masters
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
 from beamkeeper.db.publishes import Publishes
+from beamkeeper.db.search import Search
 from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
 from beamkeeper.db.storage_tasks import StorageTasks
@@ -106,6 +107,11 @@ class CatalogTransaction(Transaction):
     def ledger(self) -> Ledger:
         """Verifications, and what they prove."""
         return Ledger(self.session, self.now)
+
+    @cached_property
+    def search(self) -> Search:
+        """The search index: what it still has to follow, and what is counted in it."""
+        return Search(self.session, self.now)
 
 
 class AcquisitionTransaction(Transaction):

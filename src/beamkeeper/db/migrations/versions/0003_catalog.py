@@ -24,6 +24,7 @@ def upgrade() -> None:
         create_checksums()
         create_replicas()
         create_verifications()
+        create_search()
 
 
 def create_files() -> None:
@@ -122,3 +123,151 @@ def create_verifications() -> None:
         sa.UniqueConstraint("uid", name="uq_verifications_uid"),
     )
     op.create_index("ix_verifications_replica_id", "verifications", ["replica_id"])
+
+
+def create_search() -> None:
+    create_search_names()
+    create_search_files()
+    create_search_terms()
+    create_search_texts()
+    create_search_counts()
+
+
+def create_search_names() -> None:
+    op.create_table(
+        "search_changes",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.Column("first_id", BIG_ID, nullable=False),
+        sa.Column("last_id", BIG_ID, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_changes"),
+    )
+    op.create_table(
+        "search_keys",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_keys"),
+        sa.UniqueConstraint("key", name="uq_search_keys_key"),
+    )
+    op.create_table(
+        "search_dimensions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_dimensions"),
+        sa.UniqueConstraint("name", name="uq_search_dimensions_name"),
+    )
+    op.create_table(
+        "search_experiments",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("files", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("index_keys", DOCUMENT, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_search_experiments"),
+        sa.UniqueConstraint("uid", name="uq_search_experiments_uid"),
+    )
+
+
+def create_search_files() -> None:
+    op.create_table(
+        "search_files",
+        sa.Column("file_id", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("experiment_id", sa.Integer(), nullable=False),
+        sa.Column("is_partial", sa.Boolean(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("modified_at", TIME, nullable=False),
+        sa.Column("directory_id", sa.Integer(), nullable=False),
+        sa.Column("type_id", sa.Integer(), nullable=False),
+        sa.Column("day_id", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("file_id", name="pk_search_files"),
+    )
+    for column in ("size", "modified_at"):
+        columns = ["experiment_id", column, "file_id"]
+        op.create_index(f"ix_search_files_{'_'.join(columns)}", "search_files", columns)
+    where = sa.text("is_partial")
+    op.create_index(
+        "ix_search_files_partial",
+        "search_files",
+        ["experiment_id", "file_id"],
+        sqlite_where=where,
+        postgresql_where=where,
+    )
+
+
+def create_search_terms() -> None:
+    op.create_table(
+        "search_terms",
+        sa.Column("file_id", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("key_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("ordinal", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("dimension", sa.SmallInteger(), nullable=False),
+        sa.Column("experiment_id", sa.Integer(), nullable=False),
+        sa.Column("num", sa.Double(), nullable=True),
+        sa.Column("text", TEXT, nullable=True),
+        sa.PrimaryKeyConstraint("file_id", "key_id", "ordinal", name="pk_search_terms"),
+        sqlite_with_rowid=False,
+    )
+    for column in ("num", "text"):
+        where = sa.text(f"{column} IS NOT NULL")
+        op.create_index(
+            f"ix_search_terms_{column}",
+            "search_terms",
+            ["key_id", "experiment_id", column, "file_id"],
+            sqlite_where=where,
+            postgresql_where=where,
+        )
+
+
+def create_search_texts() -> None:
+    op.create_table(
+        "search_texts",
+        sa.Column("file_id", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("experiment_id", sa.Integer(), nullable=False),
+        sa.Column("document", sa.Text().with_variant(postgresql.TSVECTOR(), "postgresql"), nullable=False),
+        sa.PrimaryKeyConstraint("file_id", name="pk_search_texts"),
+    )
+    if op.get_context().dialect.name == "postgresql":
+        op.execute("CREATE INDEX search_words ON search_texts USING gin (document)")
+    else:
+        op.execute(
+            "CREATE VIRTUAL TABLE search_words USING fts5(experiment_id, document, content='search_texts', "
+            "content_rowid='file_id', tokenize='unicode61 remove_diacritics 0')"
+        )
+
+
+def create_search_counts() -> None:
+    op.create_table(
+        "search_counts",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("experiment_id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("files", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_counts"),
+        sa.UniqueConstraint("experiment_id", "kind", "name", name="uq_search_counts_experiment_id_kind_name"),
+    )
+    op.create_table(
+        "search_facets",
+        sa.Column("experiment_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("key_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("text", TEXT, nullable=False),
+        sa.Column("files", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("experiment_id", "key_id", "text", name="pk_search_facets"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "search_stats",
+        sa.Column("key_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("experiment_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("dimension", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("terms", sa.BigInteger(), nullable=False),
+        sa.Column("other", sa.BigInteger(), nullable=False),
+        sa.Column("shift", sa.Double(), nullable=True),
+        sa.Column("total", sa.Double(), nullable=True),
+        sa.Column("squares", sa.Double(), nullable=True),
+        sa.Column("low", sa.Double(), nullable=True),
+        sa.Column("high", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("key_id", "experiment_id", "dimension", name="pk_search_stats"),
+        sqlite_with_rowid=False,
+    )
