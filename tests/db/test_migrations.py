@@ -54,7 +54,8 @@ def test_an_upgrade_from_nothing_makes_what_the_models_say(database_url: str, se
     names = {table.name for table in schema.tables(service)}
 
     def is_ours(_: object, name: str | None, kind: str, __: bool, ___: object) -> bool:
-        return kind != "table" or name in names
+        # The full-text index is made by hand: each database has a kind of its own, which the comparison does not know.
+        return name != WORDS and (kind != "table" or name in names)
 
     with closing(open_database(database_url, service)) as database:
         upgrade.check(database, service)
