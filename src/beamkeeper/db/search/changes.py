@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from sqlalchemy import insert
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.orm import Session
 
+from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.search.tables import SearchChangeRow
 
 
@@ -16,6 +17,13 @@ def note_changed(session: Session, now: datetime, file_ids: Iterable[int]) -> No
     rows = [{"at": now, "first_id": first, "last_id": last} for first, last in _ranges(file_ids)]
     if rows:
         session.connection().execute(insert(SearchChangeRow.__table__), rows)  # type: ignore[arg-type]
+
+
+def note_all(connection: Connection, now: datetime) -> None:
+    """Let the index follow every file."""
+    last = connection.execute(select(func.max(FileRow.id))).scalar_one()
+    if last is not None:
+        connection.execute(insert(SearchChangeRow).values(at=now, first_id=1, last_id=last))
 
 
 def _ranges(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
