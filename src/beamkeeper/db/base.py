@@ -69,6 +69,9 @@ class UtcMicroseconds(TypeDecorator[datetime]):
 JsonDocument = JSON().with_variant(JSONB(), "postgresql")
 """A JSON document; JSONB on PostgreSQL."""
 
+NullableDocument = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""A JSON document, or nothing."""
+
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """A local key that never leaves the service; SQLite counts by itself only for INTEGER PRIMARY KEY."""
 
