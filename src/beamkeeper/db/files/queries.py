@@ -24,6 +24,7 @@ from beamkeeper.db.files.tables import (
     to_version,
 )
 from beamkeeper.db.scope import experiment_uids
+from beamkeeper.db.search import note_changed
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.files import (
     ExperimentSummary,
@@ -116,6 +117,7 @@ class Files:
         file, version = self._row(uid, is_for_update=True)
         file.metadata_ = check_metadata(patched(file.metadata_, patch))
         file.annotations = check_metadata(joined(file.annotations, patch))
+        note_changed(self._session, self._now, [file.id])
         self._session.flush()  # so that a query of the same transaction finds it
         return self._files([(file, version)])[0]
 
@@ -196,6 +198,8 @@ class Files:
 
     def _mark(self, query: FileQuery, *, is_deleted: bool, values: dict[str, Any]) -> None:
         meant = _joined(FileRow.id).where(*self._meant(query, is_deleted))
+        for ids in self._session.scalars(meant, execution_options={"yield_per": 10_000}).partitions():
+            note_changed(self._session, self._now, ids)
         self._session.execute(
             update(FileRow).where(FileRow.id.in_(meant)).values(values),
             execution_options={"synchronize_session": False},

@@ -22,6 +22,7 @@ from beamkeeper.db.files.tables import (
     VersionRow,
     to_checksum,
 )
+from beamkeeper.db.search import note_changed
 from beamkeeper.domain.files import FileKind, NewFile, Registered, RegisteredAs, ReplicaState, Source
 from beamkeeper.domain.metadata import acceptable, patched
 from beamkeeper.domain.names import Metadata, show_path, to_b64
@@ -164,6 +165,7 @@ class Registration:
         self._write_files()
         if self._created:
             ids = self._ids(FileRow, [entry.uid for _, entry in self._created])
+            note_changed(self._session, self._now, ids.values())
             self._insert(VersionRow, [self._version_values(new, ids[entry.uid]) for new, entry in self._created])
             versions = self._ids(VersionRow, [new.version_uid for new, _ in self._created])
             self._write_checksums(versions)
@@ -176,6 +178,8 @@ class Registration:
                 .values(identity=bindparam("new_identity"), modified_at=bindparam("new_modified_at")),
                 list(self._adopted.values()),
             )
+            adopted = select(VersionRow.file_id).where(VersionRow.uid.in_(self._adopted))
+            note_changed(self._session, self._now, self._session.scalars(adopted))
 
     def _write_files(self) -> None:
         changed = [values for key, values in self._files.items() if not self._entries[key].is_new]

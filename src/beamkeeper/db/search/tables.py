@@ -15,15 +15,16 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 from beamkeeper.db.base import Base, BigId
+from beamkeeper.domain import terms
 from beamkeeper.domain.status import Service
 
 CATALOG = frozenset({Service.CATALOG})
 
-TEXT_CHARACTERS = 200
-"""A text is indexed up to here: where a term has just so many characters, the rest is in the metadata only."""
-
 PLAIN, BOOLEAN, TEXT = 0, -1, -2
 """`dimension` of what is no quantity: a number without unit, a truth value (as 0 or 1), a text."""
+
+NO_QUANTITY = {terms.PLAIN: PLAIN, terms.BOOLEAN: BOOLEAN, terms.TEXT: TEXT}
+"""Those by the name that the domain gives them; all other names have rows in `search_dimensions`."""
 
 DIRECTORY, TYPE, DAY = 1, 2, 3
 """By what `search_counts` counts."""
@@ -121,8 +122,11 @@ class SearchFileRow(Base):
 
 
 class SearchTermRow(Base):
-    """One value of a file's metadata; a list of scalars has a term for each.
+    """One value of a file's metadata, as domain/terms.py makes them; a list of scalars has a term for each.
 
+    A quantity has a plain term with its number as it was written and, where its unit is known, one in SI units; both
+    under its own key: there are none under `energy.value` and `energy.unit`. Which keys have terms of an experiment's
+    files, is_indexed(key, index_keys) tells; of a file whose `is_partial` is set, some may be missing all the same.
     Indexed by experiment first: a caller's rights are ranges of the index, and no entry beyond them is read.
     """
 
@@ -159,6 +163,7 @@ class SearchTermRow(Base):
     num: Mapped[float | None] = mapped_column(Double)
     """In SI units where the unit is known, else the number itself; the nearest double of it either way."""
     text: Mapped[str | None]
+    """Cut after terms.TEXT_CHARACTERS: where a term has just so many, the rest is in the metadata only."""
 
 
 class SearchTextRow(Base):
@@ -240,5 +245,7 @@ WORDS_ON_SQLITE = (
     "content_rowid='file_id', tokenize='unicode61 remove_diacritics 0')"
 )
 
-event.listen(_TEXTS, "after_create", DDL(WORDS_ON_POSTGRESQL).execute_if(dialect="postgresql"))
-event.listen(_TEXTS, "after_create", DDL(WORDS_ON_SQLITE).execute_if(dialect="sqlite"))
+
+for _dialect, _statement in (("postgresql", WORDS_ON_POSTGRESQL), ("sqlite", WORDS_ON_SQLITE)):
+    _ddl = DDL(_statement)  # type: ignore[no-untyped-call]
+    event.listen(_TEXTS, "after_create", _ddl.execute_if(dialect=_dialect))

@@ -1,0 +1,62 @@
+"""Writing many rows at once: COPY on PostgreSQL, one prepared statement on SQLite, without SQLAlchemy for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
+
+from sqlalchemy import Table, func, select
+from sqlalchemy.orm import Session
+
+from beamkeeper.db.base import Base
+
+Row = Sequence[Any]
+
+
+def insert_rows(session: Session, table: type[Base], columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Insert rows whose values stand in the order of `columns`."""
+    connection = session.connection()
+    target = cast(Table, table.__table__)
+    dialect = connection.dialect
+    processors = [target.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns]
+    prepared = _prepared(rows, processors)
+    names = ", ".join(dialect.identifier_preparer.quote(name) for name in columns)
+    cursor = cast(Any, connection.connection.cursor())
+    try:
+        if dialect.name == "postgresql":
+            with cursor.copy(f"COPY {target.name} ({names}) FROM STDIN") as copy:
+                for row in prepared:
+                    copy.write_row(row)
+        else:
+            marks = ", ".join("?" * len(columns))
+            cursor.executemany(f"INSERT INTO {target.name} ({names}) VALUES ({marks})", prepared)  # noqa: S608
+    finally:
+        cursor.close()
+
+
+def _prepared(rows: Iterable[Row], processors: Sequence[Callable[[Any], Any] | None]) -> Iterable[Row]:
+    at = [(place, process) for place, process in enumerate(processors) if process is not None]
+    if not at:
+        return rows
+    return (_processed(row, at) for row in rows)
+
+
+def _processed(row: Row, at: Sequence[tuple[int, Callable[[Any], Any]]]) -> Row:
+    values = list(row)
+    for place, process in at:
+        values[place] = process(values[place])
+    return values
+
+
+def take_ids(session: Session, table: type[Base], count: int) -> Sequence[int]:
+    """Return so many new keys for a table whose key counts by itself; in rising order.
+
+    On SQLite the transaction that writes is alone, so that the next numbers stay free until it ends.
+    """
+    target = cast(Table, table.__table__)
+    if session.get_bind().dialect.name == "postgresql":
+        sequence = func.pg_get_serial_sequence(target.name, "id")
+        wanted = select(func.nextval(sequence)).select_from(func.generate_series(1, count))
+        return sorted(session.scalars(wanted))
+    last = session.execute(select(func.max(target.c.id))).scalar_one() or 0
+    return range(last + 1, last + 1 + count)
