@@ -62,7 +62,7 @@ def _meets(probe: Probe, metadata: Metadata) -> bool:
 
 @lru_cache(maxsize=256)
 def _glob(pattern: str) -> re.Pattern[str]:
-    """Return a glob as a regular expression that never goes back: each part between stars is taken where it first is."""
+    """Return a glob as a regular expression that never goes back: each part is taken where it first is."""
     first, *others = ["".join("." if char == "?" else re.escape(char) for char in part) for part in pattern.split("*")]
     if not others:
         return re.compile(first, re.DOTALL)
