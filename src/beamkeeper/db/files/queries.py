@@ -7,11 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, case, func, select, update
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.experiments import ExperimentRow
-from beamkeeper.db.files.finding import Condition, beyond, conditions, cursor_of
 from beamkeeper.db.files.registering import Registration, checksums_of, newest
 from beamkeeper.db.files.tables import (
     FileRow,
@@ -23,7 +21,7 @@ from beamkeeper.db.files.tables import (
     to_verification,
     to_version,
 )
-from beamkeeper.db.scope import experiment_uids
+from beamkeeper.db.finding import Exactly, FileSearch
 from beamkeeper.db.search import note_changed
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.files import (
@@ -79,19 +77,13 @@ class Files:
         return self._files(newest(self._session, experiment_uid, set(map(bytes, paths))))
 
     def find(self, query: FileQuery, reach: Reach) -> FilePage:
-        """Return one page of a query, in the order of (experiment, path), out of the experiments within reach."""
-        wanted = _joined().where(*conditions(query, dialect=self._dialect))
-        if not reach.is_all:
-            wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
-        if query.experiment_uid is None:
-            deleted = select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None))
-            wanted = wanted.where(FileRow.experiment_uid.not_in(deleted))
-        if query.after is not None:
-            wanted = wanted.where(beyond(query.after))
-        wanted = wanted.order_by(FileRow.experiment_uid, FileRow.path).limit(query.limit + 1)
-        rows = [(file, version) for file, version in self._session.execute(wanted)]
-        items = self._files(rows[: query.limit])
-        return FilePage(items=items, next=cursor_of(items[-1]) if len(rows) > query.limit else None)
+        """Return one page of a query, out of the experiments within reach."""
+        search = FileSearch(self._session, self._now, query, reach)
+        hits = search.page()
+        wanted = _joined().where(FileRow.id.in_(hits.ids), *search.allowed())
+        rows = {file.id: (file, version) for file, version in self._session.execute(wanted)}
+        items = self._files([rows[id_] for id_ in hits.ids if id_ in rows])
+        return FilePage(items=items, next=hits.next, is_partial=hits.is_partial, searched=hits.searched)
 
     def get(self, uid: UUID) -> File:
         """Return a file with its newest version, also if it is hidden."""
@@ -123,10 +115,7 @@ class Files:
 
     def count(self, query: FileQuery, *, is_deleted: bool) -> FileCount:
         """Return how many files a query means: of those in sight, or of the hidden that can come back."""
-        files, size = self._session.execute(
-            _joined(func.count(), func.coalesce(func.sum(VersionRow.size), 0)).where(*self._meant(query, is_deleted))
-        ).one()
-        return FileCount(files=files, bytes=int(size))
+        return self._meant(query, is_deleted).count()
 
     def hide(self, query: FileQuery, *, by: str) -> None:
         """Hide the files that a query means."""
@@ -191,19 +180,12 @@ class Files:
         )
         return [to_verification(row, replica, version) for row, replica, version in self._session.execute(wanted)]
 
-    def _meant(self, query: FileQuery, is_deleted: bool) -> list[Condition]:
-        everything = query.model_copy(update={"with_deleted": True})
+    def _meant(self, query: FileQuery, is_deleted: bool) -> Exactly:
         state = FileRow.deleted_at >= self._now - UNDO if is_deleted else FileRow.deleted_at.is_(None)
-        return [state, *conditions(everything, dialect=self._dialect)]
+        return Exactly(self._session, self._now, query, state)
 
     def _mark(self, query: FileQuery, *, is_deleted: bool, values: dict[str, Any]) -> None:
-        meant = _joined(FileRow.id).where(*self._meant(query, is_deleted))
-        for ids in self._session.scalars(meant, execution_options={"yield_per": 10_000}).partitions():
-            note_changed(self._session, self._now, ids)
-        self._session.execute(
-            update(FileRow).where(FileRow.id.in_(meant)).values(values),
-            execution_options={"synchronize_session": False},
-        )
+        note_changed(self._session, self._now, self._meant(query, is_deleted).change(values))
 
 
 def _joined(*columns: ColumnElement[Any] | Any) -> Select[Any]:
