@@ -24,6 +24,7 @@ from beamkeeper.client.http import Credentials, Http
 from beamkeeper.client.inspections import Audits, Scrubs
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.client.mirror import Mirrors
+from beamkeeper.client.replication import Replication
 from beamkeeper.client.storage import Checks, Listings, Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.client.wipes import Holds, Wipes
@@ -182,6 +183,11 @@ class Client:
     def files(self) -> Files:
         """The station's catalogue."""
         return Files(self.on(Service.CATALOG))
+
+    @cached_property
+    def replication(self) -> Replication:
+        """What a catalogue takes over from a station's, for services."""
+        return Replication(self.on(Service.CATALOG))
 
     @cached_property
     def daqs(self) -> Daqs:

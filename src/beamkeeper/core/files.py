@@ -46,6 +46,8 @@ def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> Registere
         uid: rights.experiment(tx, caller, Action.FILE_REGISTER, uid)
         for uid in {file.experiment_uid for file in new.files}
     }
+    for experiment in experiments.values():
+        rights.check_own(tx, experiment)
     answers = tx.files.register(new.files, by=caller.username)
     created = [
         (file, answer.file_uid)
@@ -90,6 +92,7 @@ def history(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileHistory:
 def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Metadata) -> File:
     """Change a file's metadata by a merge patch."""
     file, experiment = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
+    rights.check_own(tx, experiment)
     changed = tx.files.set_metadata(uid, patch)
     tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
     return changed
@@ -104,6 +107,7 @@ def remove_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, key: s
 def delete(tx: CatalogTransaction, caller: Caller, wanted: FileDeletion) -> Deleted:
     """Count the files that are meant; hide them where the caller expects just so many."""
     experiment = _meant(tx, caller, wanted.query)
+    rights.check_own(tx, experiment)
     tx.files.lock([experiment.uid])
     count = tx.files.count(wanted.query, is_deleted=False)
     if wanted.expected_count is None:
@@ -123,6 +127,7 @@ def delete(tx: CatalogTransaction, caller: Caller, wanted: FileDeletion) -> Dele
 def restore(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> FileCount:
     """Bring back the hidden files that a query means, of the last 30 days."""
     experiment = _meant(tx, caller, query)
+    rights.check_own(tx, experiment)
     tx.files.lock([experiment.uid])
     count = tx.files.count(query, is_deleted=True)
     if count.files:

@@ -12,15 +12,17 @@ from beamkeeper.db.acquisition import Acquisitions
 from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.base import Database
+from beamkeeper.db.changes import Changes, is_changed, write_changes
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
-from beamkeeper.db.files import Files, Ledger
+from beamkeeper.db.files import Documents, Files, Ledger
 from beamkeeper.db.inspections import Inspections
 from beamkeeper.db.journal import Journal
 from beamkeeper.db.masters import Masters
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
 from beamkeeper.db.publishes import Publishes
+from beamkeeper.db.replication import Replication
 from beamkeeper.db.search import Search
 from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
@@ -112,6 +114,30 @@ class CatalogTransaction(Transaction):
     def search(self) -> Search:
         """The search index: what it still has to follow, and what is counted in it."""
         return Search(self.session, self.now)
+
+    @cached_property
+    def documents(self) -> Documents:
+        """Files as whole documents."""
+        return Documents(self.session, self.now)
+
+    @cached_property
+    def changes(self) -> Changes:
+        """Which rows changed, in the order of their commits."""
+        return Changes(self.session)
+
+    @cached_property
+    def replication(self) -> Replication:
+        """How far the site's catalogue has followed, as the site keeps it and as the station knows it."""
+        return Replication(self.session, self.now)
+
+    def finish(self) -> bool:
+        """Write the collected events, and which rows changed under the same number."""
+        is_news = super().finish()
+        if not is_changed(self.session):
+            return is_news
+        number = self.events.first
+        write_changes(self.session, self.events.next_number() if number is None else number)
+        return True
 
 
 class AcquisitionTransaction(Transaction):

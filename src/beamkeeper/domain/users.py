@@ -241,6 +241,7 @@ class Action(StrEnum):
     SCRUB = "scrub"
     AUDIT = "audit"
     MIRROR_READ = "mirror:read"
+    REPLICATE = "replicate"
 
 
 _ADMIN = frozenset({Role.ADMINISTRATOR})
@@ -277,6 +278,7 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.SCRUB: _STATION,
     Action.AUDIT: _STATION,
     Action.MIRROR_READ: frozenset(),
+    Action.REPLICATE: frozenset(),
 }
 """Which roles allow an action; who holds none of them is refused."""
 
@@ -291,6 +293,7 @@ SERVICE_MAY = frozenset(
         Action.PUBLISH,
         Action.STORAGE_CHECK,
         Action.MIRROR_READ,
+        Action.REPLICATE,
         Action.STATION_READ,
         Action.STATION_ANNOUNCE,
     }

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 import beamkeeper
 from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.ledger import NewVerifications
+from beamkeeper.domain.replication import NewChanges
 from beamkeeper.domain.status import Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
 from beamkeeper.server import (
@@ -23,6 +24,7 @@ from beamkeeper.server import (
     files,
     inspections,
     ledger,
+    replication,
     status,
     storage,
     users,
@@ -45,7 +47,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         events.router,
         status.router,
     ),
-    Service.CATALOG: (files.router, ledger.router, events.router, status.router),
+    Service.CATALOG: (files.router, ledger.router, replication.router, events.router, status.router),
     Service.ACQUISITION: (
         acquisition.router,
         arrivals.router,
@@ -58,7 +60,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
     Service.STORAGE: (NewPublish, NewCheck),
-    Service.CATALOG: (NewFiles, FileLookup, NewVerifications),
+    Service.CATALOG: (NewFiles, FileLookup, NewVerifications, NewChanges),
     Service.ACQUISITION: (),
 }
 

@@ -1,0 +1,199 @@
+"""Whole documents of files, for those who copy the catalogue: in the order of changes or of uids, a few at a time."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from beamkeeper.db.base import EPOCH
+from beamkeeper.db.changes import Change
+from beamkeeper.db.experiments import ExperimentRow
+from beamkeeper.db.files.registering import checksums_of
+from beamkeeper.db.files.tables import Checksums, FileRow, ReplicaRow, VerificationRow, VersionRow, to_checksum
+from beamkeeper.db.files.taking import Span, hide, take, unlisted
+from beamkeeper.domain.files import FileKind, ReadFrom, ReplicaState, Source, SourceIdentity
+from beamkeeper.domain.names import to_b64
+from beamkeeper.domain.replication import FileDocument, LedgerDocument, Refusal, ReplicaDocument, VersionDocument
+
+BATCH_BYTES = 8 * 1024 * 1024
+"""About the most metadata that one batch of documents has: what is in memory at a time."""
+
+_STREAMED = 20
+"""So many rows are fetched at a time: each may have two megabytes of metadata."""
+
+_ASKED = 1000
+"""So many keys are named in one query."""
+
+RowT = TypeVar("RowT", VersionRow, ReplicaRow, VerificationRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Some documents, the number and uid of the last row that was read for them, and whether all were read."""
+
+    documents: list[FileDocument]
+    last: tuple[int, UUID] | None
+    is_all: bool
+
+
+class Documents:
+    """Queries that read files as whole documents."""
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    def listed(self, station_uid: UUID, *, after: UUID | None, limit: int) -> Read:
+        """Return documents of a station in the order of uids."""
+        own = select(ExperimentRow.uid).where(ExperimentRow.station_uid == station_uid)
+        wanted = select(FileRow).where(FileRow.experiment_uid.in_(own)).order_by(FileRow.uid)
+        rows, last, is_all = self._streamed(wanted if after is None else wanted.where(FileRow.uid > after), limit)
+        return Read(self.of(rows), None if last is None else (0, last), is_all)
+
+    def changed(self, changes: Sequence[Change], *, limit: int) -> Read:
+        """Return the documents of files that changed, each once."""
+        found: dict[int, FileRow] = {}
+        last: tuple[int, UUID] | None = None
+        is_all = True
+        for change in changes:
+            wanted = select(FileRow).where(FileRow.id.between(change.first_id, change.last_id)).order_by(FileRow.id)
+            rows, uid, is_all = self._streamed(wanted, limit - len(found))
+            found.update((row.id, row) for row in rows)
+            last = last if uid is None else (change.number, uid)
+            if not is_all or len(found) >= limit or sum(map(_weight, found.values())) > BATCH_BYTES:
+                is_all = is_all and change is changes[-1]
+                break
+        return Read(self.of(list(found.values())), last, is_all)
+
+    def id_of(self, uid: UUID) -> int | None:
+        """Return the local key of a file."""
+        return self._session.execute(select(FileRow.id).where(FileRow.uid == uid)).scalar_one_or_none()
+
+    def take(self, documents: Sequence[FileDocument]) -> tuple[Sequence[int], Sequence[Refusal]]:
+        """Take documents over, each of another file; return the local keys of the files, and what is refused."""
+        return take(self._session, documents)
+
+    def hide_unlisted(self, station_uid: UUID, span: Span, *, known: Collection[UUID], limit: int, by: str) -> int:
+        """Hide files of a station within a span of uids that a listing of it did not have, at most `limit` of them.
+
+        Returns how many there are in all.
+        """
+        ids, count = unlisted(self._session, station_uid, span, known=known, limit=limit)
+        hide(self._session, ids, at=self._now, by=by)
+        return count
+
+    def _streamed(self, wanted: Select[FileRow], limit: int) -> tuple[list[FileRow], UUID | None, bool]:
+        rows: list[FileRow] = []
+        weight = 0
+        with self._session.scalars(wanted.limit(limit + 1), execution_options={"yield_per": _STREAMED}) as streamed:
+            for row in streamed:
+                if len(rows) == limit or weight > BATCH_BYTES:
+                    return rows, rows[-1].uid if rows else None, False
+                rows.append(row)
+                weight += _weight(row)
+        return rows, rows[-1].uid if rows else None, True
+
+    def of(self, files: Sequence[FileRow]) -> list[FileDocument]:
+        """Return the documents of these rows, in their order."""
+        versions = _grouped(self._all(VersionRow, VersionRow.file_id, [file.id for file in files]), "file_id")
+        version_ids = [version.id for each in versions.values() for version in each]
+        replicas = _grouped(self._all(ReplicaRow, ReplicaRow.version_id, version_ids), "version_id")
+        replica_ids = [replica.id for each in replicas.values() for replica in each]
+        ledger = _grouped(self._all(VerificationRow, VerificationRow.replica_id, replica_ids), "replica_id")
+        checksums: dict[int, Any] = {}
+        for part in _parts(version_ids):
+            checksums.update(checksums_of(self._session, part))
+
+        def version(row: VersionRow) -> VersionDocument:
+            copies = tuple(_replica(replica, ledger.get(replica.id, ())) for replica in replicas.get(row.id, ()))
+            return _version(row, checksums, copies)
+
+        numbered = {file.id: sorted(versions.get(file.id, ()), key=lambda row: row.number) for file in files}
+        # A file without versions is a fault that `check` reports; there is nothing of it to be carried.
+        return [_file(file, tuple(map(version, numbered[file.id]))) for file in files if numbered[file.id]]
+
+    def _all(self, table: type[RowT], key: InstrumentedAttribute[int], ids: Sequence[int]) -> Iterator[RowT]:
+        for part in _parts(ids):
+            yield from self._session.scalars(select(table).where(key.in_(part)).order_by(table.id))
+
+
+def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start : start + _ASKED] for start in range(0, len(ids), _ASKED))
+
+
+def _grouped(rows: Iterator[RowT], key: str) -> Mapping[int, Sequence[RowT]]:
+    found: defaultdict[int, list[RowT]] = defaultdict(list)
+    for row in rows:
+        found[getattr(row, key)].append(row)
+    return found
+
+
+def _weight(row: FileRow) -> int:
+    return len(json.dumps(row.metadata_)) + len(json.dumps(row.annotations))
+
+
+def _file(row: FileRow, versions: tuple[VersionDocument, ...]) -> FileDocument:
+    return FileDocument(
+        path_b64=to_b64(row.path),
+        uid=row.uid,
+        experiment_uid=row.experiment_uid,
+        kind=FileKind(row.kind),
+        number=row.number,
+        source=Source(agent=row.source_agent, path_b64=to_b64(row.source_path)),
+        metadata=row.metadata_,
+        annotations=row.annotations,
+        deleted_at=row.deleted_at,
+        deleted_by=row.deleted_by,
+        versions=versions,
+    )
+
+
+def _version(row: VersionRow, checksums: Checksums, replicas: tuple[ReplicaDocument, ...]) -> VersionDocument:
+    return VersionDocument(
+        uid=row.uid,
+        number=row.number,
+        size=row.size,
+        checksums=tuple(checksums.get(row.id, ())),
+        identity=SourceIdentity.model_validate(row.identity),
+        link_target_b64=row.link_target,
+        chunks=tuple(row.chunks or ()),
+        is_snapshot=row.is_snapshot,
+        is_verified=row.is_verified,
+        modified_at=row.modified_at,
+        finished_at=row.finished_at,
+        transferred_at=row.transferred_at,
+        verified_at=row.verified_at,
+        catalogued_at=row.catalogued_at,
+        replicas=replicas,
+    )
+
+
+def _replica(row: ReplicaRow, ledger: Sequence[VerificationRow]) -> ReplicaDocument:
+    return ReplicaDocument(
+        uid=row.uid,
+        storage_area_uid=row.storage_area_uid,
+        state=ReplicaState(row.state),
+        created_at=row.created_at,
+        verified_at=row.verified_at,
+        checked_at=row.checked_at if row.checked_at > EPOCH else None,
+        ledger=tuple(
+            LedgerDocument(
+                uid=each.uid,
+                verified_at=each.verified_at,
+                is_match=each.is_match,
+                read_from=ReadFrom(each.read_from),
+                checksum=to_checksum(each.algorithm, each.value) if each.algorithm and each.value else None,
+                by=each.by,
+                message=each.message,
+            )
+            for each in ledger
+        ),
+    )
