@@ -60,6 +60,10 @@ class Hutch:
     def link(self) -> SiteLink | None:
         return self.client.status(Service.CATALOG).site
 
+    def cut_off(self) -> SiteLink | None:
+        found = self.link()
+        return found if found is not None and found.cut_off_since is not None else None
+
     def wait(self) -> int:
         assert self.process is not None
         return self.process.wait(timeout=60)
@@ -116,13 +120,13 @@ def test_the_site_has_what_the_station_has_whoever_dies_in_the_middle(tmp_path: 
             made.start()
             site.kill()
             register("two")  # the station works on
-            link = until(lambda: (found := made.link()) and found.cut_off_since and found, "that it is cut off")
+            link = until(made.cut_off, "that it is cut off")
             assert link.waiting >= FILES
             site.launch(environ={VARIABLE: f"{CopyPoint.COPY_TAKING}:2:kill"})
             assert site.processes[0].wait(timeout=60) == -signal.SIGKILL
             site.kill()
             client = site.start()
-            until(lambda: (found := made.link()) and found.waiting == 0, "the site's catalogue", 90)
+            until(lambda: (found := made.link()) is not None and found.waiting == 0, "the site's catalogue", 90)
             until(lambda: are_equal(site, made, experiment.station_uid, 2 * FILES), "the same files", 90)
             (follower,) = client.status(Service.CATALOG).followers
             assert (follower.station, follower.waiting, follower.refused) == (NAME, 0, 0)

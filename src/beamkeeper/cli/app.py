@@ -98,6 +98,17 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "restore": ("files:restore", "Bring hidden files back."),
         },
     ),
+    "catalog": (
+        "The catalogue as a whole.",
+        {
+            "export": (
+                "catalogues:export",
+                "Write all that is known of files to JSON Lines, CSV or Parquet.",
+            ),
+            "import": ("catalogues:import_", "Bring in what an export wrote, or metadata from a CSV."),
+            "check": ("catalogues:check", "Say what does not fit together."),
+        },
+    ),
     "ledger": (
         "What arrived, and what is stored and verified.",
         {"show": ("ledger:show", "Show by directory what arrived, is stored, and is verified.")},

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from beamkeeper.client.acquisition import Daqs, Plugins, Uploads
 from beamkeeper.client.arrivals import Arrivals
+from beamkeeper.client.catalogues import Catalogues
 from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
@@ -183,6 +184,11 @@ class Client:
     def files(self) -> Files:
         """The station's catalogue."""
         return Files(self.on(Service.CATALOG))
+
+    @cached_property
+    def catalogue(self) -> Catalogues:
+        """The station's catalogue as a whole: exporting, importing, checking."""
+        return Catalogues(self.on(Service.CATALOG))
 
     @cached_property
     def replication(self) -> Replication:

@@ -239,7 +239,7 @@ def _acceptable(tx: CatalogTransaction, caller: Caller, new: NewChanges) -> tupl
             for metadata in (document.metadata, getattr(document, "annotations", {})):
                 check_metadata(metadata)
         except (ValidationError, DmError) as error:
-            refused.append(_refusal(each, error))
+            refused.append(refusal(each, error))
             continue
         uid = document.experiment_uid
         if uid not in allowed:
@@ -259,7 +259,8 @@ def _may_write(tx: CatalogTransaction, caller: Caller, experiment_uid: UUID) -> 
     return may(caller, Action.REPLICATE, target)
 
 
-def _refusal(document: Mapping[str, Any], error: ValidationError | DmError) -> Refusal:
+def refusal(document: Mapping[str, Any], error: ValidationError | DmError) -> Refusal:
+    """Return why a document is not what it should be."""
     if isinstance(error, DmError):
         why = error.message
     else:

@@ -242,6 +242,8 @@ class Action(StrEnum):
     AUDIT = "audit"
     MIRROR_READ = "mirror:read"
     REPLICATE = "replicate"
+    CATALOG_IMPORT = "catalog:import"
+    CATALOG_CHECK = "catalog:check"
 
 
 _ADMIN = frozenset({Role.ADMINISTRATOR})
@@ -279,6 +281,8 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.AUDIT: _STATION,
     Action.MIRROR_READ: frozenset(),
     Action.REPLICATE: frozenset(),
+    Action.CATALOG_IMPORT: _ADMIN,
+    Action.CATALOG_CHECK: _STATION,
 }
 """Which roles allow an action; who holds none of them is refused."""
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 import beamkeeper
+from beamkeeper.domain.catalogues import NewDocuments
 from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.ledger import NewVerifications
 from beamkeeper.domain.replication import NewChanges
@@ -18,6 +19,7 @@ from beamkeeper.server import (
     acquisition,
     arrivals,
     bodies,
+    catalogues,
     errors,
     events,
     experiments,
@@ -47,7 +49,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         events.router,
         status.router,
     ),
-    Service.CATALOG: (files.router, ledger.router, replication.router, events.router, status.router),
+    Service.CATALOG: (files.router, ledger.router, catalogues.router, replication.router, events.router, status.router),
     Service.ACQUISITION: (
         acquisition.router,
         arrivals.router,
@@ -60,7 +62,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
     Service.STORAGE: (NewPublish, NewCheck),
-    Service.CATALOG: (NewFiles, FileLookup, NewVerifications, NewChanges),
+    Service.CATALOG: (NewFiles, FileLookup, NewVerifications, NewChanges, NewDocuments),
     Service.ACQUISITION: (),
 }
 

@@ -7,21 +7,25 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from beamkeeper.db.base import EPOCH
-from beamkeeper.db.changes import Change
+from beamkeeper.db.changes import Change, changed
 from beamkeeper.db.experiments import ExperimentRow
+from beamkeeper.db.files.checking import Rows, findings
 from beamkeeper.db.files.registering import checksums_of
 from beamkeeper.db.files.tables import Checksums, FileRow, ReplicaRow, VerificationRow, VersionRow, to_checksum
-from beamkeeper.db.files.taking import Span, hide, take, unlisted
+from beamkeeper.db.files.taking import Span, absent, hide, take, unlisted
+from beamkeeper.db.scope import experiment_uids
+from beamkeeper.domain.catalogues import CheckPage, CheckQuery
 from beamkeeper.domain.files import FileKind, ReadFrom, ReplicaState, Source, SourceIdentity
-from beamkeeper.domain.names import to_b64
-from beamkeeper.domain.replication import FileDocument, LedgerDocument, Refusal, ReplicaDocument, VersionDocument
+from beamkeeper.domain.names import Checksum, to_b64
+from beamkeeper.domain.replication import FileDocument, Kind, LedgerDocument, Refusal, ReplicaDocument, VersionDocument
+from beamkeeper.domain.users import Reach
 
 BATCH_BYTES = 8 * 1024 * 1024
 """About the most metadata that one batch of documents has: what is in memory at a time."""
@@ -103,22 +107,60 @@ class Documents:
 
     def of(self, files: Sequence[FileRow]) -> list[FileDocument]:
         """Return the documents of these rows, in their order."""
-        versions = _grouped(self._all(VersionRow, VersionRow.file_id, [file.id for file in files]), "file_id")
+        rows = self._rows([file.id for file in files])
+
+        def version(row: VersionRow) -> VersionDocument:
+            copies = rows.replicas.get(row.id, ())
+            replicas = tuple(_replica(replica, rows.ledger.get(replica.id, ())) for replica in copies)
+            return _version(row, rows.checksums, replicas)
+
+        # A file without versions is a fault that a check reports; there is nothing of it to be carried.
+        return [_file(file, tuple(map(version, rows.versions[file.id]))) for file in files if file.id in rows.versions]
+
+    def named(self, uids: Sequence[UUID]) -> list[FileDocument]:
+        """Return the documents of files by their uids, in that order; those that are not there are left out."""
+        found = {row.uid: row for row in self._session.scalars(select(FileRow).where(FileRow.uid.in_(uids)))}
+        return self.of([found[uid] for uid in uids if uid in found])
+
+    def add(self, documents: Sequence[FileDocument]) -> tuple[Sequence[int], Sequence[Refusal]]:
+        """Take over documents of files that are not here; whose path another file has is refused."""
+        taken, refused = absent(self._session, documents)
+        ids, more = take(self._session, taken)
+        changed(self._session, Kind.FILES, ids)
+        return ids, [*refused, *more]
+
+    def check(self, query: CheckQuery, reach: Reach) -> CheckPage:
+        """Return what does not fit together in a page of files, in the order of uids, hidden ones too."""
+        wanted = select(FileRow).order_by(FileRow.uid)
+        if query.experiment_uid is not None:
+            wanted = wanted.where(FileRow.experiment_uid == query.experiment_uid)
+        elif not reach.is_all:
+            wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
+        if query.after is not None:
+            wanted = wanted.where(FileRow.uid > query.after)
+        files, last, is_all = self._streamed(wanted, query.limit)
+        rows = self._rows([file.id for file in files])
+        wanted_uids = {file.experiment_uid for file in files}
+        known = set(self._session.scalars(select(ExperimentRow.uid).where(ExperimentRow.uid.in_(wanted_uids))))
+        found = [
+            finding
+            for file in files
+            for finding in findings(file, rows, is_experiment_known=file.experiment_uid in known)
+        ]
+        return CheckPage(checked=len(files), findings=tuple(found), next=None if is_all else last)
+
+    def _rows(self, file_ids: Sequence[int]) -> Rows:
+        """Return everything that belongs to files; their versions by number."""
+        versions = _grouped(self._all(VersionRow, VersionRow.file_id, file_ids), "file_id")
         version_ids = [version.id for each in versions.values() for version in each]
         replicas = _grouped(self._all(ReplicaRow, ReplicaRow.version_id, version_ids), "version_id")
         replica_ids = [replica.id for each in replicas.values() for replica in each]
         ledger = _grouped(self._all(VerificationRow, VerificationRow.replica_id, replica_ids), "replica_id")
-        checksums: dict[int, Any] = {}
+        checksums: dict[int, Sequence[Checksum]] = {}
         for part in _parts(version_ids):
             checksums.update(checksums_of(self._session, part))
-
-        def version(row: VersionRow) -> VersionDocument:
-            copies = tuple(_replica(replica, ledger.get(replica.id, ())) for replica in replicas.get(row.id, ()))
-            return _version(row, checksums, copies)
-
-        numbered = {file.id: sorted(versions.get(file.id, ()), key=lambda row: row.number) for file in files}
-        # A file without versions is a fault that `check` reports; there is nothing of it to be carried.
-        return [_file(file, tuple(map(version, numbered[file.id]))) for file in files if numbered[file.id]]
+        numbered = {id_: sorted(each, key=lambda row: row.number) for id_, each in versions.items()}
+        return Rows(numbered, replicas, ledger, checksums)
 
     def _all(self, table: type[RowT], key: InstrumentedAttribute[int], ids: Sequence[int]) -> Iterator[RowT]:
         for part in _parts(ids):

@@ -188,6 +188,20 @@ def take(session: Session, documents: Sequence[FileDocument]) -> tuple[Sequence[
     return [id_ for ids, _ in done for id_ in ids], [refusal for _, refused in done for refusal in refused]
 
 
+def absent(session: Session, documents: Sequence[FileDocument]) -> tuple[list[FileDocument], list[Refusal]]:
+    """Return the documents at whose paths there is nothing yet, and refusals of the others."""
+    held: set[tuple[UUID, bytes]] = set()
+    keys = [(document.experiment_uid, bytes(document.relpath)) for document in documents]
+    for part in _parts(keys):
+        at = tuple_(FileRow.experiment_uid, FileRow.path).in_(part)
+        held.update(
+            (uid, path) for uid, path in session.execute(select(FileRow.experiment_uid, FileRow.path).where(at))
+        )
+    free = [document for key, document in zip(keys, documents, strict=True) if key not in held]
+    taken = [document for key, document in zip(keys, documents, strict=True) if key in held]
+    return free, [_refusal(document, "is catalogued here under another uid") for document in taken]
+
+
 def unlisted(
     session: Session, station_uid: UUID, span: Span, *, known: Collection[UUID], limit: int
 ) -> tuple[Sequence[int], int]:
