@@ -35,7 +35,7 @@ from beamkeeper.domain.replication import (
 from beamkeeper.domain.users import Action, Caller, Target, may, require
 
 BATCH = 500
-"""The most documents of one call."""
+"""The most documents of one call; fewer where they are large."""
 
 RANGES = 500
 """So many ranges of changes are looked at for one call."""
@@ -110,18 +110,20 @@ def home(tx: CatalogTransaction) -> Station | None:
     return None if tx.database.home is None else tx.experiments.find_station(tx.database.home)
 
 
-def next_changes(tx: CatalogTransaction, kind: Kind, since: Position | None) -> NewChanges | None:
+def next_changes(
+    tx: CatalogTransaction, kind: Kind, since: Position | None, *, limit: int = BATCH
+) -> NewChanges | None:
     """Return what the site is to be told next, after the position that it has; None before the mirror is filled."""
     station = home(tx)
     if station is None:
         return None
     position = _begin(tx, since)
     if position.is_listing:
-        return _listing(tx, kind, station, since, position)
+        return _listing(tx, kind, (since, position), station=station, limit=limit)
     copies = KINDS[kind].copies(tx)
     after_id = None if position.after is None else copies.id_of(position.after)
     changes = tx.changes.after(kind, position.number, after_id, limit=RANGES)
-    read = copies.changed(changes, limit=BATCH)
+    read = copies.changed(changes, limit=limit)
     if read.last is None:
         return NewChanges(kind=kind, since=since, upto=position)
     number, uid = read.last
@@ -141,15 +143,19 @@ def _begin(tx: CatalogTransaction, since: Position | None) -> Position:
     end = tx.events.cursor()
     link = tx.replication.link()
     oldest = 0 if link is None else link.forgotten
-    if since is not None and since.epoch == end.epoch and oldest <= since.number <= end.number:
-        return since
+    if since is not None and since.epoch == end.epoch and since.number <= end.number:
+        needed = since.number + (since.after is None or since.is_listing)
+        if needed >= oldest:
+            return since
     return Position(epoch=end.epoch, number=end.number, is_listing=True)
 
 
 def _listing(
-    tx: CatalogTransaction, kind: Kind, station: Station, since: Position | None, position: Position
+    tx: CatalogTransaction, kind: Kind, at: tuple[Position | None, Position], *, station: Station, limit: int
 ) -> NewChanges:
-    read = KINDS[kind].copies(tx).listed(station.uid, after=position.after, limit=BATCH)
+    """Return the next batch of a listing: from the site's position, and from where the listing is."""
+    since, position = at
+    read = KINDS[kind].copies(tx).listed(station.uid, after=position.after, limit=limit)
     last = None if read.last is None else read.last[1]
     done = Position(epoch=position.epoch, number=position.number)
     return NewChanges(

@@ -9,7 +9,7 @@ from beamkeeper.config.failpoints import CopyPoint, hit
 from beamkeeper.core import replication as core
 from beamkeeper.core import users as core_users
 from beamkeeper.db import CatalogTransaction, Database
-from beamkeeper.domain.errors import ConflictError, DmError
+from beamkeeper.domain.errors import ConflictError, DmError, TooLargeError
 from beamkeeper.domain.replication import Kind, NewChanges, Position
 from beamkeeper.engine.worker import Loop, Report
 
@@ -31,6 +31,7 @@ class ReplicateLoop(Loop):
         self._told_at: dict[Kind, float] = {}
         self._is_cut_off = False
         self._message = ""
+        self._limit = core.BATCH
         self._deaf = database.listen(self.wake)
 
     def step(self) -> bool:
@@ -42,11 +43,14 @@ class ReplicateLoop(Loop):
         except ConflictError:
             self._positions = None  # an answer was lost, or a process before this one went on: ask where it stands
             raise
+        except TooLargeError:
+            self._limit = max(1, self._limit // 4)
+            raise
 
     def _send(self, kind: Kind) -> bool:
         positions = self._positions or {}
         with self._database.read() as tx:
-            changes = core.next_changes(tx, kind, positions.get(kind))
+            changes = core.next_changes(tx, kind, positions.get(kind), limit=self._limit)
             self._client.credentials.mirror = str(core_users.mirror_cursor(tx))  # what the site must know first
         if changes is None or (changes.upto == changes.since and not self._is_heartbeat_due(kind)):
             return False
@@ -66,6 +70,7 @@ class ReplicateLoop(Loop):
         self._positions = {**(self._positions or {}), kind: position}
         self._told_at[kind] = time.monotonic()
         self._is_cut_off = False
+        self._limit = min(core.BATCH, self._limit + 1)
         with self._database.write() as tx:
             core.note_taken(tx, self._positions, self._message)
 

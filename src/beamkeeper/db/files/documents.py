@@ -14,24 +14,28 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from beamkeeper.db.base import EPOCH
-from beamkeeper.db.changes import Change, changed
+from beamkeeper.db.changes import Change
 from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.files.checking import Rows, findings
 from beamkeeper.db.files.registering import checksums_of
 from beamkeeper.db.files.tables import Checksums, FileRow, ReplicaRow, VerificationRow, VersionRow, to_checksum
 from beamkeeper.db.files.taking import Span, absent, hide, take, unlisted
 from beamkeeper.db.scope import experiment_uids
+from beamkeeper.db.search import note_changed
 from beamkeeper.domain.catalogues import CheckPage, CheckQuery
 from beamkeeper.domain.files import FileKind, ReadFrom, ReplicaState, Source, SourceIdentity
 from beamkeeper.domain.names import Checksum, to_b64
-from beamkeeper.domain.replication import FileDocument, Kind, LedgerDocument, Refusal, ReplicaDocument, VersionDocument
+from beamkeeper.domain.replication import FileDocument, LedgerDocument, Refusal, ReplicaDocument, VersionDocument
 from beamkeeper.domain.users import Reach
 
 BATCH_BYTES = 8 * 1024 * 1024
-"""About the most metadata that one batch of documents has: what is in memory at a time."""
+"""About the most that one batch of documents has: what is in memory at a time."""
 
 _STREAMED = 20
 """So many rows are fetched at a time: each may have two megabytes of metadata."""
+
+_VERSION_BYTES = 1500
+"""About what a version has with its checksums, a replica and a few rows of the ledger."""
 
 _ASKED = 1000
 """So many keys are named in one query."""
@@ -59,20 +63,21 @@ class Documents:
         """Return documents of a station in the order of uids."""
         own = select(ExperimentRow.uid).where(ExperimentRow.station_uid == station_uid)
         wanted = select(FileRow).where(FileRow.experiment_uid.in_(own)).order_by(FileRow.uid)
-        rows, last, is_all = self._streamed(wanted if after is None else wanted.where(FileRow.uid > after), limit)
-        return Read(self.of(rows), None if last is None else (0, last), is_all)
+        rows, is_all = self._streamed(wanted if after is None else wanted.where(FileRow.uid > after), limit)
+        return Read(self.of(rows), (0, rows[-1].uid) if rows else None, is_all)
 
     def changed(self, changes: Sequence[Change], *, limit: int) -> Read:
         """Return the documents of files that changed, each once."""
         found: dict[int, FileRow] = {}
         last: tuple[int, UUID] | None = None
-        is_all = True
+        is_all, weight = True, 0
         for change in changes:
             wanted = select(FileRow).where(FileRow.id.between(change.first_id, change.last_id)).order_by(FileRow.id)
-            rows, uid, is_all = self._streamed(wanted, limit - len(found))
+            rows, is_all = self._streamed(wanted, limit - len(found))
             found.update((row.id, row) for row in rows)
-            last = last if uid is None else (change.number, uid)
-            if not is_all or len(found) >= limit or sum(map(_weight, found.values())) > BATCH_BYTES:
+            weight += sum(map(_weight, rows))
+            last = (change.number, rows[-1].uid) if rows else last
+            if not is_all or len(found) >= limit or weight > BATCH_BYTES:
                 is_all = is_all and change is changes[-1]
                 break
         return Read(self.of(list(found.values())), last, is_all)
@@ -83,7 +88,9 @@ class Documents:
 
     def take(self, documents: Sequence[FileDocument]) -> tuple[Sequence[int], Sequence[Refusal]]:
         """Take documents over, each of another file; return the local keys of the files, and what is refused."""
-        return take(self._session, documents)
+        ids, refused = take(self._session, documents)
+        note_changed(self._session, self._now, ids)
+        return ids, refused
 
     def hide_unlisted(self, station_uid: UUID, span: Span, *, known: Collection[UUID], limit: int, by: str) -> int:
         """Hide files of a station within a span of uids that a listing of it did not have, at most `limit` of them.
@@ -92,18 +99,19 @@ class Documents:
         """
         ids, count = unlisted(self._session, station_uid, span, known=known, limit=limit)
         hide(self._session, ids, at=self._now, by=by)
+        note_changed(self._session, self._now, ids)
         return count
 
-    def _streamed(self, wanted: Select[FileRow], limit: int) -> tuple[list[FileRow], UUID | None, bool]:
+    def _streamed(self, wanted: Select[FileRow], limit: int) -> tuple[list[FileRow], bool]:
         rows: list[FileRow] = []
         weight = 0
         with self._session.scalars(wanted.limit(limit + 1), execution_options={"yield_per": _STREAMED}) as streamed:
             for row in streamed:
                 if len(rows) == limit or weight > BATCH_BYTES:
-                    return rows, rows[-1].uid if rows else None, False
+                    return rows, False
                 rows.append(row)
                 weight += _weight(row)
-        return rows, rows[-1].uid if rows else None, True
+        return rows, True
 
     def of(self, files: Sequence[FileRow]) -> list[FileDocument]:
         """Return the documents of these rows, in their order."""
@@ -125,8 +133,7 @@ class Documents:
     def add(self, documents: Sequence[FileDocument]) -> tuple[Sequence[int], Sequence[Refusal]]:
         """Take over documents of files that are not here; whose path another file has is refused."""
         taken, refused = absent(self._session, documents)
-        ids, more = take(self._session, taken)
-        changed(self._session, Kind.FILES, ids)
+        ids, more = self.take(taken)
         return ids, [*refused, *more]
 
     def check(self, query: CheckQuery, reach: Reach) -> CheckPage:
@@ -138,7 +145,7 @@ class Documents:
             wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
         if query.after is not None:
             wanted = wanted.where(FileRow.uid > query.after)
-        files, last, is_all = self._streamed(wanted, query.limit)
+        files, is_all = self._streamed(wanted, query.limit)
         rows = self._rows([file.id for file in files])
         wanted_uids = {file.experiment_uid for file in files}
         known = set(self._session.scalars(select(ExperimentRow.uid).where(ExperimentRow.uid.in_(wanted_uids))))
@@ -147,7 +154,7 @@ class Documents:
             for file in files
             for finding in findings(file, rows, is_experiment_known=file.experiment_uid in known)
         ]
-        return CheckPage(checked=len(files), findings=tuple(found), next=None if is_all else last)
+        return CheckPage(checked=len(files), findings=tuple(found), next=None if is_all else files[-1].uid)
 
     def _rows(self, file_ids: Sequence[int]) -> Rows:
         """Return everything that belongs to files; their versions by number."""
@@ -179,7 +186,8 @@ def _grouped(rows: Iterator[RowT], key: str) -> Mapping[int, Sequence[RowT]]:
 
 
 def _weight(row: FileRow) -> int:
-    return len(json.dumps(row.metadata_)) + len(json.dumps(row.annotations))
+    """Return about how many bytes a document has."""
+    return len(json.dumps(row.metadata_)) + len(json.dumps(row.annotations)) + row.number * _VERSION_BYTES
 
 
 def _file(row: FileRow, versions: tuple[VersionDocument, ...]) -> FileDocument:

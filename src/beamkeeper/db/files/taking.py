@@ -91,16 +91,24 @@ class Taking:
                     self._refuse(held[uid], f"has the uid {uid}, which is of another file")
 
     def _make_room(self) -> None:
-        """Remove files of other uids that are at the documents' paths: their station's catalogue has them no more."""
-        keys = [(document.experiment_uid, bytes(document.relpath)) for document in self._documents.values()]
-        gone: list[int] = []
-        for start in range(0, len(keys), _ASKED):
-            at = tuple_(FileRow.experiment_uid, FileRow.path).in_(keys[start : start + _ASKED])
-            rows = self._session.execute(select(FileRow.id, FileRow.uid).where(at))
-            gone += [id_ for id_, uid in rows if uid not in self._documents]
-        for part in _parts(gone):
-            self._remove_versions(VersionRow.file_id.in_(part))
-            self._session.execute(delete(FileRow).where(FileRow.id.in_(part)))
+        """Give files that are at the documents' paths under other uids those of the documents.
+
+        Their station's catalogue has them no more; what is of them and not in the documents goes with `_remove_others`.
+        """
+        keys = {(document.experiment_uid, bytes(document.relpath)): uid for uid, document in self._documents.items()}
+        found: list[Row] = []
+        for part in _parts(keys):
+            at = tuple_(FileRow.experiment_uid, FileRow.path).in_(part)
+            rows = self._session.execute(
+                select(FileRow.id, FileRow.uid, FileRow.experiment_uid, FileRow.path).where(at)
+            )
+            found += [
+                {"id": id_, "uid": keys[experiment_uid, path]}
+                for id_, uid, experiment_uid, path in rows
+                if uid != keys[experiment_uid, path]
+            ]
+        if found:
+            self._session.execute(update(FileRow), found)
 
     def _remove_others(self, files: Mapping[UUID, int]) -> None:
         """Remove versions and replicas of these files that their documents do not have."""
