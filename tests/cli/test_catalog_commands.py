@@ -146,7 +146,8 @@ def test_a_csv_has_a_line_for_each_file_and_gives_metadata_back(dm: Dm, beamline
 
 def test_parquet_can_be_read_by_others(dm: Dm, tmp_path: Path) -> None:
     dm.fill(*(f"data/{i:04}" for i in range(300)), metadata={"a": 1})
-    dm.export("data/00*", "--out", tmp_path / "some.parquet")
+    dm.fill("data/0000more", metadata={"a": 2})
+    dm.export("a < 2", "--glob", "data/00*", "--out", tmp_path / "some.parquet")
     table = pyarrow.parquet.read_table(tmp_path / "some.parquet")
     assert table.num_rows == 100
     assert table.column("size").to_pylist() == [5] * 100

@@ -16,7 +16,7 @@ from beamkeeper.cli.app import EXIT_WANTING
 from beamkeeper.client import Client
 from beamkeeper.domain.catalogues import Finding, Imported
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError, NotPermittedError
-from beamkeeper.domain.files import FileQuery
+from beamkeeper.domain.files import FileOrder, FileQuery
 from beamkeeper.domain.names import show_path
 
 ItemT = TypeVar("ItemT")
@@ -31,13 +31,15 @@ SHOWN = 100
 
 
 @click.command()
-@click.argument("glob", required=False)
+@click.argument("query", metavar="[QUERY]", required=False)
+@click.option("--glob", metavar="GLOB", help="Only paths that match: * any characters, ? one.")
 @click.option("--out", type=PATH, metavar="FILE", help="Where to; else to standard output.")
 @FORMAT
 @EXPERIMENT
 @click.option("--everywhere", is_flag=True, help="Every experiment that you may read.")
 @click.option("--deleted", is_flag=True, help="Hidden files too, of one experiment, for managers.")
 def export(
+    query: str | None,
     glob: str | None,
     out: Path | None,
     named: str | None,
@@ -46,7 +48,9 @@ def export(
     everywhere: bool,
     deleted: bool,
 ) -> None:
-    """Export files with all their versions, replicas, ledger and metadata; only those that the conditions mean.
+    """Export files with all their versions, replicas, ledger and metadata; only those that QUERY means.
+
+    QUERY is as for `dm file find`: size > 1GB and sample.name ~ "Ag*".
 
     JSON Lines and Parquet hold everything and can be imported again. CSV holds a line for each file, for people.
     Without --experiment it is the one of `dm experiment use`, or every one where there is none.
@@ -54,8 +58,10 @@ def export(
     client = common.client()
     is_one = not everywhere and (experiment or client.profile.experiment)
     uid = common.experiment(client, experiment).uid if is_one else None
-    query = common.build(FileQuery, glob=glob, experiment_uid=uid, with_deleted=deleted)
-    counted = _Told(client.catalogue.documents(query), "exported")
+    wanted = common.build(
+        FileQuery, query=query, glob=glob, experiment_uid=uid, with_deleted=deleted, order=FileOrder.PATH
+    )
+    counted = _Told(client.catalogue.documents(wanted), "exported")
     formats.write(counted, out, formats.kind_of(out, named))
     if out is not None:
         output.say(f"{counted.count} files are in {out}.")
