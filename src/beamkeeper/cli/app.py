@@ -93,7 +93,6 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "list": ("files:list_", "List files."),
             "show": ("files:show", "Show a file: versions, replicas and the ledger."),
             "find": ("files:find", "Find files by path, size, time and metadata."),
-            "meta": ("files:meta", "Change a file's metadata."),
             "delete": ("files:delete", "Hide files; a manager can bring them back."),
             "restore": ("files:restore", "Bring hidden files back."),
         },
@@ -147,6 +146,18 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
     ),
 }
 """Nouns with their verbs: where each is (module:attribute below beamkeeper.cli), and its one line of help."""
+
+SUBGROUPS: Mapping[tuple[str, str], tuple[str, Mapping[str, tuple[str, str]]]] = {
+    ("file", "meta"): (
+        "A file's metadata, and how it came about.",
+        {
+            "set": ("file_meta:set_", "Change metadata."),
+            "get": ("file_meta:get", "Show metadata."),
+            "history": ("file_meta:history", "Show who changed what when."),
+        },
+    ),
+}
+"""What belongs to a noun and has verbs of its own."""
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("system:up", "Bring a beamline up on this machine."),
@@ -221,10 +232,16 @@ def _fill() -> None:
     for name, (target, line) in COMMANDS.items():
         dm.add_command(Lazy(name, target, line))
     for name, (line, verbs) in GROUPS.items():
-        group = LazyGroup(name, help=line, short_help=line)
-        for verb, (target, verb_line) in verbs.items():
-            group.add_command(Lazy(verb, target, verb_line))
-        dm.add_command(group)
+        dm.add_command(_group(name, line, verbs))
+    for (noun, name), (line, verbs) in SUBGROUPS.items():
+        cast(click.Group, dm.commands[noun]).add_command(_group(name, line, verbs))
+
+
+def _group(name: str, line: str, verbs: Mapping[str, tuple[str, str]]) -> LazyGroup:
+    group = LazyGroup(name, help=line, short_help=line)
+    for verb, (target, verb_line) in verbs.items():
+        group.add_command(Lazy(verb, target, verb_line))
+    return group
 
 
 _fill()

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import click
-from pydantic import JsonValue
 
-from beamkeeper.cli import common, output
+from beamkeeper.cli import common, meta, output
 from beamkeeper.client import Client
 from beamkeeper.domain.errors import DmError, InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.files import REGISTER_LIMIT, File, FileHistory, FileQuery, MetadataTest, Verification, Version
-from beamkeeper.domain.metadata import dotted, patched
-from beamkeeper.domain.names import Metadata, from_b64, show_path
+from beamkeeper.domain.names import from_b64, show_path
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 
@@ -113,32 +110,12 @@ def find(
 def show(which: str, experiment: str | None) -> None:
     """Show a file: its versions, replicas, and the ledger of every verification."""
     client = common.client()
-    history = client.files.history(_file(client, which, experiment).uid)
+    history = client.files.history(file_meant(client, which, experiment).uid)
     if output.is_json():
         output.data(history)
         return
     output.record(history.file, _fields(client))
     _show_history(client, history)
-
-
-@click.command()
-@WHICH
-@click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
-@EXPERIMENT
-@click.option("--remove", metavar="KEY", multiple=True, help="Remove this key. May be repeated.")
-def meta(which: str, changes: tuple[str, ...], experiment: str | None, remove: tuple[str, ...]) -> None:
-    """Change a file's metadata: KEY may be a path such as sample.name, VALUE a number, true, false or text."""
-    client = common.client()
-    file = _file(client, which, experiment)
-    patch = _patch(changes)
-    for key in remove:
-        file = client.files.remove_metadata(file.uid, key)
-    if patch:
-        file = client.files.set_metadata(file.uid, patch)
-    if output.is_json():
-        output.data(file.metadata)
-    else:
-        output.pairs(list(_flat(file.metadata)))
 
 
 @click.command()
@@ -200,49 +177,12 @@ def _test(word: str) -> MetadataTest:
         raise InvalidError(f"--where {word!r} is no test: write it like sample.name=Ag, energy>7 or sample.name")
     if match["op"] is None:
         return common.build(MetadataTest, key=match["key"].strip(), op="exists")
-    return common.build(MetadataTest, key=match["key"].strip(), op=match["op"], value=_value(match["value"].strip()))
+    return common.build(
+        MetadataTest, key=match["key"].strip(), op=match["op"], value=meta.value_of(match["value"].strip())
+    )
 
 
-def _value(text: str) -> JsonValue:
-    """Return what was typed as a number, true, false, null or anything else of JSON; else as the text it is."""
-    try:
-        value: JsonValue = json.loads(text, parse_constant=_no_number)
-    except ValueError:
-        return text
-    return value
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _patch(changes: Sequence[str]) -> Metadata:
-    patch: Metadata = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not key or not equals:
-            raise InvalidError(f'"{change}" is not KEY=VALUE')
-        value = _value(text)
-        if value is None:
-            raise InvalidError(f'"{change}" would remove the key: say --remove {key}')
-        for part in reversed(dotted(key)):
-            value = {part: value}
-        patch = patched(patch, value if isinstance(value, dict) else {})
-    return patch
-
-
-def _flat(metadata: Mapping[str, JsonValue], before: str = "") -> Iterator[tuple[str, object]]:
-    """Yield metadata as lines, each with the path under which it can be searched."""
-    for key, value in sorted(metadata.items()):
-        if isinstance(value, dict) and set(value) == {"value", "unit"}:
-            yield f"{before}{key}", f"{value['value']} {value['unit']}"
-        elif isinstance(value, dict) and value:
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value if value is not None else "null"
-
-
-def _file(client: Client, which: str, experiment: str | None) -> File:
+def file_meant(client: Client, which: str, experiment: str | None) -> File:
     """Return the file that is meant by its uid, by its path, or by its path as it is shown."""
     try:
         return client.files.get(UUID(which))
@@ -322,7 +262,7 @@ def _link(file: File) -> str:
 
 def _show_history(client: Client, history: FileHistory) -> None:
     if history.file.metadata:
-        output.pairs(list(_flat(history.file.metadata)), title="metadata")
+        output.pairs(list(meta.flat(history.file.metadata)), title="metadata")
     numbers = {version.uid: version.number for version in history.versions}
     output.rows(history.versions, _version_columns(), title="versions")
     areas = _areas(client)

@@ -28,7 +28,7 @@ from beamkeeper.domain.files import (
     RegisteredAs,
     RegisteredFiles,
 )
-from beamkeeper.domain.metadata import removal
+from beamkeeper.domain.metadata import MetadataHistory, removal
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.users import Action, Caller, may, reach, require
 
@@ -93,9 +93,17 @@ def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Me
     """Change a file's metadata by a merge patch."""
     file, experiment = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
     rights.check_own(tx, experiment)
-    changed = tx.files.set_metadata(uid, patch)
+    changed = tx.files.set_metadata(uid, patch, by=caller.username)
     tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
     return changed
+
+
+def metadata_history(
+    tx: CatalogTransaction, caller: Caller, uid: UUID, *, after: str | None, limit: int
+) -> MetadataHistory:
+    """Return how a file's metadata came about, newest change first."""
+    _file(tx, caller, uid, action=Action.FILE_READ)
+    return tx.metadata.page(uid, after=after, limit=limit)
 
 
 def remove_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, key: str) -> File:

@@ -19,6 +19,7 @@ from beamkeeper.db.files import Documents, Files, Ledger
 from beamkeeper.db.inspections import Inspections
 from beamkeeper.db.journal import Journal
 from beamkeeper.db.masters import Masters
+from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
 from beamkeeper.db.publishes import Publishes
@@ -90,6 +91,11 @@ class StorageTransaction(Transaction):
         return Publishes(self.session, self.now)
 
     @cached_property
+    def metadata(self) -> MetadataChanges:
+        """The history of metadata of experiments."""
+        return MetadataChanges(self.session, self.now)
+
+    @cached_property
     def tasks(self) -> StorageTasks:
         """Checks and listings of what is stored."""
         return StorageTasks(self.session, self.now)
@@ -138,6 +144,11 @@ class CatalogTransaction(Transaction):
         number = self.events.first
         write_changes(self.session, self.events.next_number() if number is None else number)
         return True
+
+    @cached_property
+    def metadata(self) -> MetadataChanges:
+        """The history of metadata of files, datasets and runs."""
+        return MetadataChanges(self.session, self.now)
 
 
 class AcquisitionTransaction(Transaction):

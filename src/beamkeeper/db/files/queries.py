@@ -23,6 +23,7 @@ from beamkeeper.db.files.tables import (
 )
 from beamkeeper.db.finding import Exactly, FileSearch
 from beamkeeper.db.search import note_changed
+from beamkeeper.db.metadata import Change, MetadataChanges
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.files import (
     ExperimentSummary,
@@ -103,10 +104,12 @@ class Files:
             ledger=self._ledger(file.id),
         )
 
-    def set_metadata(self, uid: UUID, patch: Metadata) -> File:
-        """Change a file's metadata by a merge patch, which later versions of the file keep."""
+    def set_metadata(self, uid: UUID, patch: Metadata, *, by: str) -> File:
+        """Change a file's metadata by a merge patch, which later versions of the file keep; its history has it."""
         check_metadata(patch)
         file, version = self._row(uid, is_for_update=True)
+        change = Change(file.uid, file.experiment_uid, file.metadata_, patch)
+        MetadataChanges(self._session, self._now).add([change], by=by)
         file.metadata_ = check_metadata(patched(file.metadata_, patch))
         file.annotations = check_metadata(joined(file.annotations, patch))
         note_changed(self._session, self._now, [file.id])
