@@ -9,6 +9,7 @@ import pytest
 
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.metadata import MetadataChange, undone
+from beamkeeper.domain.names import Metadata
 from beamkeeper.testing.catalogue import Catalogue, new_file
 
 
@@ -25,7 +26,8 @@ def test_every_change_of_a_file_can_be_walked_back(catalogue: Catalogue) -> None
         file_uid = tx.files.register([new], by="service")[0].file_uid
     assert file_uid is not None
     states = []
-    for number, patch in enumerate([{"n": 2}, {"sample": {"name": None, "mass": 1}}, {"n": 2}, {"n": None}]):
+    patches: list[Metadata] = [{"n": 2}, {"sample": {"name": None, "mass": 1}}, {"n": 2}, {"n": None}]
+    for number, patch in enumerate(patches):
         with catalogue.database.write() as tx:
             states.append(tx.files.get(file_uid).metadata)
             tx.files.set_metadata(file_uid, patch, by=f"person {number}")

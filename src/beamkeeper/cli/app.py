@@ -108,6 +108,29 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "check": ("catalogues:check", "Say what does not fit together."),
         },
     ),
+    "dataset": (
+        "Named sets of files.",
+        {
+            "create": ("datasets:create", "Make a dataset, as a list or as a saved query."),
+            "list": ("datasets:list_", "List datasets."),
+            "show": ("datasets:show", "Show a dataset and its files."),
+            "add": ("datasets:add", "Add files to a dataset."),
+            "remove": ("datasets:remove", "Take files out of a dataset."),
+            "freeze": ("datasets:freeze", "Fix a dataset's files for ever."),
+        },
+    ),
+    "run": (
+        "Scans and measurements.",
+        {
+            "create": ("runs:create", "Say that a run has begun."),
+            "stop": ("runs:stop", "Say that a run has ended."),
+            "list": ("runs:list_", "List runs."),
+            "show": ("runs:show", "Show a run and its files."),
+            "add": ("runs:add", "Add files to a run."),
+            "remove": ("runs:remove", "Take files out of a run that were added."),
+            "rules": ("runs:rules", "Show and change the rules by which files come to runs."),
+        },
+    ),
     "ledger": (
         "What arrived, and what is stored and verified.",
         {"show": ("ledger:show", "Show by directory what arrived, is stored, and is verified.")},
@@ -156,6 +179,30 @@ SUBGROUPS: Mapping[tuple[str, str], tuple[str, Mapping[str, tuple[str, str]]]] =
             "history": ("file_meta:history", "Show who changed what when."),
         },
     ),
+    ("dataset", "meta"): (
+        "A dataset's metadata, and how it came about.",
+        {
+            "set": ("datasets:meta_set", "Change metadata."),
+            "get": ("datasets:meta_get", "Show metadata."),
+            "history": ("datasets:meta_history", "Show who changed what when."),
+        },
+    ),
+    ("run", "meta"): (
+        "A run's metadata, and how it came about.",
+        {
+            "set": ("runs:meta_set", "Change metadata."),
+            "get": ("runs:meta_get", "Show metadata."),
+            "history": ("runs:meta_history", "Show who changed what when."),
+        },
+    ),
+    ("experiment", "meta"): (
+        "An experiment's metadata, and how it came about.",
+        {
+            "set": ("experiment_meta:set_", "Change metadata."),
+            "get": ("experiment_meta:get", "Show metadata."),
+            "history": ("experiment_meta:history", "Show who changed what when."),
+        },
+    ),
 }
 """What belongs to a noun and has verbs of its own."""
 
@@ -172,6 +219,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "login": ("logins:login", "Log in; later commands go on with it."),
     "logout": ("logins:logout", "End the session."),
     "whoami": ("logins:whoami", "Show who is logged in, where, and with which roles."),
+    "why": ("why:why", "Show what a file was made from, down to the raw frames."),
     "put": ("uploads:put", "Send files from this machine."),
 }
 

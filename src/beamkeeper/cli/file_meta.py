@@ -7,23 +7,14 @@ import click
 from beamkeeper.cli import common, meta
 from beamkeeper.cli.files import EXPERIMENT, WHICH, file_meant
 
-UNIT = click.option("--unit", metavar="UNIT", help="The unit of the numbers: keV, angstrom, deg, mA ...")
-REMOVE = click.option("--remove", metavar="KEY", multiple=True, help="Remove this key. May be repeated.")
 CHANGES = click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
-HISTORY_LIMIT = click.option(
-    "--limit",
-    type=click.IntRange(min=0),
-    default=meta.SHOWN_CHANGES,
-    show_default=True,
-    help="At most so many changes; 0 is all.",
-)
 
 
 @click.command("set")
 @WHICH
 @CHANGES
-@UNIT
-@REMOVE
+@meta.UNIT
+@meta.REMOVE
 @EXPERIMENT
 def set_(
     which: str, changes: tuple[str, ...], unit: str | None, remove: tuple[str, ...], experiment: str | None
@@ -54,7 +45,7 @@ def get(which: str, key: str | None, experiment: str | None) -> None:
 
 @click.command()
 @WHICH
-@HISTORY_LIMIT
+@meta.HISTORY_LIMIT
 @EXPERIMENT
 def history(which: str, limit: int, experiment: str | None) -> None:
     """Show who changed a file's metadata when, and what stood there before; newest first."""

@@ -131,12 +131,12 @@ def delete(glob: str, experiment: str | None, *, yes: bool, **given: Any) -> Non
     counted = client.files.delete(query)
     if not counted.files:
         _nothing(glob, within)
-    output.confirm(f'Hide {_count(counted.files, counted.bytes)} of experiment "{within.name}"?', yes=yes)
+    output.confirm(f'Hide {count_of(counted.files, counted.bytes)} of experiment "{within.name}"?', yes=yes)
     done = client.files.delete(query, counted.files)
     if output.is_json():
         output.data(done)
     else:
-        output.say(f"hidden: {_count(done.files, done.bytes)}; `dm file restore` brings them back for 30 days.")
+        output.say(f"hidden: {count_of(done.files, done.bytes)}; `dm file restore` brings them back for 30 days.")
 
 
 @click.command()
@@ -153,7 +153,7 @@ def restore(glob: str, experiment: str | None, **given: Any) -> None:
     if output.is_json():
         output.data(done)
     else:
-        output.say(f"brought back: {_count(done.files, done.bytes)}.")
+        output.say(f"brought back: {count_of(done.files, done.bytes)}.")
 
 
 def _nothing(glob: str, within: Experiment) -> NoReturn:
@@ -162,7 +162,8 @@ def _nothing(glob: str, within: Experiment) -> NoReturn:
     )
 
 
-def _count(files: int, size: int) -> str:
+def count_of(files: int, size: int) -> str:
+    """Return a number of files and bytes for people."""
     return f"{files} {'file' if files == 1 else 'files'}, {output.size(size)}"
 
 
@@ -197,6 +198,34 @@ def file_meant(client: Client, which: str, experiment: str | None) -> File:
             f"and `dm file list` shows them"
         )
     return exact[0]
+
+
+def files_meant(client: Client, which: Sequence[str], experiment: str | None) -> list[UUID]:
+    """Return the uids of the files that are meant: each by its uid or path, or all that a glob matches."""
+    uids: list[UUID] = []
+    for word in which:
+        try:
+            uids.append(file_meant(client, word, experiment).uid)
+        except NotFoundError:
+            if not set("*?") & set(word):
+                raise
+            query = _query(word, experiment_uid=common.experiment(client, experiment).uid)
+            found = [file.uid for file in client.files.find(query)]
+            if not found:
+                raise
+            uids += found
+    return list(dict.fromkeys(uids))
+
+
+def member_columns() -> dict[str, Any]:
+    """Return the columns of a list of files that belong to something."""
+    return {
+        "path": lambda member: show_path(member.file.relpath),
+        "size": lambda member: output.size(member.version.size),
+        "changed": lambda member: member.version.modified_at,
+        "version": lambda member: member.version.number,
+        "state": lambda member: "hidden" if member.file.deleted_at else "",
+    }
 
 
 def _unshown(text: str) -> bytes:

@@ -7,14 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NoReturn
 
+import click
 from pydantic import JsonValue
 
 from beamkeeper.cli import output
 from beamkeeper.domain.errors import InvalidError, NotFoundError
-from beamkeeper.domain.metadata import MetadataChange, dotted, patched
+from beamkeeper.domain.metadata import MetadataChange, dotted, joined, patched, removal
 from beamkeeper.domain.names import Metadata
 
-SHOWN_CHANGES = 100
+UNIT = click.option("--unit", metavar="UNIT", help="The unit of the numbers: keV, angstrom, deg, mA ...")
+REMOVE = click.option("--remove", metavar="KEY", multiple=True, help="Remove this key. May be repeated.")
+HISTORY_LIMIT = click.option(
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many changes; 0 is all."
+)
 
 
 def value_of(text: str) -> JsonValue:
@@ -48,6 +53,14 @@ def patch_of(changes: Sequence[str], unit: str | None = None) -> Metadata:
             value = {part: value}
         patch = patched(patch, value if isinstance(value, dict) else {})
     return patch
+
+
+def whole_patch(metadata: Metadata, changes: Sequence[str], unit: str | None, remove: Sequence[str]) -> Metadata:
+    """Return the patch that removes keys and then makes changes."""
+    patch: Metadata = {}
+    for key in remove:
+        patch = joined(patch, removal(metadata, key))
+    return joined(patch, patch_of(changes, unit))
 
 
 def _json(change: str, text: str) -> JsonValue:

@@ -54,6 +54,7 @@ def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> Registere
         for file, answer in zip(new.files, answers, strict=True)
         if answer.result is RegisteredAs.CREATED
     ]
+    tx.run_rules.apply([uid for _, uid in created if uid is not None])
     created.sort(key=lambda pair: pair[0].experiment_uid)
     for uid, pairs in groupby(created, key=lambda pair: pair[0].experiment_uid):
         tx.events.add(_available(experiments[uid], list(pairs)))
@@ -94,6 +95,7 @@ def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Me
     file, experiment = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
     rights.check_own(tx, experiment)
     changed = tx.files.set_metadata(uid, patch, by=caller.username)
+    tx.run_rules.apply([uid])
     tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
     return changed
 

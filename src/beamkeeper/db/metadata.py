@@ -11,8 +11,7 @@ from sqlalchemy import Index, Table, insert, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, new_uid
-from beamkeeper.db.pages import from_cursor, to_cursor
-from beamkeeper.domain.errors import InvalidError
+from beamkeeper.db.pages import to_cursor, uid_of
 from beamkeeper.domain.metadata import MetadataChange, MetadataHistory, difference, patched, touched
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.status import Service
@@ -79,7 +78,7 @@ class MetadataChanges:
         wanted = select(MetadataChangeRow).where(MetadataChangeRow.subject_uid == subject_uid)
         if after is not None:
             known = select(MetadataChangeRow.id).where(
-                MetadataChangeRow.subject_uid == subject_uid, MetadataChangeRow.uid == _uid(after)
+                MetadataChangeRow.subject_uid == subject_uid, MetadataChangeRow.uid == uid_of(after)
             )
             wanted = wanted.where(MetadataChangeRow.id < known.scalar_subquery())
         rows = self._session.scalars(wanted.order_by(MetadataChangeRow.id.desc()).limit(limit + 1)).all()
@@ -94,10 +93,3 @@ def replaced(subject_uid: UUID, experiment_uid: UUID, old: Metadata, new: Metada
 
 def _is_change(change: Change) -> bool:
     return bool(difference(change.before, patched(change.before, change.patch)))
-
-
-def _uid(cursor: str) -> UUID:
-    try:
-        return UUID(hex=str(from_cursor(cursor, str)[0]))
-    except ValueError as error:
-        raise InvalidError(f"{cursor[:80]!r} is no cursor of this list: take the `next` of the page before") from error

@@ -13,6 +13,7 @@ from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.base import Database
 from beamkeeper.db.changes import Changes, is_changed, write_changes
+from beamkeeper.db.datasets import Datasets
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Documents, Files, Ledger
@@ -22,8 +23,11 @@ from beamkeeper.db.masters import Masters
 from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
+from beamkeeper.db.provenance import Derivations
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.replication import Replication
+from beamkeeper.db.run_rules import RunRules
+from beamkeeper.db.runs import Runs
 from beamkeeper.db.search import Search
 from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
@@ -149,6 +153,26 @@ class CatalogTransaction(Transaction):
     def metadata(self) -> MetadataChanges:
         """The history of metadata of files, datasets and runs."""
         return MetadataChanges(self.session, self.now)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Named sets of files."""
+        return Datasets(self.session, self.now)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Scans and measurements."""
+        return Runs(self.session, self.now)
+
+    @cached_property
+    def run_rules(self) -> RunRules:
+        """How files come to runs."""
+        return RunRules(self.session, self.now)
+
+    @cached_property
+    def derivations(self) -> Derivations:
+        """What files were made from."""
+        return Derivations(self.session, self.now)
 
 
 class AcquisitionTransaction(Transaction):
