@@ -12,7 +12,7 @@ import click
 from beamkeeper.cli import common, meta, output
 from beamkeeper.cli.files import EXPERIMENT, LIMIT, count_of, files_meant, member_columns
 from beamkeeper.client import Client
-from beamkeeper.domain.errors import NotFoundError
+from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.runs import NewRun, NewRunRule, Run, RunQuery, RunRule, RunStop
 
 NAME = click.argument("name", metavar="RUN")
@@ -133,6 +133,10 @@ def rules(
         _made(client.runs.add_rule(common.build(NewRunRule, field=add_field, **of)))
     if removed is not None:
         client.runs.remove_rule(removed)
+    if kind is not None and removed is None and add_path is None and add_field is None:
+        raise InvalidError(
+            "with --type, say which rule to add or to remove: `dm run rules` shows those of an experiment"
+        )
     if kind is None:
         within = common.experiment(client, experiment)
         output.rows(client.runs.rules(within.uid), _RULE_COLUMNS, empty="no rule yet: --add-path or --add-field")

@@ -94,6 +94,7 @@ def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Me
     """Change a file's metadata by a merge patch."""
     file, experiment = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
     rights.check_own(tx, experiment)
+    tx.files.lock([experiment.uid])  # before the file's own row, in the order in which registering takes them
     changed = tx.files.set_metadata(uid, patch, by=caller.username)
     tx.run_rules.apply([uid])
     tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
