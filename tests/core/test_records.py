@@ -200,9 +200,35 @@ def test_the_owner_freezes_and_then_nothing_comes_or_goes(catalogue: Catalogue) 
             with pytest.raises(ConflictError, match="frozen"):
                 ask(tx, who, own.uid, file_uids=(at.file,))
         assert datasets.set_metadata(tx, who, own.uid, patch={"n": 1}).metadata == {"n": 1}
-        saved = datasets.create(tx, who, NewDataset(experiment_uid=at.experiment, name="saved", query="*"))
+        saved = datasets.create(tx, who, NewDataset(experiment_uid=at.experiment, name="saved", query='path ~ "*"'))
         with pytest.raises(ConflictError, match="query"):
             datasets.add_files(tx, who, saved.uid, file_uids=(at.file,))
+
+
+@pytest.mark.parametrize("query", ["size >", "size >> 1", "energy > 12 parsecs per fortnight and", "("])
+def test_a_query_with_a_fault_is_refused_as_the_dataset_is_made(catalogue: Catalogue, query: str) -> None:
+    uid, who = catalogue.experiment().uid, catalogue.caller(Role.USER)
+    with pytest.raises(InvalidError), catalogue.database.write() as tx:
+        datasets.create(tx, who, NewDataset(experiment_uid=uid, name="bad", query=query))
+    with catalogue.database.read() as tx:
+        assert datasets.page(tx, who, DatasetQuery()).items == ()
+
+
+def test_a_saved_query_asks_for_metadata_in_any_unit(catalogue: Catalogue) -> None:
+    uid, who = catalogue.experiment().uid, catalogue.caller(Role.USER)
+    energies = [(12.4, "keV"), (7100, "eV"), (16900.0, "eV")]
+    new = [
+        new_file(f"data/{i}", experiment_uid=uid, metadata={"energy": {"value": value, "unit": unit}})
+        for i, (value, unit) in enumerate(energies)
+    ]
+    with catalogue.database.write() as tx:
+        files.register(tx, catalogue.service(), NewFiles(files=new))
+        saved = datasets.create(tx, who, NewDataset(experiment_uid=uid, name="hard", query="energy > 12 keV"))
+        paths = [member.file.path for member in datasets.files(tx, who, saved.uid, query=MemberQuery()).items]
+        assert paths == ["data/0", "data/2"]
+        assert datasets.count(tx, who, saved.uid).files == 2
+        datasets.freeze(tx, who, saved.uid)
+        assert datasets.count(tx, who, saved.uid).files == 2
 
 
 def test_a_run_begins_and_ends_once(catalogue: Catalogue) -> None:
