@@ -32,6 +32,7 @@ FROZEN = "datasets.frozen"
 def create(tx: CatalogTransaction, caller: Caller, new: NewDataset) -> Dataset:
     """Make a dataset; asking again for the same one gives it."""
     experiment = rights.experiment(tx, caller, Action.FILE_ANNOTATE, new.experiment_uid)
+    rights.check_own(tx, experiment)
     check_metadata(new.metadata)
     tx.files.lock([experiment.uid])
     if (held := tx.datasets.find(experiment.uid, new.name)) is not None:
@@ -130,6 +131,8 @@ def _dataset(tx: CatalogTransaction, caller: Caller, uid: UUID, *, action: Actio
     except NotFoundError as error:
         raise NotFoundError(f"there is no dataset {uid}", uid=str(uid)) from error
     require(caller, action, experiment.target(tx.now), f'dataset "{dataset.name}"')
+    if action is not Action.FILE_READ:
+        rights.check_own(tx, experiment)
     return dataset, experiment
 
 

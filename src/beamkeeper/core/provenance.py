@@ -18,6 +18,7 @@ DERIVED = "files.derived"
 def record(tx: CatalogTransaction, caller: Caller, uid: UUID, *, new: NewDerivation) -> Recorded:
     """Record from which files a file was made; for who may annotate it and read all of them."""
     experiment = _experiment(tx, caller, uid, Action.FILE_ANNOTATE)
+    rights.check_own(tx, experiment)
     for source in {ref.file_uid for ref in new.sources}:
         _experiment(tx, caller, source, Action.FILE_READ)
     links = tx.derivations.add(uid, new, by=caller.username)

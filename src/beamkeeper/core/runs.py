@@ -26,6 +26,7 @@ STEP_FILES = 1000
 def create(tx: CatalogTransaction, caller: Caller, new: NewRun) -> Run:
     """Say that a run has begun; asking again gives it, and one that files made known before is taken over."""
     experiment = rights.experiment(tx, caller, Action.FILE_ANNOTATE, new.experiment_uid)
+    rights.check_own(tx, experiment)
     check_metadata({"start": new.start})
     tx.files.lock([experiment.uid])
     held = tx.runs.find(experiment.uid, new.name)
@@ -114,7 +115,7 @@ def rules(tx: CatalogTransaction, caller: Caller, experiment_uid: UUID) -> RunRu
 def add_rule(tx: CatalogTransaction, caller: Caller, new: NewRunRule) -> RunRule:
     """Keep a rule of an experiment, or for administrators of a type; asking again for the same one gives it."""
     if new.experiment_uid is not None:
-        rights.experiment(tx, caller, Action.EXPERIMENT_UPDATE, new.experiment_uid)
+        rights.check_own(tx, rights.experiment(tx, caller, Action.EXPERIMENT_UPDATE, new.experiment_uid))
     else:
         require(caller, Action.SITE_ADMINISTER, SITE, f'experiment type "{new.type}"')
     return tx.run_rules.add(new, by=caller.username)
@@ -140,6 +141,8 @@ def _run(tx: CatalogTransaction, caller: Caller, uid: UUID, *, action: Action) -
     except NotFoundError as error:
         raise NotFoundError(f"there is no run {uid}", uid=str(uid)) from error
     require(caller, action, experiment.target(tx.now), f'run "{run.name}"')
+    if action is not Action.FILE_READ:
+        rights.check_own(tx, experiment)
     return run, experiment
 
 
