@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from beamkeeper.core import pauses
-from beamkeeper.db import AcquisitionTransaction, StorageTransaction, Transaction
+from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, StorageTransaction, Transaction
 from beamkeeper.domain.storage import AreaPause
 
 
@@ -26,6 +26,9 @@ def unfinished(tx: Transaction) -> Unfinished:
         return _of(tx, *tx.publishes.queue())
     if isinstance(tx, AcquisitionTransaction):
         return replace(_of(tx, *tx.journal.queue()), paused=pauses.paused(tx))
+    if isinstance(tx, CatalogTransaction):
+        files, since = tx.search.lag()
+        return _of(tx, {"index": files}, since)
     return Unfinished()
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, Select, Table, UniqueConstraint, func, insert, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from beamkeeper.db.base import Base, BigId, new_uid
+from beamkeeper.db.base import Base, BigId, NullableDocument, new_uid
 from beamkeeper.db.events import Events
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
@@ -72,12 +72,14 @@ class ExperimentTypeRow(Base):
     """A kind of experiment."""
 
     __tablename__ = "experiment_types"
-    services = frozenset({Service.STORAGE})
+    services = frozenset(Service)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     uid: Mapped[UUID] = mapped_column(unique=True)
     name: Mapped[str] = mapped_column(unique=True)
     description: Mapped[str]
+    index_keys: Mapped[list[str] | None] = mapped_column(NullableDocument)
+    revision: Mapped[int] = mapped_column(BigId, index=True)
 
 
 class ExperimentRow(Base):
@@ -187,7 +189,7 @@ class Experiments:
     def types(self) -> Sequence[ExperimentType]:
         """Return every experiment type, by name."""
         rows = self._session.scalars(select(ExperimentTypeRow).order_by(ExperimentTypeRow.name))
-        return [ExperimentType.model_validate(row, from_attributes=True) for row in rows]
+        return [to_type(row) for row in rows]
 
     def is_type(self, name: str) -> bool:
         """Whether there is an experiment type of this name."""
@@ -196,11 +198,11 @@ class Experiments:
 
     def add_type(self, new: NewExperimentType) -> ExperimentType:
         """Make an experiment type."""
-        self._events.revise()  # so that nobody else makes one of this name meanwhile
+        revision = self._events.revise()  # and nobody else makes one of this name meanwhile
         if self.is_type(new.name):
             raise AlreadyExistsError(f'there is an experiment type "{new.name}" already', name=new.name)
         kind = ExperimentType(uid=new_uid(), **new.model_dump())
-        self._session.execute(insert(ExperimentTypeRow).values(**kind.model_dump()))
+        self._session.execute(insert(ExperimentTypeRow).values(**kind.model_dump(), revision=revision))
         return kind
 
     def get(self, uid: UUID) -> Experiment:
@@ -314,6 +316,11 @@ def _conditions(query: ExperimentQuery) -> list[Any]:
 def to_station(row: StationRow) -> Station:
     """Return the station that a row holds."""
     return Station.model_validate(row, from_attributes=True)
+
+
+def to_type(row: ExperimentTypeRow) -> ExperimentType:
+    """Return the experiment type that a row holds."""
+    return ExperimentType.model_validate(row, from_attributes=True)
 
 
 def to_experiment(row: ExperimentRow, station: str) -> Experiment:

@@ -115,6 +115,12 @@ def show_path(path: bytes) -> str:
     Bytes that are not UTF-8 and characters that do not print (controls, newline, bidirectional overrides)
     are written as `\xNN`, and the backslash itself as `\\`.
     """
+    try:
+        text = path.decode()
+    except UnicodeDecodeError:
+        text = "\\"
+    if text.isprintable() and "\\" not in text:  # as nearly every path: all but letters, marks and spaces left out
+        return text
     shown: list[str] = []
     for char in path.decode("utf-8", "surrogateescape"):
         if char == "\\":

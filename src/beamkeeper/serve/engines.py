@@ -21,6 +21,7 @@ from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.audit import AuditLoop
 from beamkeeper.engine.destinations import Destinations
+from beamkeeper.engine.index import IndexLoop
 from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
 from beamkeeper.engine.masters import MastersLoop
@@ -82,7 +83,7 @@ def build_engine(context: Context) -> Engine:
     client = _client(context.settings)
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
-        return Engine([mirror])
+        return Engine([IndexLoop(context.database, report=context.errors.append), mirror])
     return _acquisition(context, client, mirror)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.bulk import insert_rows, take_ids
+from beamkeeper.db.experiments import ExperimentRow, ExperimentTypeRow
 from beamkeeper.db.files.tables import FileRow, VersionRow
 from beamkeeper.db.search.counting import Counting, FileCounts
 from beamkeeper.db.search.tables import (
@@ -60,6 +61,12 @@ class _Source(NamedTuple):
 class _Experiment:
     id: int
     only: frozenset[str] | None
+
+
+def lock_index(session: Session) -> None:
+    """Wait until nobody else writes the index, and let nobody until this transaction ends."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
 class Indexing:
@@ -224,7 +231,12 @@ class Indexing:
 
     def _index_keys(self, uids: Sequence[UUID]) -> Mapping[UUID, list[str]]:
         """Return the keys that these experiments' types name."""
-        return {}
+        wanted = (
+            select(ExperimentRow.uid, ExperimentTypeRow.index_keys)
+            .join(ExperimentTypeRow, ExperimentTypeRow.name == ExperimentRow.type)
+            .where(ExperimentRow.uid.in_(uids), ExperimentTypeRow.index_keys.is_not(None))
+        )
+        return {uid: keys for uid, keys in self._session.execute(wanted) if keys is not None}
 
     def _keys(self, keys: set[str]) -> Mapping[str, int]:
         return self._numbered(SearchKeyRow, SearchKeyRow.key, keys, MAX_KEYS)

@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DDL, JSON, BigInteger, Double, Index, SmallInteger, Table, Text, UniqueConstraint, event, text
-from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy import DDL, BigInteger, Double, Index, SmallInteger, Table, Text, UniqueConstraint, event, text
+from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from beamkeeper.db.base import Base, BigId
+from beamkeeper.db.base import Base, BigId, NullableDocument
 from beamkeeper.domain import terms
 from beamkeeper.domain.status import Service
 
@@ -35,7 +35,6 @@ WORDS = "search_words"
 DERIVED = {"is_derived": True}
 """Marks tables that no backup needs."""
 
-_KEYS = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 WITHOUT_ROWID: dict[str, Any] = {"info": DERIVED, "sqlite_with_rowid": False}
 
 
@@ -85,7 +84,7 @@ class SearchExperimentRow(Base):
     uid: Mapped[UUID] = mapped_column(unique=True)
     files: Mapped[int] = mapped_column(BigInteger)
     bytes: Mapped[int] = mapped_column(BigInteger)
-    index_keys: Mapped[list[str] | None] = mapped_column(_KEYS)
+    index_keys: Mapped[list[str] | None] = mapped_column(NullableDocument)
     """The only keys that are indexed of its files; None is all."""
 
 

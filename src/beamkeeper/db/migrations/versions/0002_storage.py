@@ -19,25 +19,11 @@ DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 def upgrade() -> None:
     if op.get_context().opts["service"] == "storage":
-        create_experiment_types()
         create_publish_items()
         create_publishes()
         create_storage_tasks()
         create_credentials()
         create_join_tokens()
-
-
-def create_experiment_types() -> None:
-    op.create_table(
-        "experiment_types",
-        sa.Column("id", BIG_ID, nullable=False),
-        sa.Column("uid", sa.Uuid(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("description", TEXT, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_experiment_types"),
-        sa.UniqueConstraint("name", name="uq_experiment_types_name"),
-        sa.UniqueConstraint("uid", name="uq_experiment_types_uid"),
-    )
 
 
 def create_publish_items() -> None:
