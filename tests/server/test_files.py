@@ -289,3 +289,91 @@ def test_verifications_are_recorded_by_services_and_shown_to_all(site: Site) -> 
     (bad,) = service.files.lookup(experiment.uid, [b"data/0007"])
     assert not bad.is_verified
     assert [row.is_match for row in site.client.files.history(bad.uid).ledger] == [True, False]
+
+
+# Searches
+
+DEEP: Any = {"a": 1}
+for _ in range(200):
+    DEEP = {"$not": DEEP}
+
+HOSTILE: list[tuple[str, dict[str, Any]]] = [
+    ("character 4", {"query": "a; drop table files"}),
+    ("$where", {"filter": {"$where": "sleep(1000)"}}),
+    ("$function", {"filter": {"a": {"$function": {"body": "x"}}}}),
+    ("begins with ^", {"query": 'a matches "(a+)+$"'}),
+    ("refused", {"filter": {"a": {"$regex": "^((a{100}){100}){100}"}}}),
+    ("refused", {"filter": {"a": {"$regex": r"^(a)\1"}}}),
+    ("8192 characters", {"query": "a = 1 and " * 900}),
+    ("more than 200", {"filter": {"$or": [{"a": 1}] * 5000}}),
+    ("at most 500", {"filter": {"a": {"$in": [1] * 5000}}}),
+    ("deeper than 20", {"filter": DEEP}),
+    ("a text of", {"filter": {"a": "x" * 1_000_000}}),
+    ("double", {"filter": {"a": 10**400}}),
+    ("NUL", {"filter": {"a": "\0"}}),
+    ("NUL", {"filter": {"a\0b": 1}}),
+    ("surrogate", {"filter": {"a": "\ud800"}}),
+    ("cursor", {"query": "a = 1", "after": "WyJ4IiwxXQ"}),
+]
+RAW: list[bytes] = [
+    b'{"filter": {"a": NaN}}',
+    b'{"filter": {"a": 1e999}}',
+    b'{"filter": ' + b'{"$not":' * 100_000 + b"1" + b"}" * 100_001,
+    b'{"filter": {"a": 1, "a": {"$where": 1}}}',
+    b'{"query": "a = \xff"}',
+    b'{"filter": [1]}',
+]
+HARMLESS = ['a"); --', "'; DROP TABLE files; --", "$ne", "%", "_", "*", "\\", "a' OR '1'='1", "\u202e", "{}"]
+
+
+@pytest.mark.parametrize(("reason", "body"), HOSTILE, ids=[f"{i}-{reason}" for i, (reason, _) in enumerate(HOSTILE)])
+def test_a_hostile_search_is_refused_with_the_reason(site: Site, reason: str, body: dict[str, Any]) -> None:
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        answer = http.post("/api/v1/files:find", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code in (413, 422), answer.text[:500]
+    assert reason in answer.json()["message"]
+
+
+@pytest.mark.parametrize("body", RAW, ids=range(len(RAW)))
+def test_a_search_that_is_hardly_json_is_refused(site: Site, body: bytes) -> None:
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        answer = http.post("/api/v1/files:find", content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= answer.status_code < 500, answer.text[:500]
+    assert len(answer.json()["message"]) < 1000
+
+
+def test_what_looks_like_code_is_a_value_or_a_key(site: Site) -> None:
+    experiment = site.experiment()
+    site.fill(
+        experiment,
+        *(new_file(f"data/{i}", metadata={text: text}) for i, text in enumerate(HARMLESS) if "." not in text),
+    )
+    for i, text in enumerate(HARMLESS):
+        for asked in ({text: text} if not text.startswith("$") else {}, {text: {"$in": [text]}}):
+            if text.startswith("$"):
+                continue
+            query = FileQuery(experiment_uid=experiment.uid, filter=asked)
+            assert [file.path for file in site.client.files.find(query)] == [f"data/{i}"], text
+
+
+def test_a_search_shows_what_the_caller_may_see(site: Site) -> None:
+    mine, other = site.experiment(), site.experiment()
+    for experiment in (mine, other):
+        site.fill(experiment, new_file("data/a", metadata={"who": "me", "secret": str(experiment.uid)}))
+    person = site.person(mine, Role.USER)
+    asked = [
+        'who = "me"',
+        "not who = you",
+        "who exists or not who exists",
+        f'experiment = "{other.name}" or experiment = "{mine.name}"',
+        f'secret = "{other.uid}" or secret = "{mine.uid}"',
+        "data",
+        "size >= 0",
+        "",
+    ]
+    for query in asked:
+        assert {file.experiment_uid for file in person.files.find(query)} == {mine.uid}, query
+    assert list(person.files.find(f'secret = "{other.uid}"')) == []
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        found = http.get("/api/v1/files", params={"query": f'secret = "{other.uid}"', "order": "newest"}).json()
+    assert [item["experiment_uid"] for item in found["items"]] == [str(other.uid)]
