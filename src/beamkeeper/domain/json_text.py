@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from beamkeeper.domain.errors import InvalidError
 
-MAX_DIGITS = 400
+MAX_DIGITS = 4000
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN|[-+.0-9eE]+|[{}\[\]:,]', re.DOTALL)
 _IS_KEY = re.compile(r"\s*:")
