@@ -28,7 +28,7 @@ from beamkeeper.domain.files import (
     RegisteredAs,
     RegisteredFiles,
 )
-from beamkeeper.domain.metadata import removal
+from beamkeeper.domain.metadata import MetadataHistory, removal
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.users import Action, Caller, may, reach, require
 
@@ -54,6 +54,7 @@ def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> Registere
         for file, answer in zip(new.files, answers, strict=True)
         if answer.result is RegisteredAs.CREATED
     ]
+    tx.run_rules.apply([uid for _, uid in created if uid is not None])
     created.sort(key=lambda pair: pair[0].experiment_uid)
     for uid, pairs in groupby(created, key=lambda pair: pair[0].experiment_uid):
         tx.events.add(_available(experiments[uid], list(pairs)))
@@ -93,9 +94,19 @@ def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Me
     """Change a file's metadata by a merge patch."""
     file, experiment = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
     rights.check_own(tx, experiment)
-    changed = tx.files.set_metadata(uid, patch)
+    tx.files.lock([experiment.uid])  # before the file's own row, in the order in which registering takes them
+    changed = tx.files.set_metadata(uid, patch, by=caller.username)
+    tx.run_rules.apply([uid])
     tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
     return changed
+
+
+def metadata_history(
+    tx: CatalogTransaction, caller: Caller, uid: UUID, *, after: str | None, limit: int
+) -> MetadataHistory:
+    """Return how a file's metadata came about, newest change first."""
+    _file(tx, caller, uid, action=Action.FILE_READ)
+    return tx.metadata.page(uid, after=after, limit=limit)
 
 
 def remove_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, key: str) -> File:

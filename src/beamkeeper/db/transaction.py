@@ -13,16 +13,21 @@ from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.base import Database
 from beamkeeper.db.changes import Changes, is_changed, write_changes
+from beamkeeper.db.datasets import Datasets
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Documents, Files, Ledger
 from beamkeeper.db.inspections import Inspections
 from beamkeeper.db.journal import Journal
 from beamkeeper.db.masters import Masters
+from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
+from beamkeeper.db.provenance import Derivations
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.replication import Replication
+from beamkeeper.db.run_rules import RunRules
+from beamkeeper.db.runs import Runs
 from beamkeeper.db.search import Search
 from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
@@ -90,6 +95,11 @@ class StorageTransaction(Transaction):
         return Publishes(self.session, self.now)
 
     @cached_property
+    def metadata(self) -> MetadataChanges:
+        """The history of metadata of experiments."""
+        return MetadataChanges(self.session, self.now)
+
+    @cached_property
     def tasks(self) -> StorageTasks:
         """Checks and listings of what is stored."""
         return StorageTasks(self.session, self.now)
@@ -138,6 +148,31 @@ class CatalogTransaction(Transaction):
         number = self.events.first
         write_changes(self.session, self.events.next_number() if number is None else number)
         return True
+
+    @cached_property
+    def metadata(self) -> MetadataChanges:
+        """The history of metadata of files, datasets and runs."""
+        return MetadataChanges(self.session, self.now)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Named sets of files."""
+        return Datasets(self.session, self.now)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Scans and measurements."""
+        return Runs(self.session, self.now)
+
+    @cached_property
+    def run_rules(self) -> RunRules:
+        """How files come to runs."""
+        return RunRules(self.session, self.now)
+
+    @cached_property
+    def derivations(self) -> Derivations:
+        """What files were made from."""
+        return Derivations(self.session, self.now)
 
 
 class AcquisitionTransaction(Transaction):

@@ -32,6 +32,7 @@ from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLanes
 from beamkeeper.engine.reap import ReapLoop
 from beamkeeper.engine.replicate import ForgetLoop, ReplicateLoop
+from beamkeeper.engine.runs import RunRulesLoop
 from beamkeeper.engine.scrub import ScrubLoop
 from beamkeeper.engine.sending import Sender
 from beamkeeper.engine.staging import Stager
@@ -84,7 +85,9 @@ def build_engine(context: Context) -> Engine:
     client = _client(context.settings)
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
-        return Engine([IndexLoop(context.database, report=context.errors.append), _following(context), mirror])
+        report = context.errors.append
+        index, rules = IndexLoop(context.database, report=report), RunRulesLoop(context.database, report=report)
+        return Engine([index, rules, _following(context), mirror])
     return _acquisition(context, client, mirror)
 
 

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Body
 from beamkeeper.core import catalogues as core
 from beamkeeper.domain.catalogues import CheckPage, CheckQuery, DocumentPage, Imported, NewDocuments
 from beamkeeper.domain.files import FileQuery
-from beamkeeper.server.bodies import described, large
+from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
-from beamkeeper.server.files import FIND_EXAMPLE
+from beamkeeper.server.files import FIND_EXAMPLES
 
-router = APIRouter(tags=["catalogue"])
+router = APIRouter(route_class=StrictRoute, tags=["catalogue"])
 
 
 @router.post("/files:export", summary="Files as whole documents")
-def documents(query: Annotated[FileQuery, Body(examples=[FIND_EXAMPLE])], tx: CatalogTx, who: Who) -> DocumentPage:
+def documents(query: Annotated[FileQuery, Body(examples=FIND_EXAMPLES)], tx: CatalogTx, who: Who) -> DocumentPage:
     """One page of the files that a query means, with their versions, replicas, ledger and metadata."""
     return core.documents(tx, who, query)
 

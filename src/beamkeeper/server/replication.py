@@ -8,10 +8,10 @@ from fastapi import APIRouter
 
 from beamkeeper.core import replication as core
 from beamkeeper.domain.replication import NewChanges, Positions, Taken
-from beamkeeper.server.bodies import described, large
+from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
 
-router = APIRouter(tags=["replication"])
+router = APIRouter(route_class=StrictRoute, tags=["replication"])
 
 
 @router.get("/replication", summary="How far a station's documents have come")

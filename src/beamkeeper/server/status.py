@@ -9,9 +9,10 @@ from fastapi import APIRouter
 import beamkeeper
 from beamkeeper.core import status as core
 from beamkeeper.domain.status import Service, Status
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import AnyTx, Ctx, Who
 
-router = APIRouter(tags=["status"])
+router = APIRouter(route_class=StrictRoute, tags=["status"])
 
 
 @router.get("/status", summary="How the service is doing")

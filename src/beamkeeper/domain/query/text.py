@@ -215,6 +215,8 @@ class _Parser:
         number = _NUMBER.fullmatch(text)
         if number is None or number[2] or self._next.kind != "term" or self._next.keyword:
             return ""
+        if self._next.text[0] in "0123456789.+-" and not self._next.text.startswith("1/"):
+            return ""
         return _unquoted(self._take().text)
 
     def _bare(self, token: _Token) -> Node:
