@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 
 from beamkeeper.cli.app import run
 from beamkeeper.db.files.tables import ChecksumRow, FileRow, ReplicaRow, VersionRow
+from beamkeeper.db.search.tables import SearchExperimentRow
 from beamkeeper.domain.experiments import Experiment, NewExperiment
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.status import Service
@@ -142,6 +143,24 @@ def test_a_csv_has_a_line_for_each_file_and_gives_metadata_back(dm: Dm, beamline
     assert "line 6" in printed
     found = beamline.client.files.find(FileQuery(experiment_uid=dm.experiment.uid, glob="data/c"))
     assert [file.metadata for file in found] == [{"sample": {"name": "Ag\nX", "mass": 2}}]
+
+
+def test_a_check_holds_the_search_index_against_a_recount(dm: Dm, beamline: Running) -> None:
+    dm.fill("data/a", "data/b")
+    database = beamline.contexts[Service.CATALOG].database
+
+    def index() -> None:
+        with database.write() as tx:
+            while tx.search.step(1000):
+                pass
+
+    index()
+    assert dm.check() == []
+    dm.damage(update(SearchExperimentRow).where(SearchExperimentRow.uid == dm.experiment.uid).values(files=7))
+    printed = dm("check", "--experiment", dm.experiment.name, status=10)
+    assert "the search index counts 7 files of 10 bytes, and there are 2 of 10" in printed
+    dm.fill("data/c")  # while the index is behind nothing is known
+    assert dm.check() == []
 
 
 def test_parquet_can_be_read_by_others(dm: Dm, tmp_path: Path) -> None:

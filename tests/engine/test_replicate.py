@@ -114,6 +114,9 @@ def test_everything_of_a_file_follows(station: Sender) -> None:
     assert copies == station.documents()
     assert [version.number for version in copies[second].versions] == [1, 2]
     assert copies[first].annotations == {"sample": "Ag", "energy": {"value": 8}}
+    assert [(change.changed_by, change.patch) for change in copies[first].history] == [
+        ("ada", {"sample": "Ag", "energy": {"value": 8}})
+    ]
     assert copies[third].deleted_by == "ada"
     assert copies[third].versions[0].replicas[0].state is ReplicaState.SUSPECT
     assert len(copies[third].versions[0].replicas[0].ledger) == 2

@@ -143,13 +143,15 @@ def check(experiment: str | None, everywhere: bool) -> int:
     is_one = not everywhere and (experiment or client.profile.experiment)
     uid = common.experiment(client, experiment).uid if is_one else None
     found: list[Finding] = []
-    checked = 0
+    checked, index = 0, ""
     for page in _Told(client.catalogue.check(uid), "pages checked"):
         checked += page.checked
         found += page.findings
+        index = index or page.index
+    status = EXIT_WANTING if found or index else 0
     if output.is_json():
-        output.data({"checked": checked, "findings": found})
-        return EXIT_WANTING if found else 0
+        output.data({"checked": checked, "findings": found, "index": index})
+        return status
     if found:
         columns = {
             "fault": "fault",
@@ -161,7 +163,9 @@ def check(experiment: str | None, everywhere: bool) -> int:
     output.say(f"{checked} files were checked, {len(found)} faults found.")
     if len(found) > SHOWN:
         output.note(f"these are the first {SHOWN}: --json tells all")
-    return EXIT_WANTING if found else 0
+    if index:
+        output.say(index)
+    return status
 
 
 class _Told(Iterator[ItemT]):

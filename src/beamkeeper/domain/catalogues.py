@@ -81,4 +81,5 @@ class CheckPage(Model):
 
     checked: int
     findings: tuple[Finding, ...]
+    index: Title = Field(default="", description="Where the search index counts an experiment's files otherwise.")
     next: Uid | None = None

@@ -94,6 +94,17 @@ class VersionDocument(Input):
     replicas: tuple[ReplicaDocument, ...] = ()
 
 
+class MetadataChangeDocument(Input):
+    """A change of the metadata of a file."""
+
+    uid: Uid
+    changed_at: UtcTime
+    changed_by: Title
+    patch: Metadata
+    before: Metadata
+    version: int | None = None
+
+
 class FileDocument(Input, WithPath):
     """Everything that a catalogue knows of a file; hidden ones too."""
 
@@ -107,6 +118,7 @@ class FileDocument(Input, WithPath):
     deleted_at: UtcTime | None = None
     deleted_by: str | None = None
     versions: tuple[VersionDocument, ...] = Field(min_length=1)
+    history: tuple[MetadataChangeDocument, ...] = Field(default=(), description="Changes of metadata, oldest first.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from beamkeeper.db.base import EPOCH
@@ -20,12 +20,21 @@ from beamkeeper.db.files.checking import Rows, findings
 from beamkeeper.db.files.registering import checksums_of
 from beamkeeper.db.files.tables import Checksums, FileRow, ReplicaRow, VerificationRow, VersionRow, to_checksum
 from beamkeeper.db.files.taking import Span, absent, hide, take, unlisted
+from beamkeeper.db.metadata import MetadataChangeRow
 from beamkeeper.db.scope import experiment_uids
-from beamkeeper.db.search import note_changed
+from beamkeeper.db.search import Search, note_changed
+from beamkeeper.db.search.tables import SearchExperimentRow
 from beamkeeper.domain.catalogues import CheckPage, CheckQuery
 from beamkeeper.domain.files import FileKind, ReadFrom, ReplicaState, Source, SourceIdentity
 from beamkeeper.domain.names import Checksum, to_b64
-from beamkeeper.domain.replication import FileDocument, LedgerDocument, Refusal, ReplicaDocument, VersionDocument
+from beamkeeper.domain.replication import (
+    FileDocument,
+    LedgerDocument,
+    MetadataChangeDocument,
+    Refusal,
+    ReplicaDocument,
+    VersionDocument,
+)
 from beamkeeper.domain.users import Reach
 
 BATCH_BYTES = 8 * 1024 * 1024
@@ -40,6 +49,7 @@ _VERSION_BYTES = 1500
 _ASKED = 1000
 """So many keys are named in one query."""
 
+KeyT = TypeVar("KeyT")
 RowT = TypeVar("RowT", VersionRow, ReplicaRow, VerificationRow)
 
 
@@ -122,8 +132,23 @@ class Documents:
             replicas = tuple(_replica(replica, rows.ledger.get(replica.id, ())) for replica in copies)
             return _version(row, rows.checksums, replicas)
 
+        history = self._history([file.uid for file in files])
         # A file without versions is a fault that a check reports; there is nothing of it to be carried.
-        return [_file(file, tuple(map(version, rows.versions[file.id]))) for file in files if file.id in rows.versions]
+        return [
+            _file(file, tuple(map(version, rows.versions[file.id])), history.get(file.uid, ()))
+            for file in files
+            if file.id in rows.versions
+        ]
+
+    def _history(self, uids: Sequence[UUID]) -> Mapping[UUID, Sequence[MetadataChangeDocument]]:
+        """Return the changes of the metadata of files, oldest first."""
+        found: defaultdict[UUID, list[MetadataChangeDocument]] = defaultdict(list)
+        for part in _parts(uids):
+            wanted = select(MetadataChangeRow).where(MetadataChangeRow.subject_uid.in_(part))
+            for row in self._session.scalars(wanted.order_by(MetadataChangeRow.id)):
+                plain = {name: getattr(row, name) for name in MetadataChangeDocument.model_fields}
+                found[row.subject_uid].append(MetadataChangeDocument.model_validate(plain))
+        return found
 
     def named(self, uids: Sequence[UUID]) -> list[FileDocument]:
         """Return the documents of files by their uids, in that order; those that are not there are left out."""
@@ -154,7 +179,25 @@ class Documents:
             for file in files
             for finding in findings(file, rows, is_experiment_known=file.experiment_uid in known)
         ]
-        return CheckPage(checked=len(files), findings=tuple(found), next=None if is_all else files[-1].uid)
+        index = self._index(query.experiment_uid) if query.experiment_uid and query.after is None else ""
+        return CheckPage(checked=len(files), findings=tuple(found), index=index, next=None if is_all else files[-1].uid)
+
+    def _index(self, experiment_uid: UUID) -> str:
+        """Return where the search index, once it has followed, counts an experiment's files otherwise than they are."""
+        if Search(self._session, self._now).is_behind():
+            return ""
+        row = SearchExperimentRow
+        counted = self._session.execute(select(row.files, row.bytes).where(row.uid == experiment_uid)).one_or_none()
+        wanted = (
+            select(func.count(), func.coalesce(func.sum(VersionRow.size), 0))
+            .join(FileRow, (VersionRow.file_id == FileRow.id) & (VersionRow.number == FileRow.number))
+            .where(FileRow.experiment_uid == experiment_uid, FileRow.deleted_at.is_(None))
+        )
+        files, size = self._session.execute(wanted).one()
+        told, told_size = (0, 0) if counted is None else (counted.files, counted.bytes)
+        if (told, told_size) == (files, int(size)):
+            return ""
+        return f"the search index counts {told} files of {told_size} bytes, and there are {files} of {int(size)}"
 
     def _rows(self, file_ids: Sequence[int]) -> Rows:
         """Return everything that belongs to files; their versions by number."""
@@ -174,7 +217,7 @@ class Documents:
             yield from self._session.scalars(select(table).where(key.in_(part)).order_by(table.id))
 
 
-def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+def _parts(ids: Sequence[KeyT]) -> Iterator[Sequence[KeyT]]:
     return (ids[start : start + _ASKED] for start in range(0, len(ids), _ASKED))
 
 
@@ -190,7 +233,9 @@ def _weight(row: FileRow) -> int:
     return len(json.dumps(row.metadata_)) + len(json.dumps(row.annotations)) + row.number * _VERSION_BYTES
 
 
-def _file(row: FileRow, versions: tuple[VersionDocument, ...]) -> FileDocument:
+def _file(
+    row: FileRow, versions: tuple[VersionDocument, ...], history: Sequence[MetadataChangeDocument]
+) -> FileDocument:
     return FileDocument(
         path_b64=to_b64(row.path),
         uid=row.uid,
@@ -203,6 +248,7 @@ def _file(row: FileRow, versions: tuple[VersionDocument, ...]) -> FileDocument:
         deleted_at=row.deleted_at,
         deleted_by=row.deleted_by,
         versions=versions,
+        history=tuple(history),
     )
 
 

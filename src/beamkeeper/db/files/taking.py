@@ -14,6 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from beamkeeper.db.base import EPOCH, upsert
 from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.files.tables import ChecksumRow, FileRow, ReplicaRow, VerificationRow, VersionRow
+from beamkeeper.db.metadata import MetadataChangeRow
 from beamkeeper.domain.names import show_path
 from beamkeeper.domain.replication import FileDocument, Refusal, ReplicaDocument, VersionDocument
 
@@ -48,6 +49,7 @@ class Taking:
         replicas = [(version_ids[version.uid], replica) for _, version in versions for replica in version.replicas]
         upsert(self._session, ReplicaRow, [_replica(version_id, each) for version_id, each in replicas], key=("uid",))
         self._write_ledger([replica for _, replica in replicas])
+        self._write_history()
         return list(files.values())
 
     def _refuse(self, uid: UUID, why: str) -> None:
@@ -171,6 +173,23 @@ class Taking:
         ]
         if rows:
             self._session.execute(insert(VerificationRow), rows)
+
+    def _write_history(self) -> None:
+        """Add changes of metadata; those that are there stay."""
+        rows = {
+            change.uid: {
+                **change.model_dump(),
+                "subject_uid": document.uid,
+                "experiment_uid": document.experiment_uid,
+            }
+            for document in self._documents.values()
+            for change in document.history
+        }
+        for part in _parts(rows):
+            for uid in self._session.scalars(select(MetadataChangeRow.uid).where(MetadataChangeRow.uid.in_(part))):
+                del rows[uid]
+        if rows:
+            self._session.execute(insert(MetadataChangeRow), list(rows.values()))
 
     def _ids(self, table: type[FileRow | VersionRow | ReplicaRow], uids: Iterable[UUID]) -> dict[UUID, int]:
         found: dict[UUID, int] = {}
