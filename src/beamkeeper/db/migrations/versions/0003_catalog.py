@@ -25,7 +25,6 @@ def upgrade() -> None:
         create_replicas()
         create_verifications()
         create_search()
-        create_following()
         create_metadata_changes()
         create_datasets()
         create_runs()
@@ -275,42 +274,6 @@ def create_search_counts() -> None:
         sa.Column("high", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("key_id", "experiment_id", "dimension", name="pk_search_stats"),
         sqlite_with_rowid=False,
-    )
-
-
-def create_following() -> None:
-    op.create_table(
-        "changes",
-        sa.Column("kind", TEXT, nullable=False),
-        sa.Column("number", BIG_ID, autoincrement=False, nullable=False),
-        sa.Column("first_id", BIG_ID, autoincrement=False, nullable=False),
-        sa.Column("last_id", BIG_ID, nullable=False),
-        sa.PrimaryKeyConstraint("kind", "number", "first_id", name="pk_changes"),
-    )
-    op.create_table(
-        "followed",
-        sa.Column("station_uid", sa.Uuid(), nullable=False),
-        sa.Column("kind", TEXT, nullable=False),
-        sa.Column("epoch", TEXT, nullable=False),
-        sa.Column("number", BIG_ID, nullable=False),
-        sa.Column("after", sa.Uuid(), nullable=True),
-        sa.Column("is_listing", sa.Boolean(), nullable=False),
-        sa.Column("heard_at", TIME, nullable=False),
-        sa.Column("waiting", BIG_ID, nullable=False),
-        sa.Column("refused", sa.Integer(), nullable=False),
-        sa.Column("unlisted", sa.Integer(), nullable=False),
-        sa.Column("message", TEXT, nullable=False),
-        sa.PrimaryKeyConstraint("station_uid", "kind", name="pk_followed"),
-    )
-    op.create_table(
-        "site_link",
-        sa.Column("id", BIG_ID, nullable=False),
-        sa.Column("positions", DOCUMENT, nullable=False),
-        sa.Column("heard_at", TIME, nullable=True),
-        sa.Column("cut_off_since", TIME, nullable=True),
-        sa.Column("message", TEXT, nullable=False),
-        sa.Column("forgotten", BIG_ID, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_site_link"),
     )
 
 
