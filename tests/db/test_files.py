@@ -294,7 +294,9 @@ def test_a_glob_with_a_nul_is_refused(catalog: Catalog) -> None:
 def test_what_people_set_and_removed_stays_with_the_next_version(catalog: Catalog) -> None:
     register(catalog, new_file("data/a", content=b"1", metadata={"sample": {"name": "Ag", "mass": 1}, "n": 1}))
     with catalog.write() as tx:
-        changed = tx.files.set_metadata(at(catalog, "data/a").uid, {"sample": {"name": "Au", "mass": None}, "by": "me"})
+        changed = tx.files.set_metadata(
+            at(catalog, "data/a").uid, {"sample": {"name": "Au", "mass": None}, "by": "me"}, by="me"
+        )
     assert changed.metadata == {"sample": {"name": "Au"}, "n": 1, "by": "me"}
     assert at(catalog, "data/a").metadata == changed.metadata
     register(
@@ -308,9 +310,9 @@ def test_metadata_cannot_grow_beyond_the_limits_by_patches(catalog: Catalog) -> 
     uid = at(catalog, "data/a").uid
     half = "x" * 600 * 1024
     with catalog.write() as tx:
-        tx.files.set_metadata(uid, {"one": half})
+        tx.files.set_metadata(uid, {"one": half}, by="me")
     with pytest.raises(InvalidError), catalog.write() as tx:
-        tx.files.set_metadata(uid, {"two": half})
+        tx.files.set_metadata(uid, {"two": half}, by="me")
     assert list(at(catalog, "data/a").metadata) == ["one"]
 
 

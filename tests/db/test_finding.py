@@ -165,7 +165,7 @@ def test_a_change_is_found_before_it_is_indexed(catalogue: Catalogue) -> None:
     index(catalogue)
     (_, old) = found(catalogue, query="n = 1")
     with catalogue.database.write() as tx:
-        tx.files.set_metadata(old.uid, {"n": 2})
+        tx.files.set_metadata(old.uid, {"n": 2}, by="me")
     assert paths(found(catalogue, query="n = 2")) == ["data/a"]
     assert paths(found(catalogue, query="n = 1")) == ["data/b"]
     index(catalogue)

@@ -215,7 +215,7 @@ def take(catalogue: Catalogue, step: tuple[str, str, str, Any], known: dict[tupl
     elif uid is not None:
         with catalogue.database.write() as tx:
             if do == "annotate":
-                tx.files.set_metadata(uid, metadata)
+                tx.files.set_metadata(uid, metadata, by="me")
             elif do == "hide":
                 tx.files.hide(where, by="test")
             else:

@@ -17,6 +17,8 @@ from pydantic import SecretStr
 
 from beamkeeper.client.acquisition import Daqs, Plugins, Uploads
 from beamkeeper.client.arrivals import Arrivals
+from beamkeeper.client.catalogues import Catalogues
+from beamkeeper.client.datasets import Datasets
 from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
@@ -24,6 +26,9 @@ from beamkeeper.client.http import Credentials, Http
 from beamkeeper.client.inspections import Audits, Scrubs
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.client.mirror import Mirrors
+from beamkeeper.client.provenance import ProvenanceOf
+from beamkeeper.client.replication import Replication
+from beamkeeper.client.runs import Runs
 from beamkeeper.client.storage import Checks, Listings, Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.client.wipes import Holds, Wipes
@@ -182,6 +187,31 @@ class Client:
     def files(self) -> Files:
         """The station's catalogue."""
         return Files(self.on(Service.CATALOG))
+
+    @cached_property
+    def catalogue(self) -> Catalogues:
+        """The station's catalogue as a whole: exporting, importing, checking."""
+        return Catalogues(self.on(Service.CATALOG))
+
+    @cached_property
+    def replication(self) -> Replication:
+        """What a catalogue takes over from a station's, for services."""
+        return Replication(self.on(Service.CATALOG))
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Named sets of files."""
+        return Datasets(self.on(Service.CATALOG))
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Scans and measurements."""
+        return Runs(self.on(Service.CATALOG))
+
+    @cached_property
+    def provenance(self) -> ProvenanceOf:
+        """What files were made from."""
+        return ProvenanceOf(self.on(Service.CATALOG))
 
     @cached_property
     def daqs(self) -> Daqs:

@@ -7,6 +7,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from beamkeeper.client.http import Http
+from beamkeeper.client.metadata import changes
 from beamkeeper.domain.files import (
     REGISTER_LIMIT,
     Deleted,
@@ -39,7 +40,7 @@ from beamkeeper.domain.ledger import (
     ReplicaPage,
     ReplicaQuery,
 )
-from beamkeeper.domain.metadata import acceptable
+from beamkeeper.domain.metadata import MetadataChange, acceptable
 from beamkeeper.domain.names import Metadata, to_b64
 
 CALL_BYTES = 16 * 1024 * 1024
@@ -108,6 +109,10 @@ class Files:
         """Change a file's metadata: what is left out stays, a value of None goes, objects are merged."""
         file: File = self._http().call("PATCH", f"/api/v1/files/{uid}/metadata", File, body=MetadataPatch(patch))
         return file
+
+    def metadata_history(self, uid: UUID) -> Iterator[MetadataChange]:
+        """Yield every change of a file's metadata, newest first."""
+        return changes(self._http, f"/api/v1/files/{uid}/metadata/history")
 
     def remove_metadata(self, uid: UUID, key: str) -> File:
         """Remove one key of a file's metadata, which may be a dotted path such as `sample.name`."""

@@ -86,7 +86,19 @@ class WipePoint(StrEnum):
     """They are deleted; it is not written down."""
 
 
-Point = FailPoint | WipePoint
+class CopyPoint(StrEnum):
+    """Every place on the way of a batch from a station's catalogue to the site's."""
+
+    COPY_SENDING = "copy-sending"
+    """The station has read a batch; it is not sent."""
+    COPY_TAKING = "copy-taking"
+    """The site has written a batch within a transaction that is not finished."""
+    COPY_TAKEN = "copy-taken"
+    """The site's answer has arrived; the station has not used it yet."""
+
+
+Point = FailPoint | WipePoint | CopyPoint
+_NAMES: dict[str, Point] = {str(point): point for kind in (FailPoint, WipePoint, CopyPoint) for point in kind}
 
 
 class FailPointError(Exception):
@@ -99,7 +111,9 @@ class _Armed:
     def __init__(self, text: str) -> None:
         name, _, rest = text.strip().partition(":")
         first, _, last = rest.rpartition(":")
-        self.point: Point = WipePoint(name) if name in list(WipePoint) else FailPoint(name)
+        if name not in _NAMES:
+            raise ValueError(f'{VARIABLE}: there is no point "{name}"')
+        self.point = _NAMES[name]
         self.left = int(first or 1)
         self.action, _, argument = last.partition("=")
         self.seconds = float(argument or 0)

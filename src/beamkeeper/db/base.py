@@ -143,6 +143,8 @@ class Database(Generic[TransactionT]):
         self._transaction = transaction
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
+        self.home: str | None = None
+        """The station that this database is of; what it has of other stations is a copy. None: all is its own."""
         self._news = threading.Condition()
         self._news_count = 0
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, NullableDocument, new_uid
 from beamkeeper.db.events import Events
+from beamkeeper.db.metadata import Change, MetadataChanges
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.domain.errors import AlreadyExistsError, NotFoundError
@@ -268,13 +269,15 @@ class Experiments:
         self._session.execute(insert(_TABLE).values(values))
         return experiment
 
-    def change(self, uid: UUID, change: ExperimentChange) -> Experiment:
+    def change(self, uid: UUID, change: ExperimentChange, *, by: str = "") -> Experiment:
         """Change what is given of an experiment; metadata is merged, and a value of null goes."""
         given = change.model_dump(exclude_unset=True)
         values = {key: value for key, value in given.items() if value is not None or _TABLE.c[key].nullable}
         revision = self._events.revise(experiment_uid=uid)
         if change.metadata is not None:
-            values["metadata"] = patched(self.get(uid).metadata, change.metadata)
+            before = self.get(uid).metadata
+            MetadataChanges(self._session, self._now).add([Change(uid, uid, before, change.metadata)], by=by)
+            values["metadata"] = patched(before, change.metadata)
         self._set(uid, **values, revision=revision)
         return self.get(uid)
 

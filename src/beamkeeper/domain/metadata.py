@@ -10,13 +10,34 @@ from collections.abc import Iterator
 from pydantic import JsonValue
 
 from beamkeeper.domain.errors import InvalidError, NotFoundError
-from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.names import Metadata, Model, Title, Uid, UtcTime
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 MAX_KEYS = 10_000
 MAX_INT = 2**63 - 1
 _LONG_NUMBER = re.compile("[0-9]{19}")
+
+
+class MetadataChange(Model):
+    """One change of metadata: who made it, when, as which merge patch, and what stood there before."""
+
+    uid: Uid
+    subject_uid: Uid
+    changed_at: UtcTime
+    changed_by: Title
+    patch: Metadata
+    before: Metadata
+    """What the patch has touched, as it was; a key that is not here was not there."""
+    version: int | None = None
+    """The version of a file that came with other metadata; None where somebody changed the metadata."""
+
+
+class MetadataHistory(Model):
+    """Some changes, newest first, and the cursor that continues the list."""
+
+    items: tuple[MetadataChange, ...]
+    next: str | None = None
 
 
 def check_metadata(metadata: Metadata) -> Metadata:
@@ -129,6 +150,43 @@ def joined(first: Metadata, second: Metadata) -> Metadata:
         before = both.get(key)
         both[key] = joined(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return both
+
+
+def touched(metadata: Metadata, patch: Metadata) -> Metadata:
+    """Return the part of metadata that a merge patch touches."""
+    found: Metadata = {}
+    for key, value in patch.items():
+        if key in metadata:
+            held = metadata[key]
+            found[key] = touched(held, value) if isinstance(held, dict) and isinstance(value, dict) else held
+    return found
+
+
+def undone(after: Metadata, patch: Metadata, before: Metadata) -> Metadata:
+    """Return what metadata was before a patch, of which `before` is what it touched."""
+    found = dict(after)
+    for key, value in patch.items():
+        now, then = found.get(key), before.get(key)
+        if key not in before:
+            found.pop(key, None)
+        elif isinstance(now, dict) and isinstance(then, dict) and isinstance(value, dict):
+            found[key] = undone(now, value, then)
+        else:
+            found[key] = then
+    return found
+
+
+def difference(old: Metadata, new: Metadata) -> Metadata:
+    """Return the merge patch from one document to another; a null that is new in it counts as nothing."""
+    patch: Metadata = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        held = old.get(key)
+        if key in old and isinstance(held, dict) and isinstance(value, dict):
+            if inner := difference(held, value):
+                patch[key] = inner
+        elif key not in old or json.dumps(held) != json.dumps(value):  # to Python True is 1, and 1 is 1.0
+            patch[key] = value
+    return patch
 
 
 def dotted(key: str) -> list[str]:

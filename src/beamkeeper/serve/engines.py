@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from beamkeeper.engine.problems import Problems
 from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLanes
 from beamkeeper.engine.reap import ReapLoop
+from beamkeeper.engine.replicate import ForgetLoop, ReplicateLoop
+from beamkeeper.engine.runs import RunRulesLoop
 from beamkeeper.engine.scrub import ScrubLoop
 from beamkeeper.engine.sending import Sender
 from beamkeeper.engine.staging import Stager
@@ -83,8 +85,18 @@ def build_engine(context: Context) -> Engine:
     client = _client(context.settings)
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
-        return Engine([IndexLoop(context.database, report=context.errors.append), mirror])
+        report = context.errors.append
+        index, rules = IndexLoop(context.database, report=report), RunRulesLoop(context.database, report=report)
+        return Engine([index, rules, _following(context), mirror])
     return _acquisition(context, client, mirror)
+
+
+def _following(context: Context) -> Loop:
+    """Return what carries a catalogue to the site's, where it has one."""
+    url, report = context.settings.catalog.site_url, context.errors.append
+    if not url:
+        return ForgetLoop(context.database, report=report)
+    return ReplicateLoop(context.database, _client(context.settings, {Service.CATALOG: url}), report=report)
 
 
 def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine:
@@ -185,12 +197,12 @@ def _plugins(settings: Settings) -> tuple[Callable[[str], Transfer], Callable[[s
     return transfer, processor
 
 
-def _client(settings: Settings) -> Client:
-    """Return a client that acts under the station's service key."""
+def _client(settings: Settings, elsewhere: Mapping[Service, str] | None = None) -> Client:
+    """Return a client that acts under the station's service key; `elsewhere` are services of others."""
     return Client(
         settings.url(Service.STORAGE),
         token=read_key(settings.service_key_file),
-        urls={service: settings.url(service) for service in Service},
+        urls={service: settings.url(service) for service in Service} | dict(elsewhere or {}),
         logins=Logins(settings.data_dir / "run" / "no-logins.json"),
     )
 

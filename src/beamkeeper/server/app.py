@@ -9,20 +9,27 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 import beamkeeper
+from beamkeeper.domain.catalogues import NewDocuments
 from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.ledger import NewVerifications
+from beamkeeper.domain.replication import NewChanges
 from beamkeeper.domain.status import Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
 from beamkeeper.server import (
     acquisition,
     arrivals,
     bodies,
+    catalogues,
+    datasets,
     errors,
     events,
     experiments,
     files,
     inspections,
     ledger,
+    provenance,
+    replication,
+    runs,
     status,
     storage,
     users,
@@ -45,7 +52,17 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         events.router,
         status.router,
     ),
-    Service.CATALOG: (files.router, ledger.router, events.router, status.router),
+    Service.CATALOG: (
+        files.router,
+        ledger.router,
+        datasets.router,
+        runs.router,
+        provenance.router,
+        catalogues.router,
+        replication.router,
+        events.router,
+        status.router,
+    ),
     Service.ACQUISITION: (
         acquisition.router,
         arrivals.router,
@@ -58,7 +75,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
     Service.STORAGE: (NewPublish, NewCheck),
-    Service.CATALOG: (NewFiles, FileLookup, NewVerifications),
+    Service.CATALOG: (NewFiles, FileLookup, NewVerifications, NewChanges, NewDocuments),
     Service.ACQUISITION: (),
 }
 

@@ -22,11 +22,12 @@ from beamkeeper.domain.files import (
     NewFiles,
     RegisteredFiles,
 )
+from beamkeeper.domain.metadata import MetadataHistory
 from beamkeeper.domain.names import Uid
-from beamkeeper.server.bodies import described, large
+from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
 
-router = APIRouter(tags=["files"])
+router = APIRouter(route_class=StrictRoute, tags=["files"])
 
 FIND_EXAMPLES = [
     {"query": 'size > 1GB and sample.name ~ "Ag*" and energy >= 12keV and modified > -7d'},
@@ -92,6 +93,14 @@ def set_metadata(
 ) -> File:
     """Change a file's metadata by a merge patch (RFC 7396)."""
     return core.set_metadata(tx, who, uid, patch=patch.root)
+
+
+@router.get("/files/{uid}/metadata/history", summary="How a file's metadata came about")
+def metadata_history(
+    uid: Uid, tx: CatalogTx, who: Who, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> MetadataHistory:
+    """Who changed what when, and what stood there before; newest first."""
+    return core.metadata_history(tx, who, uid, after=after, limit=limit)
 
 
 @router.delete("/files/{uid}/metadata/{key:path}", summary="Remove a metadata key")

@@ -22,6 +22,8 @@ from beamkeeper.db.files.tables import (
     to_version,
 )
 from beamkeeper.db.finding import Exactly, FileSearch
+from beamkeeper.db.metadata import Change, MetadataChanges
+from beamkeeper.db.scope import lock_experiments
 from beamkeeper.db.search import note_changed
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.files import (
@@ -58,14 +60,8 @@ class Files:
         return self._session.get_bind().dialect.name
 
     def lock(self, experiments: Iterable[UUID]) -> None:
-        """Let no other transaction register or hide files of these experiments until this one ends.
-
-        On SQLite every transaction that writes is alone already.
-        """
-        if self._dialect == "postgresql":
-            for uid in sorted(set(experiments)):
-                key = int.from_bytes(uid.bytes[8:], "big", signed=True)
-                self._session.execute(select(func.pg_advisory_xact_lock(key)))
+        """Let no other transaction register or hide files of these experiments until this one ends."""
+        lock_experiments(self._session, experiments)
 
     def register(self, files: Sequence[NewFile], *, by: str) -> Sequence[Registered]:
         """Register stored versions, and answer for each in the order asked; `by` is for the ledger."""
@@ -109,10 +105,12 @@ class Files:
             ledger=self._ledger(file.id),
         )
 
-    def set_metadata(self, uid: UUID, patch: Metadata) -> File:
-        """Change a file's metadata by a merge patch, which later versions of the file keep."""
+    def set_metadata(self, uid: UUID, patch: Metadata, *, by: str) -> File:
+        """Change a file's metadata by a merge patch, which later versions of the file keep; its history has it."""
         check_metadata(patch)
         file, version = self._row(uid, is_for_update=True)
+        change = Change(file.uid, file.experiment_uid, file.metadata_, patch)
+        MetadataChanges(self._session, self._now).add([change], by=by)
         file.metadata_ = check_metadata(patched(file.metadata_, patch))
         file.annotations = check_metadata(joined(file.annotations, patch))
         note_changed(self._session, self._now, [file.id])

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.base import new_uids
 from beamkeeper.db.files.tables import ChecksumRow, Checksums, FileRow, VersionRow, to_checksum
 from beamkeeper.db.files.writing import write_files, write_versions
+from beamkeeper.db.metadata import MetadataChanges, replaced
 from beamkeeper.db.search import note_changed
 from beamkeeper.domain.files import FileKind, NewFile, Registered, RegisteredAs, Source
 from beamkeeper.domain.metadata import acceptable, patched
@@ -34,6 +35,8 @@ class _Entry:
     version_uid: UUID
     catalogued_at: datetime
     annotations: Metadata
+    metadata: Metadata
+    """What stands there until the batch is written."""
     is_new: bool = False
 
 
@@ -85,7 +88,12 @@ class Registration:
             checksums = checksums_of(self._session, [version.id for _, version in rows])
             for file, version in rows:
                 self._entries[experiment_uid, file.path] = _Entry(
-                    file.uid, _held(file, version, checksums), version.uid, version.catalogued_at, file.annotations
+                    file.uid,
+                    _held(file, version, checksums),
+                    version.uid,
+                    version.catalogued_at,
+                    file.annotations,
+                    file.metadata_,
                 )
 
     def _register(self, new: NewFile) -> Registered:
@@ -121,6 +129,7 @@ class Registration:
             new.version_uid,
             self._now,
             entry.annotations if entry else {},
+            entry.metadata if entry else {},
             is_new=entry is None or entry.is_new,
         )
         self._entries[key] = created
@@ -155,19 +164,27 @@ class Registration:
         self._write_adopted()
 
     def _write_changed(self) -> None:
-        changed = [(entry, self._files[key]) for key, entry in self._entries.items() if key in self._files]
+        changed = [
+            (entry, self._files[key], patched(acceptable(dict(self._files[key].metadata)), entry.annotations))
+            for key, entry in self._entries.items()
+            if key in self._files and not entry.is_new
+        ]
         rows = [
             {
                 "at_uid": entry.uid,
                 "new_kind": new.kind,
                 "new_number": new.number,
-                "new_metadata": patched(acceptable(dict(new.metadata)), entry.annotations),
+                "new_metadata": metadata,
                 "new_deleted_at": None,
                 "new_deleted_by": None,
             }
-            for entry, new in changed
-            if not entry.is_new
+            for entry, new, metadata in changed
         ]
+        changes = [
+            replaced(entry.uid, new.experiment_uid, entry.metadata, metadata, version=new.number)
+            for entry, new, metadata in changed
+        ]
+        MetadataChanges(self._session, self._now).add(changes, by=self._by)
         if rows:
             files = _table(FileRow)
             names = ("kind", "number", "metadata", "deleted_at", "deleted_by")

@@ -31,7 +31,7 @@ class Exactly:
         """Return how many they are, and how large together."""
         parts: Sequence[list[ColumnElement[bool]]] = [self._where]
         if self._asked.is_by_documents:
-            parts = [[FileRow.id.in_(ids)] for ids in self._parts()]
+            parts = [[FileRow.id.in_(ids)] for ids in self.parts()]
         files = size = 0
         for where in parts:
             counted = _joined(func.count(), func.coalesce(func.sum(VersionRow.size), 0)).where(*where)
@@ -42,13 +42,14 @@ class Exactly:
     def change(self, values: dict[str, Any]) -> list[int]:
         """Change these columns of their rows; return their local keys."""
         changed: list[int] = []
-        for ids in list(self._parts()):
+        for ids in list(self.parts()):
             statement = update(FileRow).where(FileRow.id.in_(ids)).values(values)
             self._session.execute(statement, execution_options={"synchronize_session": False})
             changed.extend(ids)
         return changed
 
-    def _parts(self) -> Iterator[Sequence[int]]:
+    def parts(self) -> Iterator[Sequence[int]]:
+        """Yield the local keys of the files, some at a time."""
         last = 0
         while True:
             wanted = _joined(FileRow.id).where(*self._where, FileRow.id > last).order_by(FileRow.id).limit(_PART)

@@ -8,13 +8,17 @@ from datetime import datetime
 from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.orm import Session
 
+from beamkeeper.db.changes import changed
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.search.tables import SearchChangeRow
+from beamkeeper.domain.replication import Kind
 
 
 def note_changed(session: Session, now: datetime, file_ids: Iterable[int]) -> None:
-    """Let the index follow these files, by their local keys."""
-    rows = [{"at": now, "first_id": first, "last_id": last} for first, last in _ranges(file_ids)]
+    """Let the index and the site's catalogue follow these files, by their local keys."""
+    ids = list(file_ids)
+    changed(session, Kind.FILES, ids)
+    rows = [{"at": now, "first_id": first, "last_id": last} for first, last in _ranges(ids)]
     if rows:
         session.connection().execute(insert(SearchChangeRow.__table__), rows)  # type: ignore[arg-type]
 

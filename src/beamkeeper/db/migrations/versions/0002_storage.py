@@ -24,6 +24,7 @@ def upgrade() -> None:
         create_storage_tasks()
         create_credentials()
         create_join_tokens()
+        create_metadata_changes()
 
 
 def create_publish_items() -> None:
@@ -110,3 +111,21 @@ def create_join_tokens() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_join_tokens"),
         sa.UniqueConstraint("token_sha256", name="uq_join_tokens_token_sha256"),
     )
+
+
+def create_metadata_changes() -> None:
+    op.create_table(
+        "metadata_changes",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("subject_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("changed_at", TIME, nullable=False),
+        sa.Column("changed_by", TEXT, nullable=False),
+        sa.Column("patch", DOCUMENT, nullable=False),
+        sa.Column("before", DOCUMENT, nullable=False),
+        sa.Column("version", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_metadata_changes"),
+        sa.UniqueConstraint("uid", name="uq_metadata_changes_uid"),
+    )
+    op.create_index("ix_metadata_changes_subject_uid_id", "metadata_changes", ["subject_uid", "id"])

@@ -25,6 +25,11 @@ def upgrade() -> None:
         create_replicas()
         create_verifications()
         create_search()
+        create_following()
+        create_metadata_changes()
+        create_datasets()
+        create_runs()
+        create_derivations()
 
 
 def create_files() -> None:
@@ -271,3 +276,159 @@ def create_search_counts() -> None:
         sa.PrimaryKeyConstraint("key_id", "experiment_id", "dimension", name="pk_search_stats"),
         sqlite_with_rowid=False,
     )
+
+
+def create_following() -> None:
+    op.create_table(
+        "changes",
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("number", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("first_id", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("last_id", BIG_ID, nullable=False),
+        sa.PrimaryKeyConstraint("kind", "number", "first_id", name="pk_changes"),
+    )
+    op.create_table(
+        "followed",
+        sa.Column("station_uid", sa.Uuid(), nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("epoch", TEXT, nullable=False),
+        sa.Column("number", BIG_ID, nullable=False),
+        sa.Column("after", sa.Uuid(), nullable=True),
+        sa.Column("is_listing", sa.Boolean(), nullable=False),
+        sa.Column("heard_at", TIME, nullable=False),
+        sa.Column("waiting", BIG_ID, nullable=False),
+        sa.Column("refused", sa.Integer(), nullable=False),
+        sa.Column("unlisted", sa.Integer(), nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("station_uid", "kind", name="pk_followed"),
+    )
+    op.create_table(
+        "site_link",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("positions", DOCUMENT, nullable=False),
+        sa.Column("heard_at", TIME, nullable=True),
+        sa.Column("cut_off_since", TIME, nullable=True),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("forgotten", BIG_ID, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_site_link"),
+    )
+
+
+def create_metadata_changes() -> None:
+    op.create_table(
+        "metadata_changes",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("subject_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("changed_at", TIME, nullable=False),
+        sa.Column("changed_by", TEXT, nullable=False),
+        sa.Column("patch", DOCUMENT, nullable=False),
+        sa.Column("before", DOCUMENT, nullable=False),
+        sa.Column("version", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_metadata_changes"),
+        sa.UniqueConstraint("uid", name="uq_metadata_changes_uid"),
+    )
+    op.create_index("ix_metadata_changes_subject_uid_id", "metadata_changes", ["subject_uid", "id"])
+
+
+def create_datasets() -> None:
+    op.create_table(
+        "datasets",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("title", TEXT, nullable=False),
+        sa.Column("owner", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("query", TEXT, nullable=True),
+        sa.Column("metadata", DOCUMENT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("frozen_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_datasets"),
+        sa.UniqueConstraint("experiment_uid", "name", name="uq_datasets_experiment_uid_name"),
+        sa.UniqueConstraint("uid", name="uq_datasets_uid"),
+    )
+    op.create_table(
+        "dataset_files",
+        sa.Column("dataset_id", BIG_ID, nullable=False),
+        sa.Column("file_id", BIG_ID, nullable=False),
+        sa.Column("version_id", BIG_ID, nullable=True),
+        sa.Column("added_at", TIME, nullable=False),
+        sa.Column("added_by", TEXT, nullable=False),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="fk_dataset_files_dataset_id_datasets"),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_dataset_files_file_id_files"),
+        sa.ForeignKeyConstraint(["version_id"], ["versions.id"], name="fk_dataset_files_version_id_versions"),
+        sa.PrimaryKeyConstraint("dataset_id", "file_id", name="pk_dataset_files"),
+    )
+    op.create_index("ix_dataset_files_file_id", "dataset_files", ["file_id"])
+
+
+def create_runs() -> None:
+    op.create_table(
+        "runs",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("started_at", TIME, nullable=True),
+        sa.Column("stopped_at", TIME, nullable=True),
+        sa.Column("metadata", DOCUMENT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_runs"),
+        sa.UniqueConstraint("experiment_uid", "name", name="uq_runs_experiment_uid_name"),
+        sa.UniqueConstraint("uid", name="uq_runs_uid"),
+    )
+    op.create_table(
+        "run_rules",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=True),
+        sa.Column("type", TEXT, nullable=True),
+        sa.Column("path", TEXT, nullable=True),
+        sa.Column("field", TEXT, nullable=True),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("removed_at", TIME, nullable=True),
+        sa.Column("applied_at", TIME, nullable=True),
+        sa.Column("reached_experiment_uid", sa.Uuid(), nullable=True),
+        sa.Column("reached_path", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_run_rules"),
+        sa.UniqueConstraint("uid", name="uq_run_rules_uid"),
+    )
+    op.create_index("ix_run_rules_experiment_uid", "run_rules", ["experiment_uid"])
+    op.create_table(
+        "run_files",
+        sa.Column("run_id", BIG_ID, nullable=False),
+        sa.Column("file_id", BIG_ID, nullable=False),
+        sa.Column("rule_id", BIG_ID, nullable=True),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_run_files_file_id_files"),
+        sa.ForeignKeyConstraint(["rule_id"], ["run_rules.id"], name="fk_run_files_rule_id_run_rules"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_run_files_run_id_runs"),
+        sa.PrimaryKeyConstraint("run_id", "file_id", name="pk_run_files"),
+    )
+    op.create_index("ix_run_files_file_id", "run_files", ["file_id"])
+    op.create_index("ix_run_files_rule_id_file_id", "run_files", ["rule_id", "file_id"])
+
+
+def create_derivations() -> None:
+    op.create_table(
+        "derivations",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("derived_id", BIG_ID, nullable=False),
+        sa.Column("source_id", BIG_ID, nullable=False),
+        sa.Column("job", TEXT, nullable=False),
+        sa.Column("stage", TEXT, nullable=False),
+        sa.Column("recorded_at", TIME, nullable=False),
+        sa.Column("recorded_by", TEXT, nullable=False),
+        sa.ForeignKeyConstraint(["derived_id"], ["versions.id"], name="fk_derivations_derived_id_versions"),
+        sa.ForeignKeyConstraint(["source_id"], ["versions.id"], name="fk_derivations_source_id_versions"),
+        sa.PrimaryKeyConstraint("id", name="pk_derivations"),
+        sa.UniqueConstraint("derived_id", "source_id", name="uq_derivations_derived_id_source_id"),
+        sa.UniqueConstraint("uid", name="uq_derivations_uid"),
+    )
+    op.create_index("ix_derivations_source_id", "derivations", ["source_id"])
