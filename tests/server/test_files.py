@@ -292,61 +292,6 @@ def test_verifications_are_recorded_by_services_and_shown_to_all(site: Site) -> 
     assert [row.is_match for row in site.client.files.history(bad.uid).ledger] == [True, False]
 
 
-# Metadata that nobody could keep
-
-
-HOSTILE_METADATA = [
-    ('{"a": 1, "a": 2}', "stands twice in one object"),
-    ('{"a": {"b": NaN}}', "knows no NaN"),
-    ('{"a": -Infinity}', "knows no -Infinity"),
-    ('{"a": 1e999}', "inf, which JSON does not know"),
-    (f'{{"a": {2**70}}}', "beyond 64 bits"),
-    ('{"a": ' + "9" * 5000 + "}", "5000 digits"),
-    ('{"a": "\\u0000"}', "NUL"),
-    ('{"\\u0000": 1}', "NUL"),
-    ('{"a": "\\ud800"}', "Unicode"),
-    ('{"a":' * 1000 + "1" + "}" * 1000, ""),
-    ('{"a":' * 100 + "1" + "}" * 100, "nested deeper than 32"),
-    ('{"a":' * 100_000, "nested too deeply"),
-    ('{"a": "' + "x" * 2**21 + '"}', "accepted"),
-    ('{"a": "' + "x" * 10_000_000 + '"}', "at most"),
-    ("[1]", ""),
-    ("{", "Expecting"),
-]
-
-
-@pytest.mark.parametrize(("body", "reason"), HOSTILE_METADATA, ids=range(len(HOSTILE_METADATA)))
-@pytest.mark.parametrize("noun", ["files", "experiments"])
-def test_metadata_that_nobody_could_keep_is_refused_with_the_reason(
-    site: Site, noun: str, body: str, reason: str
-) -> None:
-    experiment = site.experiment()
-    site.fill(experiment, new_file("data/a", metadata={"kept": 1}))
-    (file,) = site.client.files.lookup(experiment.uid, [b"data/a"])
-    if noun == "files":
-        url, path = site.url, f"/api/v1/files/{file.uid}/metadata"
-    else:
-        url, path = site.beamline.urls[Service.STORAGE], f"/api/v1/experiments/{experiment.uid}"
-        body = f'{{"metadata": {body}}}'
-    with httpx2.Client(base_url=url, headers=site.headers, trust_env=False) as http:
-        answer = http.patch(path, content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code in (413, 422)
-    assert reason in answer.json()["message"]
-    assert site.client.files.get(file.uid).metadata == {"kept": 1}
-    assert list(site.client.files.metadata_history(file.uid)) == []
-    assert site.client.experiments.by_uid(experiment.uid).metadata == {}
-
-
-def test_an_experiments_metadata_has_a_history(site: Site) -> None:
-    experiment = site.experiment()
-    for value in (1, 2):
-        site.client.experiments.update(experiment.uid, ExperimentChange(metadata={"n": value}))
-    changes = list(site.client.experiments.metadata_history(experiment.uid))
-    assert [(change.patch, change.before) for change in changes] == [({"n": 2}, {"n": 1}), ({"n": 1}, {})]
-    with pytest.raises(NotFoundError):
-        list(site.person(experiment, None).experiments.metadata_history(experiment.uid))
-
-
 # Searches
 
 DEEP: Any = {"a": 1}
@@ -433,3 +378,58 @@ def test_a_search_shows_what_the_caller_may_see(site: Site) -> None:
     with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
         found = http.get("/api/v1/files", params={"query": f'secret = "{other.uid}"', "order": "newest"}).json()
     assert [item["experiment_uid"] for item in found["items"]] == [str(other.uid)]
+
+
+# Metadata that nobody could keep
+
+
+HOSTILE_METADATA = [
+    ('{"a": 1, "a": 2}', "stands twice in one object"),
+    ('{"a": {"b": NaN}}', "knows no NaN"),
+    ('{"a": -Infinity}', "knows no -Infinity"),
+    ('{"a": 1e999}', "inf, which JSON does not know"),
+    (f'{{"a": {2**70}}}', "beyond 64 bits"),
+    ('{"a": ' + "9" * 5000 + "}", "5000 digits"),
+    ('{"a": "\\u0000"}', "NUL"),
+    ('{"\\u0000": 1}', "NUL"),
+    ('{"a": "\\ud800"}', "Unicode"),
+    ('{"a":' * 1000 + "1" + "}" * 1000, ""),
+    ('{"a":' * 100 + "1" + "}" * 100, "nested deeper than 32"),
+    ('{"a":' * 100_000, "nested too deeply"),
+    ('{"a": "' + "x" * 2**21 + '"}', "accepted"),
+    ('{"a": "' + "x" * 10_000_000 + '"}', "at most"),
+    ("[1]", ""),
+    ("{", "Expecting"),
+]
+
+
+@pytest.mark.parametrize(("body", "reason"), HOSTILE_METADATA, ids=range(len(HOSTILE_METADATA)))
+@pytest.mark.parametrize("noun", ["files", "experiments"])
+def test_metadata_that_nobody_could_keep_is_refused_with_the_reason(
+    site: Site, noun: str, body: str, reason: str
+) -> None:
+    experiment = site.experiment()
+    site.fill(experiment, new_file("data/a", metadata={"kept": 1}))
+    (file,) = site.client.files.lookup(experiment.uid, [b"data/a"])
+    if noun == "files":
+        url, path = site.url, f"/api/v1/files/{file.uid}/metadata"
+    else:
+        url, path = site.beamline.urls[Service.STORAGE], f"/api/v1/experiments/{experiment.uid}"
+        body = f'{{"metadata": {body}}}'
+    with httpx2.Client(base_url=url, headers=site.headers, trust_env=False) as http:
+        answer = http.patch(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (413, 422)
+    assert reason in answer.json()["message"]
+    assert site.client.files.get(file.uid).metadata == {"kept": 1}
+    assert list(site.client.files.metadata_history(file.uid)) == []
+    assert site.client.experiments.by_uid(experiment.uid).metadata == {}
+
+
+def test_an_experiments_metadata_has_a_history(site: Site) -> None:
+    experiment = site.experiment()
+    for value in (1, 2):
+        site.client.experiments.update(experiment.uid, ExperimentChange(metadata={"n": value}))
+    changes = list(site.client.experiments.metadata_history(experiment.uid))
+    assert [(change.patch, change.before) for change in changes] == [({"n": 2}, {"n": 1}), ({"n": 1}, {})]
+    with pytest.raises(NotFoundError):
+        list(site.person(experiment, None).experiments.metadata_history(experiment.uid))

@@ -16,7 +16,6 @@ from beamkeeper.client import Client
 from beamkeeper.domain.errors import DmError, InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.files import REGISTER_LIMIT, File, FileHistory, FileQuery, Verification, Version
-from beamkeeper.domain.json_text import parse_json
 from beamkeeper.domain.names import Metadata, from_b64, show_path
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -178,12 +177,14 @@ def _query(*, query: str | None = None, where: Sequence[str] = (), **given: Any)
 
 
 def _document(text: str | None) -> Metadata | None:
+    from beamkeeper.domain.json_text import parse_json
+
     if text is None:
         return None
     try:
-        found = parse_json(text.encode("utf-8", "surrogateescape"))
+        found = parse_json(os.fsencode(text))
     except InvalidError as error:
-        raise InvalidError(f'--filter: {error.message}; write it like \'{{"size": {{"$gt": 1000}}}}\'') from error
+        raise InvalidError(f"--filter: {error.message}", **error.details) from error
     if not isinstance(found, dict):
         raise InvalidError('--filter is no JSON object: write it like \'{"size": {"$gt": 1000}}\'')
     return found

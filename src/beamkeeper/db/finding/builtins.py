@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, ColumnElement, and_, case, func, literal, or_, select, true
+from sqlalchemy import Boolean, ColumnElement, Select, and_, case, exists, func, literal, or_, select, true
 from sqlalchemy import Text as SqlText
+from sqlalchemy.orm import aliased
 
 from beamkeeper.db.experiments import ExperimentRow, StationRow
 from beamkeeper.db.files.tables import FileRow, VersionRow
@@ -16,6 +17,9 @@ from beamkeeper.domain.query.ast import Ago, Builtin, Compare, Exists, Glob, In,
 from beamkeeper.domain.query.probes import glob_prefix
 
 Condition = ColumnElement[bool]
+
+LINKS = ("run", "dataset", "derived_from")
+"""Fields that are of other tables."""
 
 
 def builtin(leaf: Leaf, now: datetime, dialect: str, columns: Mapping[str, Any] | None = None) -> Condition:
@@ -25,6 +29,8 @@ def builtin(leaf: Leaf, now: datetime, dialect: str, columns: Mapping[str, Any] 
         raise TypeError("not a condition on a field that every file has")
     if field.name in ("experiment", "station"):
         return of_experiments(leaf, FileRow.experiment_uid, now, dialect)
+    if field.name in LINKS:
+        return exists(linked(leaf, now, dialect).correlate(FileRow, VersionRow))
     met = _tested(columns[field.name] if columns else _column(field.name), leaf, now, dialect)
     return and_(met, path_range(leaf)) if field.name == "path" else met
 
@@ -35,6 +41,52 @@ def of_experiments(leaf: Leaf, uid: Any, now: datetime, dialect: str) -> Conditi
         return uid.in_(select(ExperimentRow.uid).where(_tested(ExperimentRow.name, leaf, now, dialect)))  # type: ignore[no-any-return]
     stations = select(StationRow.uid).where(_tested(StationRow.name, leaf, now, dialect))
     return uid.in_(select(ExperimentRow.uid).where(ExperimentRow.station_uid.in_(stations)))  # type: ignore[no-any-return]
+
+
+def linked(leaf: Leaf, now: datetime, dialect: str, *, is_source: bool = False) -> Select[Any]:
+    """Return the links of files to a run, a dataset or a source that is meant; as a source, of all files."""
+    from beamkeeper.db.datasets import DatasetFileRow, DatasetRow  # they import what finds files
+    from beamkeeper.db.provenance import DerivationRow
+    from beamkeeper.db.runs import RunFileRow, RunRow
+
+    name = leaf.field.name if not isinstance(leaf, Text) and isinstance(leaf.field, Builtin) else ""
+    if name == "derived_from":
+        source, version = aliased(FileRow), aliased(VersionRow)
+        # A path tells of files of one's own experiment only; who knows a uid has seen the file.
+        is_meant = _named(
+            leaf, source.path_shown, source.uid, now, dialect, source.experiment_uid == FileRow.experiment_uid
+        )
+        return (
+            select(DerivationRow.derived_id)
+            .join(version, version.id == DerivationRow.source_id)
+            .join(source, source.id == version.file_id)
+            .where(DerivationRow.derived_id == VersionRow.id, is_meant)
+        )
+    if name == "run":
+        found = select(RunFileRow.file_id).join(RunRow, RunRow.id == RunFileRow.run_id)
+        is_meant, of_file = (
+            _named(leaf, _tested(RunRow.name, leaf, now, dialect), RunRow.uid),
+            RunFileRow.file_id == FileRow.id,
+        )
+    else:
+        found = select(DatasetFileRow.file_id).join(DatasetRow, DatasetRow.id == DatasetFileRow.dataset_id)
+        is_meant = _named(leaf, _tested(DatasetRow.name, leaf, now, dialect), DatasetRow.uid)
+        of_file = DatasetFileRow.file_id == FileRow.id
+    return found.where(is_meant) if is_source else found.where(of_file, is_meant)
+
+
+def _named(leaf: Leaf, by_name: Condition, uid: Any) -> Condition:
+    """Return the condition that something is meant by its name or by its uid."""
+    values = leaf.values if isinstance(leaf, In) else (leaf.value,) if isinstance(leaf, Compare) else ()
+    uids = [found for value in values if isinstance(value, str) and (found := _as_uid(value)) is not None]
+    return or_(by_name, uid.in_(uids)) if uids else by_name
+
+
+def _as_uid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
 
 
 def path_range(leaf: Leaf) -> Condition:

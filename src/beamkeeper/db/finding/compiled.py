@@ -30,7 +30,7 @@ from sqlalchemy import Text as SqlText
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from beamkeeper.db.files.tables import FileRow
-from beamkeeper.db.finding.builtins import builtin, glob_matches, of_experiments
+from beamkeeper.db.finding.builtins import builtin, glob_matches, linked, of_experiments
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.search.tables import (
     WORDS,
@@ -40,7 +40,7 @@ from beamkeeper.db.search.tables import (
     SearchTextRow,
     experiment_word,
 )
-from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, Leaf, Matches, Node, Not, Or, Text
+from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, In, Leaf, Matches, Node, Not, Or, Text
 from beamkeeper.domain.query.evaluate import wanted_words
 from beamkeeper.domain.query.probes import Below, Points, Probe, Shape, Span, probes_of
 from beamkeeper.domain.query.regex import prefix_of
@@ -191,7 +191,7 @@ class Compiler:
         if isinstance(leaf, Text):
             return [self._words_source(leaf, index)]
         if is_builtin(leaf):
-            return self._sized_source(leaf, index)
+            return self._builtin_source(leaf, index)
         row, found = SearchTermRow, []
         for probe in probes_of(leaf):
             asked = self._asked(probe, index, is_exact=False)
@@ -207,7 +207,9 @@ class Compiler:
             return select(_WORDS.c.rowid.label("file_id")).where(self._matching(leaf, named))
         return select(SearchTextRow.file_id).where(self._matching(leaf, named))
 
-    def _sized_source(self, leaf: Leaf, index: Index) -> list[Select[Any]] | None:
+    def _builtin_source(self, leaf: Leaf, index: Index) -> list[Select[Any]] | None:
+        if isinstance(leaf, Compare | In | Glob) and leaf.field in (Builtin("run"), Builtin("dataset")):
+            return [linked(leaf, self._now, self._dialect, is_source=True)]
         columns = {"size": SearchFileRow.size, "modified": SearchFileRow.modified_at}
         if not isinstance(leaf, Compare) or not isinstance(leaf.field, Builtin) or leaf.field.name not in columns:
             return None

@@ -71,6 +71,7 @@ class Kind(StrEnum):
     FLAG = "flag"
     UID = "uid"
     WORDS = "words"
+    LINK = "link"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,11 @@ BUILTINS: dict[str, Known] = {
     "station": Known(Kind.TEXT, "the name of the experiment's station"),
     "agent": Known(Kind.TEXT, "the agent that saw the file first"),
     "uid": Known(Kind.UID, "the file's own uid"),
+    "run": Known(Kind.LINK, "a run that it belongs to, by the run's name or uid", is_optional=True),
+    "dataset": Known(Kind.LINK, "a dataset that lists it, by the dataset's name or uid", is_optional=True),
+    "derived_from": Known(
+        Kind.LINK, "a file that its newest version was made from, by that one's path or uid", is_optional=True
+    ),
     "text": Known(Kind.WORDS, 'words of the path and of texts in the metadata: `text = "silver beh*"`'),
 }
 """The fields that a query may name; every other name is a key of the metadata."""
@@ -143,7 +149,8 @@ def compared(field: Field, op: str, value: JsonValue | Quantity) -> Node:
     if op == "!=":
         return negated(Compare(field, "=", checked))
     order: Op = op  # type: ignore[assignment] # of the operators that parsers know
-    if order != "=" and (isinstance(checked, bool | UUID) or (known is not None and known.kind is Kind.UID)):
+    has_order = known is None or known.kind not in (Kind.UID, Kind.LINK, Kind.FLAG)
+    if order != "=" and (isinstance(checked, bool) or not has_order):
         raise RefusalError(f"{order} compares numbers, texts and times only")
     return Compare(field, order, checked)
 
@@ -165,7 +172,7 @@ def one_of(field: Field, values: Sequence[JsonValue | Quantity]) -> Node:
 def glob(field: Field, pattern: JsonValue | Quantity) -> Leaf:
     """Return the condition that a text has a shape."""
     known = _known(field)
-    if known is not None and known.kind is not Kind.TEXT:
+    if known is not None and known.kind not in (Kind.TEXT, Kind.LINK):
         raise RefusalError(f"{_name(field)} is no text: it has no shape to compare with")
     if not isinstance(pattern, str):
         raise RefusalError("a shape is a text, such as Ag*")
@@ -227,7 +234,7 @@ def _value(known: Known | None, value: JsonValue | Quantity) -> Value:
     if known is None:
         return _free(value)
     match known.kind:
-        case Kind.TEXT if isinstance(value, str):
+        case Kind.TEXT | Kind.LINK if isinstance(value, str):
             return value
         case Kind.SIZE if isinstance(value, str):
             return _size(value)
