@@ -93,6 +93,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "list": ("files:list_", "List files."),
             "show": ("files:show", "Show a file: versions, replicas and the ledger."),
             "find": ("files:find", "Find files by path, size, time and metadata."),
+            "facets": ("stats:facets", "Show which values metadata keys have."),
             "meta": ("files:meta", "Change a file's metadata."),
             "delete": ("files:delete", "Hide files; a manager can bring them back."),
             "restore": ("files:restore", "Bring hidden files back."),
@@ -150,6 +151,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "login": ("logins:login", "Log in; later commands go on with it."),
     "logout": ("logins:logout", "End the session."),
     "whoami": ("logins:whoami", "Show who is logged in, where, and with which roles."),
+    "stats": ("stats:stats", "Count files and bytes by experiment, directory, type or day."),
     "put": ("uploads:put", "Send files from this machine."),
 }
 

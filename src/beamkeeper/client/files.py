@@ -41,6 +41,7 @@ from beamkeeper.domain.ledger import (
 )
 from beamkeeper.domain.metadata import acceptable
 from beamkeeper.domain.names import Metadata, to_b64
+from beamkeeper.domain.stats import FacetQuery, Facets, Stat, StatPage, StatsBy, StatsQuery
 
 CALL_BYTES = 16 * 1024 * 1024
 """About the largest body of one call that registers; services take several times this."""
@@ -121,6 +122,27 @@ class Files:
         """Bring back the hidden files that a query means."""
         count: FileCount = self._http().call("POST", "/api/v1/files:restore", FileCount, body=query)
         return count
+
+    def facets(self, keys: Sequence[str], files: FileQuery | None = None, *, limit: int = 20) -> Facets:
+        """Return which values metadata keys have; without conditions that is counted already."""
+        query = FacetQuery(keys=tuple(keys), files=files or FileQuery(), limit=limit)
+        found: Facets = self._http().call("POST", "/api/v1/files:facets", Facets, body=query)
+        return found
+
+    def stats(self, by: StatsBy = StatsBy.EXPERIMENT, experiment_uid: UUID | None = None) -> Iterator[Stat]:
+        """Yield how many files there are, by experiment, directory, type or day."""
+        query = StatsQuery(by=by, experiment_uid=experiment_uid, limit=1000)
+        while True:
+            page = self.stat_page(query)
+            yield from page.items
+            if page.next is None:
+                return
+            query = query.model_copy(update={"after": page.next})
+
+    def stat_page(self, query: StatsQuery) -> StatPage:
+        """Return one page of counts, with the sum of all."""
+        page: StatPage = self._http().get("/api/v1/stats", StatPage, query=query)
+        return page
 
     def summary(self, experiment_uid: UUID) -> ExperimentSummary:
         """Return the files of an experiment in numbers."""

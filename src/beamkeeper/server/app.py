@@ -23,6 +23,7 @@ from beamkeeper.server import (
     files,
     inspections,
     ledger,
+    stats,
     status,
     storage,
     users,
@@ -45,7 +46,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         events.router,
         status.router,
     ),
-    Service.CATALOG: (files.router, ledger.router, events.router, status.router),
+    Service.CATALOG: (files.router, stats.router, ledger.router, events.router, status.router),
     Service.ACQUISITION: (
         acquisition.router,
         arrivals.router,
