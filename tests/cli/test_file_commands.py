@@ -85,6 +85,10 @@ def test_a_list_says_that_there_is_more(dm: Dm) -> None:
     ("words", "paths"),
     [
         (["data/?.tif"], ["data/a.tif", "data/b.tif"]),
+        (["energy >= 7000eV"], ["data/a.tif"]),
+        (['sample.name ~ "A*" or size > 500'], ["data/a.tif", "data/c.txt"]),
+        (["--filter", '{"sample.name": {"$in": ["2", "Ag"]}}'], ["data/a.tif", "data/b.tif"]),
+        (["c.txt"], ["data/c.txt"]),
         (["--glob", "*.txt"], ["data/c.txt"]),
         (["--min-size", "1kB"], ["data/c.txt"]),
         (["--max-size", "0.5KiB"], ["data/a.tif", "data/b.tif"]),
@@ -93,25 +97,28 @@ def test_a_list_says_that_there_is_more(dm: Dm) -> None:
         (["--where", "sample.name=Ag"], ["data/a.tif"]),
         (["--where", "sample.mass>=2.5", "--where", "energy<8"], ["data/a.tif"]),
         (["--where", "ok=true"], ["data/a.tif"]),
-        (["--where", "sample.mass"], ["data/a.tif"]),
+        (["--where", "sample.mass exists"], ["data/a.tif"]),
         (["--where", 'sample.name="2"'], ["data/b.tif"]),
         (["--where", "sample.name=2"], []),
-        (["--where", "sample.name!=Ag"], ["data/b.tif"]),
+        (["--where", "sample.name!=Ag"], ["data/b.tif", "data/c.txt"]),
     ],
 )
 def test_a_search_means_what_it_says(dm: Dm, words: list[str], paths: list[str]) -> None:
     dm.fill("data/a.tif", metadata=METADATA)
     dm.fill("data/b.tif", metadata={"sample": {"name": "2"}})
     dm.fill("data/c.txt", content=b"x" * 1000, modified_at="2026-03-02T00:00Z")
-    assert [file["path"] for file in dm.json("find", *words)] == paths
+    assert [file["path"] for file in dm.json("find", "--order", "path", *words)] == paths
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["find", "--where", "=3"], "is no test"),
-        (["find", "--where", "a..b=3"], "empty part"),
-        (["find", "--where", "a<true"], "numbers and texts only"),
+        (["find", "--where", "=3"], "character 1"),
+        (["find", "a..b=3"], "empty part"),
+        (["find", "a<true"], "numbers, texts and times only"),
+        (["find", "--filter", "{"], "is no JSON"),
+        (["find", "--filter", "[]"], "is no JSON object"),
+        (["find", "--filter", '{"$where": "1"}'], "no code is run here"),
         (["find", "--min-size", "big"], "is no size"),
         (["find", "--newer", "soon"], "is no date"),
         (["meta", "data/a", "novalue"], "KEY=VALUE"),

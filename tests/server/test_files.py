@@ -23,7 +23,7 @@ from beamkeeper.domain.errors import (
     NotPermittedError,
 )
 from beamkeeper.domain.experiments import Experiment, NewExperiment
-from beamkeeper.domain.files import FileQuery, MetadataTest, NewFile, ReadFrom, RegisteredAs
+from beamkeeper.domain.files import FileQuery, NewFile, ReadFrom, RegisteredAs
 from beamkeeper.domain.ledger import NewVerification, ReplicaQuery
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
@@ -119,10 +119,9 @@ def test_a_search_is_by_path_size_and_metadata(site: Site) -> None:
     experiment = site.experiment()
     energy = {"energy": {"value": 7.1, "unit": "keV"}}
     site.fill(experiment, new_file("data/a.tif", metadata=energy), new_file("data/b.tif"), new_file("data/c.txt"))
-    test = MetadataTest(key="energy", op=">", value=7)
-    query = FileQuery(experiment_uid=experiment.uid, glob="*.tif", min_size=1, where=[test])
+    query = FileQuery(experiment_uid=experiment.uid, glob="*.tif", min_size=1, query="energy > 7keV", order="path")
     assert [file.path for file in site.client.files.find(query)] == ["data/a.tif"]
-    assert [file.path for file in site.client.files.page(query.model_copy(update={"where": ()})).items] == [
+    assert [file.path for file in site.client.files.page(query.model_copy(update={"query": None})).items] == [
         "data/a.tif",
         "data/b.tif",
     ]
@@ -234,9 +233,9 @@ BAD = [
     ("files:find", {"limit": 1001}),
     ("files:find", {"after": "nonsense"}),
     ("files:find", {"glob": "a\0b"}),
-    ("files:find", {"where": [{"key": 'a"b', "op": "=", "value": 1}]}),
-    ("files:find", {"where": [{"key": "a", "op": "like", "value": 1}]}),
-    ("files:find", {"where": [{"key": "a", "op": "=", "value": {"$ne": None}}]}),
+    ("files:find", {"query": "a like 1"}),
+    ("files:find", {"filter": {"a": {"$where": "1"}}}),
+    ("files:find", {"order": "random"}),
     ("files:find", {"unknown": 1}),
     ("files:facets", {"keys": []}),
     ("files:facets", {"keys": ["a..b"]}),

@@ -17,7 +17,7 @@ from beamkeeper.cli import common, output
 from beamkeeper.client import Client
 from beamkeeper.domain.errors import DmError, InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment
-from beamkeeper.domain.files import REGISTER_LIMIT, File, FileHistory, FileQuery, MetadataTest, Verification, Version
+from beamkeeper.domain.files import REGISTER_LIMIT, File, FileHistory, FileQuery, Verification, Version
 from beamkeeper.domain.metadata import dotted, patched
 from beamkeeper.domain.names import Metadata, from_b64, show_path
 
@@ -29,7 +29,6 @@ _UNITS = {
     **{f"{prefix}ib": 1024**power for power, prefix in enumerate(("k", "m", "g", "t", "p"), start=1)},
     "": 1,
 }
-_TEST = re.compile(r"(?P<key>[^=!<>]+)(?:(?P<op>!=|<=|>=|=|<|>)(?P<value>.*))?", re.DOTALL)
 
 
 class Size(click.ParamType[int]):
@@ -63,7 +62,7 @@ _CONDITIONS = (
         "--where",
         multiple=True,
         metavar="TEST",
-        help="A test of metadata: 'sample.name=Ag', 'energy>7', or a key alone that must be there. May be repeated.",
+        help="A condition as in `dm file find`: 'sample.name=Ag', 'energy>7keV'. May be repeated.",
     ),
 )
 
@@ -83,28 +82,32 @@ def _conditions(command: CommandT) -> CommandT:
 def list_(glob: str | None, experiment: str | None, limit: int, deleted: bool) -> None:
     """List the files of an experiment; with GLOB those whose path matches (* any characters, ? one)."""
     client = common.client()
-    query = _query(glob, experiment_uid=common.experiment(client, experiment).uid, with_deleted=deleted)
+    query = _query(glob=glob, experiment_uid=common.experiment(client, experiment).uid, with_deleted=deleted)
     _list(client, query, limit)
 
 
 @click.command()
-@click.argument("glob", required=False)
-@click.option("--glob", "pattern", metavar="GLOB", help="The same as the argument.")
+@click.argument("query", required=False)
+@click.option("--glob", metavar="GLOB", help="Whose path matches (* any characters, ? one).")
 @_conditions
+@click.option("--filter", "document", metavar="JSON", help="Conditions in MongoDB's notation.")
+@click.option("--order", type=click.Choice(["path", "newest"]), help="The order; without it the newest come first.")
 @EXPERIMENT
 @click.option("--everywhere", is_flag=True, help="In every experiment that you may read.")
 @LIMIT
 def find(
-    glob: str | None, pattern: str | None, experiment: str | None, *, everywhere: bool, limit: int, **given: Any
+    query: str | None, experiment: str | None, *, document: str | None, everywhere: bool, limit: int, **given: Any
 ) -> None:
-    """Find files by path, size, time and metadata; every condition must be met.
+    """Find files by QUERY, such as 'size > 1GB and sample.name ~ "Ag*" and energy >= 12keV and modified > -7d'.
 
+    A word alone is looked for in paths and metadata, and one with * or / is a path. Every condition must be met.
     Without --experiment this looks in the one of `dm experiment use`, or everywhere where there is none.
     """
     client = common.client()
     is_one = not everywhere and (experiment or client.profile.experiment)
     uid = common.experiment(client, experiment).uid if is_one else None
-    _list(client, _query(glob or pattern, experiment_uid=uid, **given), limit)
+    wanted = _query(query=query, filter=_document(document), experiment_uid=uid, **given)
+    _list(client, wanted, limit)
 
 
 @click.command()
@@ -150,7 +153,7 @@ def delete(glob: str, experiment: str | None, *, yes: bool, **given: Any) -> Non
     """Hide the files whose path matches GLOB; says how many and how large first. `dm file restore` undoes it."""
     client = common.client()
     within = common.experiment(client, experiment)
-    query = _query(glob, experiment_uid=within.uid, **given)
+    query = _query(glob=glob, experiment_uid=within.uid, **given)
     counted = client.files.delete(query)
     if not counted.files:
         _nothing(glob, within)
@@ -170,7 +173,7 @@ def restore(glob: str, experiment: str | None, **given: Any) -> None:
     """Bring the hidden files back whose path matches GLOB."""
     client = common.client()
     within = common.experiment(client, experiment)
-    done = client.files.restore(_query(glob, experiment_uid=within.uid, **given))
+    done = client.files.restore(_query(glob=glob, experiment_uid=within.uid, **given))
     if not done.files:
         _nothing(glob, within)
     if output.is_json():
@@ -189,18 +192,22 @@ def _count(files: int, size: int) -> str:
     return f"{files} {'file' if files == 1 else 'files'}, {output.size(size)}"
 
 
-def _query(glob: str | None, *, where: Sequence[str] = (), **given: Any) -> FileQuery:
-    tests = [_test(word) for word in where]
-    return common.build(FileQuery, glob=glob, where=tests, limit=REGISTER_LIMIT, **given)
+def _query(*, query: str | None = None, where: Sequence[str] = (), **given: Any) -> FileQuery:
+    parts = [part for part in (query, *where) if part]
+    joined = " and ".join(f"({part})" for part in parts) if len(parts) > 1 else "".join(parts)
+    return common.build(FileQuery, query=joined or None, limit=REGISTER_LIMIT, **given)
 
 
-def _test(word: str) -> MetadataTest:
-    match = _TEST.fullmatch(word)
-    if match is None:
-        raise InvalidError(f"--where {word!r} is no test: write it like sample.name=Ag, energy>7 or sample.name")
-    if match["op"] is None:
-        return common.build(MetadataTest, key=match["key"].strip(), op="exists")
-    return common.build(MetadataTest, key=match["key"].strip(), op=match["op"], value=_value(match["value"].strip()))
+def _document(text: str | None) -> Metadata | None:
+    if text is None:
+        return None
+    try:
+        found = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise InvalidError(f'--filter is no JSON ({error}): write it like \'{{"size": {{"$gt": 1000}}}}\'') from error
+    if not isinstance(found, dict):
+        raise InvalidError('--filter is no JSON object: write it like \'{"size": {"$gt": 1000}}\'')
+    return found
 
 
 def _value(text: str) -> JsonValue:

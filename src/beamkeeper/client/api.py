@@ -3,7 +3,7 @@
 from beamkeeper import Client
 
 client = Client()                       # as `dm login` left it
-for file in client.files.find(FileQuery(glob="data/*.tif")): ...
+for file in client.files.find("energy >= 12keV and modified > -7d"): ...
 """
 
 from __future__ import annotations

@@ -77,9 +77,12 @@ class Files:
             found.extend(page.items)
         return found
 
-    def find(self, query: FileQuery | None = None) -> Iterator[File]:
-        """Yield every file that a query means, asking for a page at a time."""
-        wanted = query or FileQuery(limit=REGISTER_LIMIT)
+    def find(self, query: FileQuery | str | None = None) -> Iterator[File]:
+        """Yield every file that a query means, asking for a page at a time.
+
+        A text is a query in the short notation: `client.files.find("size > 1GB and energy >= 12keV")`.
+        """
+        wanted = query if isinstance(query, FileQuery) else FileQuery(query=query, limit=REGISTER_LIMIT)
         while True:
             page = self.page(wanted)
             yield from page.items

@@ -189,7 +189,10 @@ class FilePage(Model):
     is_partial: bool = Field(
         default=False, description="The search stopped at its limit before the page was full: `next` goes on."
     )
-    searched: int = Field(default=0, description="How many files were looked at for this page, by a search.")
+    searched: int = Field(default=0, description="How many files were looked at for this page.")
+    is_behind: bool = Field(
+        default=False, description="More files wait to be indexed than a search looks at: the newest may be missing."
+    )
 
 
 class Version(Model):

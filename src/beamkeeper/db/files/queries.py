@@ -83,7 +83,13 @@ class Files:
         wanted = _joined().where(FileRow.id.in_(hits.ids), *search.allowed())
         rows = {file.id: (file, version) for file, version in self._session.execute(wanted)}
         items = self._files([rows[id_] for id_ in hits.ids if id_ in rows])
-        return FilePage(items=items, next=hits.next, is_partial=hits.is_partial, searched=hits.searched)
+        return FilePage(
+            items=items,
+            next=hits.next,
+            is_partial=hits.is_partial,
+            searched=hits.searched,
+            is_behind=hits.is_behind,
+        )
 
     def get(self, uid: UUID) -> File:
         """Return a file with its newest version, also if it is hidden."""

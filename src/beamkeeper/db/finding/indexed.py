@@ -23,7 +23,7 @@ from beamkeeper.domain import terms
 from beamkeeper.domain.query.ast import Leaf, Text
 from beamkeeper.domain.query.probes import Points, Span, probes_of
 
-PENDING = 2000
+PENDING = 5000
 """So many files that are not indexed yet are looked at one by one; where there are more, a search does without them."""
 _RANGES = 200
 _LISTED = 1000
@@ -113,7 +113,8 @@ def index_for(
 def _numbered(session: Session, name: Any, number: Any, wanted: Collection[str]) -> Mapping[str, int]:
     if not wanted:
         return {}
-    return dict(session.execute(select(name, number).where(name.in_(wanted))).tuples().all())
+    found: dict[str, int] = dict(session.execute(select(name, number).where(name.in_(wanted))).all())
+    return found
 
 
 def _experiments(
@@ -133,7 +134,13 @@ def _experiments(
 def _pending(session: Session) -> tuple[list[tuple[int, int]], bool]:
     row = SearchChangeRow
     newest = select(row.first_id, row.last_id).order_by(row.id.desc()).limit(_RANGES + 1)
-    ranges = [(first, last) for first, last in session.execute(newest)]
-    if len(ranges) > _RANGES or sum(last - first + 1 for first, last in ranges) > PENDING:
+    found = sorted((first, last) for first, last in session.execute(newest))
+    ranges: list[tuple[int, int]] = []
+    for first, last in found:
+        if ranges and first <= ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
+        else:
+            ranges.append((first, last))
+    if len(found) > _RANGES or sum(last - first + 1 for first, last in ranges) > PENDING:
         return [], True
     return ranges, False

@@ -19,12 +19,13 @@ _INSTRUCTIONS = 20_000
 
 
 @contextmanager
-def limited(session: Session, seconds: float = STATEMENT_S) -> Iterator[None]:
+def limited(session: Session, seconds: float | None = None) -> Iterator[None]:
     """Stop what takes longer than this, with a sentence that says what to do."""
+    seconds = STATEMENT_S if seconds is None else seconds
     is_postgres = session.get_bind().dialect.name == "postgresql"
     raw = None if is_postgres else session.connection().connection.driver_connection
     if is_postgres:
-        session.execute(text(f"SET LOCAL statement_timeout = {int(seconds * 1000)}"))
+        session.execute(text(f"SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}"))
     elif isinstance(raw, sqlite3.Connection):
         end = time.monotonic() + seconds
         raw.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)

@@ -32,7 +32,7 @@ from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.files import FileOrder, FileQuery
 from beamkeeper.domain.names import from_b64, to_b64
 from beamkeeper.domain.query import meaning
-from beamkeeper.domain.query.ast import EVERYTHING, And, Builtin, Node, Text
+from beamkeeper.domain.query.ast import EVERYTHING, And, Builtin, Matches, Node, Text
 from beamkeeper.domain.users import Reach
 
 Condition = ColumnElement[bool]
@@ -57,6 +57,7 @@ class Hits(NamedTuple):
     next: str | None
     is_partial: bool
     searched: int
+    is_behind: bool
 
 
 class _Row(NamedTuple):
@@ -126,13 +127,17 @@ class FileSearch:
             for row in self._meant(rows):
                 found.append(row)
                 if len(found) > limit:
-                    return Hits(_ids(found[:limit]), self._cursor(found[limit - 1]), False, searched + len(rows))
+                    return self._hits(found[:limit], self._cursor(found[limit - 1]), searched + len(rows))
             searched += len(rows)
             if len(rows) < size:
-                return Hits(_ids(found), None, False, searched)
+                return self._hits(found, None, searched)
             if budget is not None and (searched >= budget or time.monotonic() > end):
-                return Hits(_ids(found), self._cursor(rows[-1]), True, searched)
+                return self._hits(found, self._cursor(rows[-1]), searched, is_partial=True)
             after, size = self._key(rows[-1]), min(4 * size, _WINDOW)
+
+    def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
+        is_behind = self._is_indexed and self._index is not None and self._index.is_behind
+        return Hits([row.id for row in rows], next_, is_partial, searched, is_behind)
 
     def _rows(self, windows: Windows, after: Key | None, size: int) -> list[_Row]:
         """Return the next files with what SQL tells of them: those that are not meant too."""
@@ -250,12 +255,8 @@ class FileSearch:
             raise InvalidError("this is no cursor of a list of files: take `next` of an earlier answer") from error
 
 
-def _ids(rows: Sequence[_Row]) -> list[int]:
-    return [row.id for row in rows]
-
-
 def _is_of_experiment(node: Node) -> bool:
-    field = None if isinstance(node, Text) else getattr(node, "field", None)
+    field = None if isinstance(node, Text | Matches) else getattr(node, "field", None)
     return field in (Builtin("experiment"), Builtin("station"))
 
 
