@@ -56,9 +56,7 @@ class Facets(Model):
 
     facets: tuple[Facet, ...]
     is_sample: bool = Field(default=False, description="Only the first hits were counted, as many as `counted`.")
-    counted: WireInt | None = Field(
-        default=None, description="How many files met the conditions, if there are any."
-    )
+    counted: WireInt | None = Field(default=None, description="How many files met the conditions, if there are any.")
     index_behind: WireInt = Field(description="About how many files have changed since they were indexed.")
 
 

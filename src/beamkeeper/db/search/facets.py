@@ -118,7 +118,7 @@ class Statistics:
 
     def _by_experiment(self, query: StatsQuery) -> Select[Any]:
         row = SearchExperimentRow
-        wanted = (
+        wanted: Select[Any] = (
             select(ExperimentRow.name, row.uid, row.files, row.bytes)
             .join(ExperimentRow, ExperimentRow.uid == row.uid)
             .where(row.files > 0, *self._within(query.experiment_uid))
@@ -136,7 +136,7 @@ class Statistics:
     def _by_name(self, query: StatsQuery) -> Select[Any]:
         row = SearchCountRow
         experiments = select(SearchExperimentRow.id).where(*self._within(query.experiment_uid))
-        wanted = (
+        wanted: Select[Any] = (
             select(row.name, func.sum(row.files), func.sum(row.bytes))
             .where(row.kind == _KINDS[query.by], row.experiment_id.in_(experiments), row.files > 0)
             .group_by(row.name)
@@ -173,11 +173,11 @@ class Statistics:
             meant = (term.file_id.in_(part), term.key_id.in_(keys))
             counts = select(term.key_id, term.text, func.count()).where(*meant, term.text.is_not(None))
             for key_id, text, files in self._session.execute(counts.group_by(term.key_id, term.text)):
-                texts[key_id, text] += files
+                texts[key_id, text or ""] += files
             values = select(term.key_id, term.dimension, term.num).where(*meant, term.num.is_not(None))
             found: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
             for key_id, dimension, num in self._session.execute(values):
-                found[key_id, dimension].append(num)
+                found[key_id, dimension].append(num or 0.0)
             for (key_id, dimension), values_ in found.items():
                 numbers.add(key_id, dimension, _moments_of(values_))
         return texts, numbers
