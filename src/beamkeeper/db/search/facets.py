@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.experiments import ExperimentRow
@@ -116,9 +116,9 @@ class Statistics:
             found.append(row.uid.in_(experiment_uids(self._reach, self._now)))
         return found
 
-    def _by_experiment(self, query: StatsQuery) -> Select[Any]:
+    def _by_experiment(self, query: StatsQuery) -> Any:
         row = SearchExperimentRow
-        wanted: Select[Any] = (
+        wanted: Any = (
             select(ExperimentRow.name, row.uid, row.files, row.bytes)
             .join(ExperimentRow, ExperimentRow.uid == row.uid)
             .where(row.files > 0, *self._within(query.experiment_uid))
@@ -133,10 +133,10 @@ class Statistics:
             wanted = wanted.where((ExperimentRow.name > name) | same)
         return wanted
 
-    def _by_name(self, query: StatsQuery) -> Select[Any]:
+    def _by_name(self, query: StatsQuery) -> Any:
         row = SearchCountRow
         experiments = select(SearchExperimentRow.id).where(*self._within(query.experiment_uid))
-        wanted: Select[Any] = (
+        wanted: Any = (
             select(row.name, func.sum(row.files), func.sum(row.bytes))
             .where(row.kind == _KINDS[query.by], row.experiment_id.in_(experiments), row.files > 0)
             .group_by(row.name)
