@@ -55,7 +55,7 @@ def facets(keys: tuple[str, ...], query: str | None, experiment: str | None, *, 
         output.data(found)
         return
     for facet in found.facets:
-        lines: list[tuple[str, object]] = [(value.value, value.files) for value in facet.values]
+        lines: list[tuple[str, object]] = [(output.safe(value.value), value.files) for value in facet.values]
         lines += [("(other texts)", facet.other)] if facet.other else []
         for numbers in facet.numbers:
             unit = "" if numbers.dimension == "plain" else f" {numbers.dimension}"
