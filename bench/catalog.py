@@ -162,7 +162,7 @@ def loaded(kind: str, files: int, place: Path, *, is_main: bool) -> Iterator[Row
         most = {"PostgreSQL": 100.0, "SQLite": 100.0}[kind] if is_main else None
         yield from queries(of, name, most)
         yield from facets(of, name, 200.0 if files == 1_000_000 else None)
-        if files == 1_000_000 or (is_main and kind == "SQLite"):
+        if files == 1_000_000 or (is_main and files < 1_000_000):
             yield from registering(of, name)
             yield from lagging(of, name)
         if is_main:
@@ -186,8 +186,12 @@ def machine() -> dict[str, str]:
 def main() -> int:
     """Measure what is asked for and print one line a row."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=GROWTH[-1], help="the most that PostgreSQL is loaded with")
-    parser.add_argument("--sqlite-files", type=int, default=1_000_000, help="with which SQLite is loaded")
+    parser.add_argument(
+        "--files", type=int, default=GROWTH[-1], help="the most that PostgreSQL is loaded with; 0 leaves it out"
+    )
+    parser.add_argument(
+        "--sqlite-files", type=int, default=1_000_000, help="with which SQLite is loaded; 0 leaves it out"
+    )
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on the disk to be used")  # noqa: S108
     parser.add_argument("--without-tiled", action="store_true", help="leave the comparison out: it needs the network")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the results into this page")
@@ -197,8 +201,9 @@ def main() -> int:
     for fact in facts.items():
         print("# {}: {}".format(*fact), flush=True)
     sizes = sorted({*(size for size in GROWTH if size < options.files), options.files})
-    parts = [loaded("SQLite", options.sqlite_files, options.directory, is_main=True)]
-    parts += [loaded("PostgreSQL", size, options.directory, is_main=size == sizes[-1]) for size in sizes]
+    place, most = options.directory, options.sqlite_files
+    parts = [loaded("SQLite", most, place, is_main=True)] if most else []
+    parts += [loaded("PostgreSQL", size, place, is_main=size == sizes[-1]) for size in sizes if size]
     if not options.without_tiled:
         parts.append(against_tiled(rows))
     for part in parts:
