@@ -186,12 +186,8 @@ def machine() -> dict[str, str]:
 def main() -> int:
     """Measure what is asked for and print one line a row."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--files", type=int, default=GROWTH[-1], help="the most that PostgreSQL is loaded with; 0 leaves it out"
-    )
-    parser.add_argument(
-        "--sqlite-files", type=int, default=1_000_000, help="with which SQLite is loaded; 0 leaves it out"
-    )
+    parser.add_argument("--files", type=int, default=GROWTH[-1], help="in PostgreSQL at the most; 0: none")
+    parser.add_argument("--sqlite-files", type=int, default=1_000_000, help="in SQLite; 0: none")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on the disk to be used")  # noqa: S108
     parser.add_argument("--without-tiled", action="store_true", help="leave the comparison out: it needs the network")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the results into this page")

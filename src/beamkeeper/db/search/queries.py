@@ -61,9 +61,10 @@ class Search:
 
         return Statistics(self._session, self._now, reach)
 
-    def is_behind(self) -> bool:
-        """Whether there are files that have changed since they were indexed."""
-        return self._session.execute(select(SearchChangeRow.id).limit(1)).first() is not None
+    def oldest(self) -> datetime | None:
+        """Return when the first of the files changed that have changed since they were indexed; None: there is none."""
+        wanted = select(SearchChangeRow.at).order_by(SearchChangeRow.id).limit(1)
+        return self._session.execute(wanted).scalar_one_or_none()
 
     def lag(self) -> tuple[int, datetime | None]:
         """Return about how many files have changed since they were indexed, and since when."""
