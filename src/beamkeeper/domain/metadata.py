@@ -92,9 +92,10 @@ def refusal(error: InvalidError) -> Metadata:
 def acceptable(metadata: Metadata) -> Metadata:
     """Return metadata that can be kept: as given, or why it was refused. A file is never lost for its metadata."""
     try:
-        return check_metadata(metadata)
+        checked_text(metadata)
     except InvalidError as error:
         return refusal(error)
+    return metadata
 
 
 def _walk(metadata: JsonValue) -> Iterator[tuple[JsonValue, int]]:

@@ -184,7 +184,7 @@ class Documents:
 
     def _index(self, experiment_uid: UUID) -> str:
         """Return where the search index, once it has followed, counts an experiment's files otherwise than they are."""
-        if Search(self._session, self._now).is_behind():
+        if Search(self._session, self._now).lag()[0]:
             return ""
         row = SearchExperimentRow
         counted = self._session.execute(select(row.files, row.bytes).where(row.uid == experiment_uid)).one_or_none()
