@@ -85,6 +85,10 @@ def test_a_list_says_that_there_is_more(dm: Dm) -> None:
     ("words", "paths"),
     [
         (["data/?.tif"], ["data/a.tif", "data/b.tif"]),
+        (["energy >= 7000eV"], ["data/a.tif"]),
+        (['sample.name ~ "A*" or size > 500'], ["data/a.tif", "data/c.txt"]),
+        (["--filter", '{"sample.name": {"$in": ["2", "Ag"]}}'], ["data/a.tif", "data/b.tif"]),
+        (["c.txt"], ["data/c.txt"]),
         (["--glob", "*.txt"], ["data/c.txt"]),
         (["--min-size", "1kB"], ["data/c.txt"]),
         (["--max-size", "0.5KiB"], ["data/a.tif", "data/b.tif"]),
@@ -93,29 +97,35 @@ def test_a_list_says_that_there_is_more(dm: Dm) -> None:
         (["--where", "sample.name=Ag"], ["data/a.tif"]),
         (["--where", "sample.mass>=2.5", "--where", "energy<8"], ["data/a.tif"]),
         (["--where", "ok=true"], ["data/a.tif"]),
-        (["--where", "sample.mass"], ["data/a.tif"]),
+        (["--where", "sample.mass exists"], ["data/a.tif"]),
         (["--where", 'sample.name="2"'], ["data/b.tif"]),
         (["--where", "sample.name=2"], []),
-        (["--where", "sample.name!=Ag"], ["data/b.tif"]),
+        (["--where", "sample.name!=Ag"], ["data/b.tif", "data/c.txt"]),
     ],
 )
 def test_a_search_means_what_it_says(dm: Dm, words: list[str], paths: list[str]) -> None:
     dm.fill("data/a.tif", metadata=METADATA)
     dm.fill("data/b.tif", metadata={"sample": {"name": "2"}})
     dm.fill("data/c.txt", content=b"x" * 1000, modified_at="2026-03-02T00:00Z")
-    assert [file["path"] for file in dm.json("find", *words)] == paths
+    assert [file["path"] for file in dm.json("find", "--order", "path", *words)] == paths
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["find", "--where", "=3"], "is no test"),
-        (["find", "--where", "a..b=3"], "empty part"),
-        (["find", "--where", "a<true"], "numbers and texts only"),
+        (["find", "--where", "=3"], "character 1"),
+        (["find", "a..b=3"], "empty part"),
+        (["find", "a<true"], "numbers, texts and times only"),
+        (["find", "--filter", "{"], "the JSON cannot be taken"),
+        (["find", "--filter", "[]"], "is no JSON object"),
+        (["find", "--filter", '{"$where": "1"}'], "no code is run here"),
         (["find", "--min-size", "big"], "is no size"),
         (["find", "--newer", "soon"], "is no date"),
-        (["meta", "data/a", "novalue"], "KEY=VALUE"),
-        (["meta", "data/a", "a=null"], "--remove a"),
+        (["meta", "set", "data/a", "novalue"], "KEY=VALUE"),
+        (["meta", "set", "data/a", "a=null"], "--remove a"),
+        (["meta", "set", "data/a", "a=x", "--unit", "keV"], "is no number"),
+        (["meta", "set", "data/a", 'a:={"b": 1, "b": 2}'], "stands twice"),
+        (["meta", "set", "data/a", "a:=NaN"], "knows no NaN"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(dm: Dm, words: list[str], sentence: str) -> None:
@@ -147,10 +157,25 @@ def test_a_path_that_is_not_there_is_not_found(dm: Dm) -> None:
 def test_metadata_is_set_and_removed(dm: Dm) -> None:
     dm.fill("data/a", metadata=METADATA)
     changed = dm.json(
-        "meta", "data/a", "sample.name=Au", "n=3", "text=3 mm", "--remove", "sample.mass", "--remove", "ok"
+        "meta", "set", "data/a", "sample.name=Au", "n=3", "text=3 mm", "--remove", "sample.mass", "--remove", "ok"
     )
     assert changed == {"sample": {"name": "Au"}, "energy": METADATA["energy"], "n": 3, "text": "3 mm"}
-    assert "sample.name" in dm("meta", "data/a")
+    assert "sample.name" in dm("meta", "get", "data/a")
+    assert dm.json("meta", "get", "data/a", "sample") == {"name": "Au"}
+    assert "there is no metadata" in dm("meta", "get", "data/a", "sample.mass", status=6)
+
+
+def test_metadata_has_units_and_a_history(dm: Dm) -> None:
+    dm.fill("data/a", metadata=METADATA)
+    dm("meta", "set", "data/a", "energy=12.4", "--unit", "keV")
+    dm("meta", "set", "data/a", 'tags:=["a", "b"]', "--remove", "ok")
+    assert dm.json("meta", "get", "data/a", "energy") == {"value": 12.4, "unit": "keV"}
+    printed = dm("meta", "history", "data/a")
+    for text in ("energy", "7.1 keV", "12.4 keV", "removed", '["a", "b"]'):
+        assert text in printed
+    changes = dm.json("meta", "history", "data/a")
+    assert [change["before"] for change in changes] == [{}, {"ok": True}, {"energy": METADATA["energy"]}]
+    assert "more than these 1" in dm("meta", "history", "data/a", "--limit", "1")
 
 
 def test_a_deletion_asks_and_is_undone(dm: Dm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,7 @@ Verb = Callable[[CatalogTransaction, Caller, UUID, UUID], object]
 READ: dict[str, Verb] = {
     "get": lambda tx, who, file, _: core.get(tx, who, file),
     "history": lambda tx, who, file, _: core.history(tx, who, file),
+    "metadata_history": lambda tx, who, file, _: core.metadata_history(tx, who, file, after=None, limit=1),
     "find": lambda tx, who, _, experiment: core.find(tx, who, FileQuery(experiment_uid=experiment)),
     "lookup": lambda tx, who, _, experiment: core.lookup(
         tx, who, FileLookup(experiment_uid=experiment, paths=[PathRef(path="data/a")])

@@ -31,7 +31,7 @@ def dumped(url: str, service: Service) -> Dump:
     with closing(open_database(url, service)) as database, database.engine.connect() as connection:
         return {
             table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
-            for table in schema.tables(service)
+            for table in schema.kept(service)
             if table.name != "sequence"
         }
 
@@ -62,7 +62,7 @@ def fill(url: str, service: Service, rows: int = 3) -> None:
     upgrade.upgrade(url, service)
     made: dict[str, list[dict[str, Any]]] = {}
     with closing(open_database(url, service)) as database, database.write() as tx:
-        for table in schema.tables(service):
+        for table in schema.kept(service):
             if table.name == "sequence":
                 continue
             made[table.name] = [

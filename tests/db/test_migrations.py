@@ -19,6 +19,7 @@ from sqlalchemy import Connection, inspect, text
 
 from beamkeeper.db import Database, migrations, open_database, schema, upgrade
 from beamkeeper.db.base import Base
+from beamkeeper.db.search.tables import WORDS
 from beamkeeper.domain.errors import SettingsError, UnavailableError
 from beamkeeper.domain.status import Service
 from beamkeeper.testing.servers import PostgresServer, drop_database, fresh_database
@@ -53,12 +54,14 @@ def test_an_upgrade_from_nothing_makes_what_the_models_say(database_url: str, se
     names = {table.name for table in schema.tables(service)}
 
     def is_ours(_: object, name: str | None, kind: str, __: bool, ___: object) -> bool:
-        return kind != "table" or name in names
+        # The full-text index is made by hand: each database has a kind of its own, which the comparison does not know.
+        return name != WORDS and (kind != "table" or name in names)
 
     with closing(open_database(database_url, service)) as database:
         upgrade.check(database, service)
         with database.engine.connect() as connection:
-            assert {*inspect(connection).get_table_names()} == {*names, upgrade.VERSION_TABLE}
+            made = {name for name in inspect(connection).get_table_names() if not name.startswith(WORDS)}
+            assert made == {*names, upgrade.VERSION_TABLE}
             context = MigrationContext.configure(connection, opts={"include_object": is_ours})
             assert compare_metadata(context, Base.metadata) == []
         with database.read() as tx:

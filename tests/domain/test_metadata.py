@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from beamkeeper.domain.errors import InvalidError
-from beamkeeper.domain.metadata import acceptable, check_metadata, joined, merge, patched
+from beamkeeper.domain.metadata import (
+    acceptable,
+    check_metadata,
+    difference,
+    joined,
+    merge,
+    patched,
+    touched,
+    undone,
+)
 
 RFC_7396: list[tuple[Any, Any, Any]] = [
     ({"a": "b"}, {"a": "c"}, {"a": "c"}),
@@ -46,6 +56,34 @@ def test_two_patches_joined_do_what_they_do_one_after_the_other(
     metadata: dict[str, JsonValue], first: dict[str, JsonValue], second: dict[str, JsonValue]
 ) -> None:
     assert patched(metadata, joined(first, second)) == patched(patched(metadata, first), second)
+
+
+VALUES: st.SearchStrategy[JsonValue] = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 1) | st.just(1.0),
+    lambda inner: st.dictionaries(KEYS, inner, max_size=2) | st.lists(inner, max_size=2),
+    max_leaves=5,
+)
+DOCUMENTS: st.SearchStrategy[dict[str, JsonValue]] = st.dictionaries(KEYS, VALUES, max_size=2)
+
+
+@given(DOCUMENTS, DOCUMENTS)
+def test_what_a_patch_touched_brings_back_what_was_before(
+    metadata: dict[str, JsonValue], patch: dict[str, JsonValue]
+) -> None:
+    after = patched(metadata, patch)
+    assert json.dumps(undone(after, patch, touched(metadata, patch)), sort_keys=True) == json.dumps(
+        metadata, sort_keys=True
+    )
+
+
+@given(DOCUMENTS, DOCUMENTS)
+def test_a_difference_can_be_undone_too_and_is_nothing_only_for_the_same(
+    old: dict[str, JsonValue], new: dict[str, JsonValue]
+) -> None:
+    patch = difference(old, new)
+    before = json.dumps(undone(new, patch, touched(old, patch)), sort_keys=True)
+    assert before == json.dumps(old, sort_keys=True)
+    assert bool(patch) == (before != json.dumps(new, sort_keys=True))
 
 
 def nested(depth: int) -> dict[str, JsonValue]:

@@ -59,6 +59,9 @@ MATRIX = {
     Action.SCRUB:                    "yes    yes        no         no     no       no",
     Action.AUDIT:                    "yes    yes        no         no     no       no",
     Action.MIRROR_READ:              "no     no         no         no     no       no",
+    Action.REPLICATE:                "no     no         no         no     no       no",
+    Action.CATALOG_IMPORT:           "yes    no         no         no     no       no",
+    Action.CATALOG_CHECK:            "yes    yes        no         no     no       no",
 }  # fmt: skip
 """On an experiment of one's own station: what each role may do. On everything else only an administrator may."""
 
@@ -75,6 +78,7 @@ SERVICE_MAY = {
     Action.PUBLISH,
     Action.STORAGE_CHECK,
     Action.MIRROR_READ,
+    Action.REPLICATE,
 }
 
 

@@ -22,8 +22,8 @@ from beamkeeper.domain.errors import (
     NotFoundError,
     NotPermittedError,
 )
-from beamkeeper.domain.experiments import Experiment, NewExperiment
-from beamkeeper.domain.files import FileQuery, MetadataTest, NewFile, ReadFrom, RegisteredAs
+from beamkeeper.domain.experiments import Experiment, ExperimentChange, NewExperiment
+from beamkeeper.domain.files import FileQuery, NewFile, ReadFrom, RegisteredAs
 from beamkeeper.domain.ledger import NewVerification, ReplicaQuery
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
@@ -119,10 +119,9 @@ def test_a_search_is_by_path_size_and_metadata(site: Site) -> None:
     experiment = site.experiment()
     energy = {"energy": {"value": 7.1, "unit": "keV"}}
     site.fill(experiment, new_file("data/a.tif", metadata=energy), new_file("data/b.tif"), new_file("data/c.txt"))
-    test = MetadataTest(key="energy", op=">", value=7)
-    query = FileQuery(experiment_uid=experiment.uid, glob="*.tif", min_size=1, where=[test])
+    query = FileQuery(experiment_uid=experiment.uid, glob="*.tif", min_size=1, query="energy > 7keV", order="path")
     assert [file.path for file in site.client.files.find(query)] == ["data/a.tif"]
-    assert [file.path for file in site.client.files.page(query.model_copy(update={"where": ()})).items] == [
+    assert [file.path for file in site.client.files.page(query.model_copy(update={"query": None})).items] == [
         "data/a.tif",
         "data/b.tif",
     ]
@@ -205,9 +204,12 @@ ROUTES = [
     ("POST", "/api/v1/files:register"),
     ("POST", "/api/v1/files:lookup"),
     ("POST", "/api/v1/files:find"),
+    ("POST", "/api/v1/files:facets"),
+    ("GET", "/api/v1/stats"),
     ("GET", "/api/v1/files"),
     ("GET", f"/api/v1/files/{new_uid()}"),
     ("GET", f"/api/v1/files/{new_uid()}/history"),
+    ("GET", f"/api/v1/files/{new_uid()}/metadata/history"),
     ("PATCH", f"/api/v1/files/{new_uid()}/metadata"),
     ("DELETE", f"/api/v1/files/{new_uid()}/metadata/a"),
     ("POST", "/api/v1/files:delete"),
@@ -232,10 +234,15 @@ BAD = [
     ("files:find", {"limit": 1001}),
     ("files:find", {"after": "nonsense"}),
     ("files:find", {"glob": "a\0b"}),
-    ("files:find", {"where": [{"key": 'a"b', "op": "=", "value": 1}]}),
-    ("files:find", {"where": [{"key": "a", "op": "like", "value": 1}]}),
-    ("files:find", {"where": [{"key": "a", "op": "=", "value": {"$ne": None}}]}),
+    ("files:find", {"query": "a like 1"}),
+    ("files:find", {"filter": {"a": {"$where": "1"}}}),
+    ("files:find", {"order": "random"}),
     ("files:find", {"unknown": 1}),
+    ("files:facets", {"keys": []}),
+    ("files:facets", {"keys": ["a..b"]}),
+    ("files:facets", {"keys": ["a"] * 11}),
+    ("files:facets", {"keys": ["a"], "limit": 101}),
+    ("files:facets", {"keys": ["a"], "files": {"query": "size >"}}),
     ("files:lookup", {"experiment_uid": str(new_uid()), "paths": []}),
     ("files:delete", {"query": {}}),
 ]
@@ -290,3 +297,146 @@ def test_verifications_are_recorded_by_services_and_shown_to_all(site: Site) -> 
     (bad,) = service.files.lookup(experiment.uid, [b"data/0007"])
     assert not bad.is_verified
     assert [row.is_match for row in site.client.files.history(bad.uid).ledger] == [True, False]
+
+
+# Searches
+
+DEEP: Any = {"a": 1}
+for _ in range(200):
+    DEEP = {"$not": DEEP}
+
+HOSTILE: list[tuple[str, dict[str, Any]]] = [
+    ("character 4", {"query": "a; drop table files"}),
+    ("$where", {"filter": {"$where": "sleep(1000)"}}),
+    ("$function", {"filter": {"a": {"$function": {"body": "x"}}}}),
+    ("begins with ^", {"query": 'a matches "(a+)+$"'}),
+    ("refused", {"filter": {"a": {"$regex": "^((a{100}){100}){100}"}}}),
+    ("refused", {"filter": {"a": {"$regex": r"^(a)\1"}}}),
+    ("8192 characters", {"query": "a = 1 and " * 900}),
+    ("more than 200", {"filter": {"$or": [{"a": 1}] * 5000}}),
+    ("at most 500", {"filter": {"a": {"$in": [1] * 5000}}}),
+    ("deeper than 20", {"filter": DEEP}),
+    ("a text of", {"filter": {"a": "x" * 1_000_000}}),
+    ("double", {"filter": {"a": 10**400}}),
+    ("NUL", {"filter": {"a": "\0"}}),
+    ("NUL", {"filter": {"a\0b": 1}}),
+    ("surrogate", {"filter": {"a": "\ud800"}}),
+    ("cursor", {"query": "a = 1", "after": "WyJ4IiwxXQ"}),
+]
+RAW: list[bytes] = [
+    b'{"filter": {"a": NaN}}',
+    b'{"filter": {"a": 1e999}}',
+    b'{"filter": ' + b'{"$not":' * 100_000 + b"1" + b"}" * 100_001,
+    b'{"filter": {"a": 1, "a": {"$where": 1}}}',
+    b'{"query": "a = \xff"}',
+    b'{"filter": [1]}',
+]
+HARMLESS = ['a"); --', "'; DROP TABLE files; --", "$ne", "%", "_", "*", "\\", "a' OR '1'='1", "\u202e", "{}"]
+
+
+@pytest.mark.parametrize(("reason", "body"), HOSTILE, ids=[f"{i}-{reason}" for i, (reason, _) in enumerate(HOSTILE)])
+def test_a_hostile_search_is_refused_with_the_reason(site: Site, reason: str, body: dict[str, Any]) -> None:
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        answer = http.post("/api/v1/files:find", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code in (413, 422), answer.text[:500]
+    assert reason in answer.json()["message"]
+
+
+@pytest.mark.parametrize("body", RAW, ids=range(len(RAW)))
+def test_a_search_that_is_hardly_json_is_refused(site: Site, body: bytes) -> None:
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        answer = http.post("/api/v1/files:find", content=body, headers={"Content-Type": "application/json"})
+    assert 400 <= answer.status_code < 500, answer.text[:500]
+    assert len(answer.json()["message"]) < 1000
+
+
+def test_what_looks_like_code_is_a_value_or_a_key(site: Site) -> None:
+    experiment = site.experiment()
+    site.fill(
+        experiment,
+        *(new_file(f"data/{i}", metadata={text: text}) for i, text in enumerate(HARMLESS) if "." not in text),
+    )
+    for i, text in enumerate(HARMLESS):
+        for asked in ({text: text} if not text.startswith("$") else {}, {text: {"$in": [text]}}):
+            if text.startswith("$"):
+                continue
+            query = FileQuery(experiment_uid=experiment.uid, filter=asked)
+            assert [file.path for file in site.client.files.find(query)] == [f"data/{i}"], text
+
+
+def test_a_search_shows_what_the_caller_may_see(site: Site) -> None:
+    mine, other = site.experiment(), site.experiment()
+    for experiment in (mine, other):
+        site.fill(experiment, new_file("data/a", metadata={"who": "me", "secret": str(experiment.uid)}))
+    person = site.person(mine, Role.USER)
+    asked = [
+        'who = "me"',
+        "not who = you",
+        "who exists or not who exists",
+        f'experiment = "{other.name}" or experiment = "{mine.name}"',
+        f'secret = "{other.uid}" or secret = "{mine.uid}"',
+        "data",
+        "size >= 0",
+        "",
+    ]
+    for query in asked:
+        assert {file.experiment_uid for file in person.files.find(query)} == {mine.uid}, query
+    assert list(person.files.find(f'secret = "{other.uid}"')) == []
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        found = http.get("/api/v1/files", params={"query": f'secret = "{other.uid}"', "order": "newest"}).json()
+    assert [item["experiment_uid"] for item in found["items"]] == [str(other.uid)]
+
+
+# Metadata that nobody could keep
+
+
+HOSTILE_METADATA = [
+    ('{"a": 1, "a": 2}', "stands twice in one object"),
+    ('{"a": {"b": NaN}}', "knows no NaN"),
+    ('{"a": -Infinity}', "knows no -Infinity"),
+    ('{"a": 1e999}', "inf, which JSON does not know"),
+    (f'{{"a": {2**70}}}', "beyond 64 bits"),
+    ('{"a": ' + "9" * 5000 + "}", "5000 digits"),
+    ('{"a": "\\u0000"}', "NUL"),
+    ('{"\\u0000": 1}', "NUL"),
+    ('{"a": "\\ud800"}', "Unicode"),
+    ('{"a":' * 1000 + "1" + "}" * 1000, ""),
+    ('{"a":' * 100 + "1" + "}" * 100, "nested deeper than 32"),
+    ('{"a":' * 100_000, "nested too deeply"),
+    ('{"a": "' + "x" * 2**21 + '"}', "accepted"),
+    ('{"a": "' + "x" * 10_000_000 + '"}', "at most"),
+    ("[1]", ""),
+    ("{", "Expecting"),
+]
+
+
+@pytest.mark.parametrize(("body", "reason"), HOSTILE_METADATA, ids=range(len(HOSTILE_METADATA)))
+@pytest.mark.parametrize("noun", ["files", "experiments"])
+def test_metadata_that_nobody_could_keep_is_refused_with_the_reason(
+    site: Site, noun: str, body: str, reason: str
+) -> None:
+    experiment = site.experiment()
+    site.fill(experiment, new_file("data/a", metadata={"kept": 1}))
+    (file,) = site.client.files.lookup(experiment.uid, [b"data/a"])
+    if noun == "files":
+        url, path = site.url, f"/api/v1/files/{file.uid}/metadata"
+    else:
+        url, path = site.beamline.urls[Service.STORAGE], f"/api/v1/experiments/{experiment.uid}"
+        body = f'{{"metadata": {body}}}'
+    with httpx2.Client(base_url=url, headers=site.headers, trust_env=False) as http:
+        answer = http.patch(path, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (413, 422)
+    assert reason in answer.json()["message"]
+    assert site.client.files.get(file.uid).metadata == {"kept": 1}
+    assert list(site.client.files.metadata_history(file.uid)) == []
+    assert site.client.experiments.by_uid(experiment.uid).metadata == {}
+
+
+def test_an_experiments_metadata_has_a_history(site: Site) -> None:
+    experiment = site.experiment()
+    for value in (1, 2):
+        site.client.experiments.update(experiment.uid, ExperimentChange(metadata={"n": value}))
+    changes = list(site.client.experiments.metadata_history(experiment.uid))
+    assert [(change.patch, change.before) for change in changes] == [({"n": 2}, {"n": 1}), ({"n": 1}, {})]
+    with pytest.raises(NotFoundError):
+        list(site.person(experiment, None).experiments.metadata_history(experiment.uid))

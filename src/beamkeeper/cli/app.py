@@ -98,9 +98,43 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "show": ("files:show", "Show a file: versions, replicas and the ledger."),
             "tree": ("arrays:tree", "Show what is inside an HDF5 or TIFF file."),
             "find": ("files:find", "Find files by path, size, time and metadata."),
-            "meta": ("files:meta", "Change a file's metadata."),
+            "facets": ("stats:facets", "Show which values metadata keys have."),
             "delete": ("files:delete", "Hide files; a manager can bring them back."),
             "restore": ("files:restore", "Bring hidden files back."),
+        },
+    ),
+    "catalog": (
+        "The catalogue as a whole.",
+        {
+            "export": (
+                "catalogues:export",
+                "Write all that is known of files to JSON Lines, CSV or Parquet.",
+            ),
+            "import": ("catalogues:import_", "Bring in what an export wrote, or metadata from a CSV."),
+            "check": ("catalogues:check", "Say what does not fit together."),
+        },
+    ),
+    "dataset": (
+        "Named sets of files.",
+        {
+            "create": ("datasets:create", "Make a dataset, as a list or as a saved query."),
+            "list": ("datasets:list_", "List datasets."),
+            "show": ("datasets:show", "Show a dataset and its files."),
+            "add": ("datasets:add", "Add files to a dataset."),
+            "remove": ("datasets:remove", "Take files out of a dataset."),
+            "freeze": ("datasets:freeze", "Fix a dataset's files for ever."),
+        },
+    ),
+    "run": (
+        "Scans and measurements.",
+        {
+            "create": ("runs:create", "Say that a run has begun."),
+            "stop": ("runs:stop", "Say that a run has ended."),
+            "list": ("runs:list_", "List runs."),
+            "show": ("runs:show", "Show a run and its files."),
+            "add": ("runs:add", "Add files to a run."),
+            "remove": ("runs:remove", "Take files out of a run that were added."),
+            "rules": ("runs:rules", "Show and change the rules by which files come to runs."),
         },
     ),
     "ledger": (
@@ -142,6 +176,42 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
 }
 """Nouns with their verbs: where each is (module:attribute below beamkeeper.cli), and its one line of help."""
 
+SUBGROUPS: Mapping[tuple[str, str], tuple[str, Mapping[str, tuple[str, str]]]] = {
+    ("file", "meta"): (
+        "A file's metadata, and how it came about.",
+        {
+            "set": ("file_meta:set_", "Change metadata."),
+            "get": ("file_meta:get", "Show metadata."),
+            "history": ("file_meta:history", "Show who changed what when."),
+        },
+    ),
+    ("dataset", "meta"): (
+        "A dataset's metadata, and how it came about.",
+        {
+            "set": ("datasets:meta_set", "Change metadata."),
+            "get": ("datasets:meta_get", "Show metadata."),
+            "history": ("datasets:meta_history", "Show who changed what when."),
+        },
+    ),
+    ("run", "meta"): (
+        "A run's metadata, and how it came about.",
+        {
+            "set": ("runs:meta_set", "Change metadata."),
+            "get": ("runs:meta_get", "Show metadata."),
+            "history": ("runs:meta_history", "Show who changed what when."),
+        },
+    ),
+    ("experiment", "meta"): (
+        "An experiment's metadata, and how it came about.",
+        {
+            "set": ("experiment_meta:set_", "Change metadata."),
+            "get": ("experiment_meta:get", "Show metadata."),
+            "history": ("experiment_meta:history", "Show who changed what when."),
+        },
+    ),
+}
+"""What belongs to a noun and has verbs of its own."""
+
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("system:up", "Bring a beamline up on this machine."),
     "down": ("system:down", "Stop the beamline that runs on this machine."),
@@ -155,6 +225,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "login": ("logins:login", "Log in; later commands go on with it."),
     "logout": ("logins:logout", "End the session."),
     "whoami": ("logins:whoami", "Show who is logged in, where, and with which roles."),
+    "why": ("why:why", "Show what a file was made from, down to the raw frames."),
+    "stats": ("stats:stats", "Count files and bytes by experiment, directory, type or day."),
     "put": ("uploads:put", "Send files from this machine."),
 }
 
@@ -215,10 +287,16 @@ def _fill() -> None:
     for name, (target, line) in COMMANDS.items():
         dm.add_command(Lazy(name, target, line))
     for name, (line, verbs) in GROUPS.items():
-        group = LazyGroup(name, help=line, short_help=line)
-        for verb, (target, verb_line) in verbs.items():
-            group.add_command(Lazy(verb, target, verb_line))
-        dm.add_command(group)
+        dm.add_command(_group(name, line, verbs))
+    for (noun, name), (line, verbs) in SUBGROUPS.items():
+        cast(click.Group, dm.commands[noun]).add_command(_group(name, line, verbs))
+
+
+def _group(name: str, line: str, verbs: Mapping[str, tuple[str, str]]) -> LazyGroup:
+    group = LazyGroup(name, help=line, short_help=line)
+    for verb, (target, verb_line) in verbs.items():
+        group.add_command(Lazy(verb, target, verb_line))
+    return group
 
 
 _fill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from beamkeeper.cli import common, output
-from beamkeeper.cli.files import EXPERIMENT, WHICH, find_file
+from beamkeeper.cli.files import EXPERIMENT, WHICH, file_meant
 from beamkeeper.domain.arrays import NODE_LIMIT, Node, NodeKind
 
 
@@ -21,7 +21,7 @@ from beamkeeper.domain.arrays import NODE_LIMIT, Node, NodeKind
 def tree(which: str, name: str, *, experiment: str | None, version: int | None, attributes: bool, limit: int) -> None:
     """Show the groups and datasets of an HDF5 or TIFF file, at and below NAME, as it lies in the storage."""
     client = common.client()
-    opened = client.files.open(find_file(client, which, experiment), version=version)
+    opened = client.files.open(file_meant(client, which, experiment), version=version)
     name = f"/{name.strip('/')}"
     found = opened.tree(name, limit=limit)
     if output.is_json():

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 import click
-from pydantic import JsonValue
 
-from beamkeeper.cli import common, output
+from beamkeeper.cli import common, meta, output
 from beamkeeper.client import Client
 from beamkeeper.domain.errors import DmError, InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment
-from beamkeeper.domain.files import REGISTER_LIMIT, File, FileHistory, FileQuery, MetadataTest, Verification, Version
-from beamkeeper.domain.metadata import dotted, patched
+from beamkeeper.domain.files import REGISTER_LIMIT, File, FileHistory, FileQuery, Verification, Version
 from beamkeeper.domain.names import Metadata, from_b64, show_path
 
 CommandT = TypeVar("CommandT", bound=Callable[..., Any])
@@ -29,7 +26,6 @@ _UNITS = {
     **{f"{prefix}ib": 1024**power for power, prefix in enumerate(("k", "m", "g", "t", "p"), start=1)},
     "": 1,
 }
-_TEST = re.compile(r"(?P<key>[^=!<>]+)(?:(?P<op>!=|<=|>=|=|<|>)(?P<value>.*))?", re.DOTALL)
 
 
 class Size(click.ParamType[int]):
@@ -63,7 +59,7 @@ _CONDITIONS = (
         "--where",
         multiple=True,
         metavar="TEST",
-        help="A test of metadata: 'sample.name=Ag', 'energy>7', or a key alone that must be there. May be repeated.",
+        help="A condition as in `dm file find`: 'sample.name=Ag', 'energy>7keV'. May be repeated.",
     ),
 )
 
@@ -83,28 +79,32 @@ def _conditions(command: CommandT) -> CommandT:
 def list_(glob: str | None, experiment: str | None, limit: int, deleted: bool) -> None:
     """List the files of an experiment; with GLOB those whose path matches (* any characters, ? one)."""
     client = common.client()
-    query = _query(glob, experiment_uid=common.experiment(client, experiment).uid, with_deleted=deleted)
+    query = _query(glob=glob, experiment_uid=common.experiment(client, experiment).uid, with_deleted=deleted)
     _list(client, query, limit)
 
 
 @click.command()
-@click.argument("glob", required=False)
-@click.option("--glob", "pattern", metavar="GLOB", help="The same as the argument.")
+@click.argument("query", required=False)
+@click.option("--glob", metavar="GLOB", help="Whose path matches (* any characters, ? one).")
 @_conditions
+@click.option("--filter", "document", metavar="JSON", help="Conditions in MongoDB's notation.")
+@click.option("--order", type=click.Choice(["path", "newest"]), help="The order; without it the newest come first.")
 @EXPERIMENT
 @click.option("--everywhere", is_flag=True, help="In every experiment that you may read.")
 @LIMIT
 def find(
-    glob: str | None, pattern: str | None, experiment: str | None, *, everywhere: bool, limit: int, **given: Any
+    query: str | None, experiment: str | None, *, document: str | None, everywhere: bool, limit: int, **given: Any
 ) -> None:
-    """Find files by path, size, time and metadata; every condition must be met.
+    """Find files by QUERY, such as 'size > 1GB and sample.name ~ "Ag*" and energy >= 12keV and modified > -7d'.
 
+    A word alone is looked for in paths and metadata, and one with * or / is a path. Every condition must be met.
     Without --experiment this looks in the one of `dm experiment use`, or everywhere where there is none.
     """
     client = common.client()
     is_one = not everywhere and (experiment or client.profile.experiment)
     uid = common.experiment(client, experiment).uid if is_one else None
-    _list(client, _query(glob or pattern, experiment_uid=uid, **given), limit)
+    wanted = _query(query=query, filter=_document(document), experiment_uid=uid, **given)
+    _list(client, wanted, limit)
 
 
 @click.command()
@@ -113,32 +113,12 @@ def find(
 def show(which: str, experiment: str | None) -> None:
     """Show a file: its versions, replicas, and the ledger of every verification."""
     client = common.client()
-    history = client.files.history(find_file(client, which, experiment).uid)
+    history = client.files.history(file_meant(client, which, experiment).uid)
     if output.is_json():
         output.data(history)
         return
     output.record(history.file, _fields(client))
     _show_history(client, history)
-
-
-@click.command()
-@WHICH
-@click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
-@EXPERIMENT
-@click.option("--remove", metavar="KEY", multiple=True, help="Remove this key. May be repeated.")
-def meta(which: str, changes: tuple[str, ...], experiment: str | None, remove: tuple[str, ...]) -> None:
-    """Change a file's metadata: KEY may be a path such as sample.name, VALUE a number, true, false or text."""
-    client = common.client()
-    file = find_file(client, which, experiment)
-    patch = _patch(changes)
-    for key in remove:
-        file = client.files.remove_metadata(file.uid, key)
-    if patch:
-        file = client.files.set_metadata(file.uid, patch)
-    if output.is_json():
-        output.data(file.metadata)
-    else:
-        output.pairs(list(_flat(file.metadata)))
 
 
 @click.command()
@@ -150,16 +130,16 @@ def delete(glob: str, experiment: str | None, *, yes: bool, **given: Any) -> Non
     """Hide the files whose path matches GLOB; says how many and how large first. `dm file restore` undoes it."""
     client = common.client()
     within = common.experiment(client, experiment)
-    query = _query(glob, experiment_uid=within.uid, **given)
+    query = _query(glob=glob, experiment_uid=within.uid, **given)
     counted = client.files.delete(query)
     if not counted.files:
         _nothing(glob, within)
-    output.confirm(f'Hide {_count(counted.files, counted.bytes)} of experiment "{within.name}"?', yes=yes)
+    output.confirm(f'Hide {count_of(counted.files, counted.bytes)} of experiment "{within.name}"?', yes=yes)
     done = client.files.delete(query, counted.files)
     if output.is_json():
         output.data(done)
     else:
-        output.say(f"hidden: {_count(done.files, done.bytes)}; `dm file restore` brings them back for 30 days.")
+        output.say(f"hidden: {count_of(done.files, done.bytes)}; `dm file restore` brings them back for 30 days.")
 
 
 @click.command()
@@ -170,13 +150,13 @@ def restore(glob: str, experiment: str | None, **given: Any) -> None:
     """Bring the hidden files back whose path matches GLOB."""
     client = common.client()
     within = common.experiment(client, experiment)
-    done = client.files.restore(_query(glob, experiment_uid=within.uid, **given))
+    done = client.files.restore(_query(glob=glob, experiment_uid=within.uid, **given))
     if not done.files:
         _nothing(glob, within)
     if output.is_json():
         output.data(done)
     else:
-        output.say(f"brought back: {_count(done.files, done.bytes)}.")
+        output.say(f"brought back: {count_of(done.files, done.bytes)}.")
 
 
 def _nothing(glob: str, within: Experiment) -> NoReturn:
@@ -185,64 +165,32 @@ def _nothing(glob: str, within: Experiment) -> NoReturn:
     )
 
 
-def _count(files: int, size: int) -> str:
+def count_of(files: int, size: int) -> str:
+    """Return a number of files and bytes for people."""
     return f"{files} {'file' if files == 1 else 'files'}, {output.size(size)}"
 
 
-def _query(glob: str | None, *, where: Sequence[str] = (), **given: Any) -> FileQuery:
-    tests = [_test(word) for word in where]
-    return common.build(FileQuery, glob=glob, where=tests, limit=REGISTER_LIMIT, **given)
+def _query(*, query: str | None = None, where: Sequence[str] = (), **given: Any) -> FileQuery:
+    parts = [part for part in (query, *where) if part]
+    joined = " and ".join(f"({part})" for part in parts) if len(parts) > 1 else "".join(parts)
+    return common.build(FileQuery, query=joined or None, limit=REGISTER_LIMIT, **given)
 
 
-def _test(word: str) -> MetadataTest:
-    match = _TEST.fullmatch(word)
-    if match is None:
-        raise InvalidError(f"--where {word!r} is no test: write it like sample.name=Ag, energy>7 or sample.name")
-    if match["op"] is None:
-        return common.build(MetadataTest, key=match["key"].strip(), op="exists")
-    return common.build(MetadataTest, key=match["key"].strip(), op=match["op"], value=_value(match["value"].strip()))
+def _document(text: str | None) -> Metadata | None:
+    from beamkeeper.domain.json_text import parse_json
 
-
-def _value(text: str) -> JsonValue:
-    """Return what was typed as a number, true, false, null or anything else of JSON; else as the text it is."""
+    if text is None:
+        return None
     try:
-        value: JsonValue = json.loads(text, parse_constant=_no_number)
-    except ValueError:
-        return text
-    return value
+        found = parse_json(os.fsencode(text))
+    except InvalidError as error:
+        raise InvalidError(f"--filter: {error.message}", **error.details) from error
+    if not isinstance(found, dict):
+        raise InvalidError('--filter is no JSON object: write it like \'{"size": {"$gt": 1000}}\'')
+    return found
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def _patch(changes: Sequence[str]) -> Metadata:
-    patch: Metadata = {}
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not key or not equals:
-            raise InvalidError(f'"{change}" is not KEY=VALUE')
-        value = _value(text)
-        if value is None:
-            raise InvalidError(f'"{change}" would remove the key: say --remove {key}')
-        for part in reversed(dotted(key)):
-            value = {part: value}
-        patch = patched(patch, value if isinstance(value, dict) else {})
-    return patch
-
-
-def _flat(metadata: Mapping[str, JsonValue], before: str = "") -> Iterator[tuple[str, object]]:
-    """Yield metadata as lines, each with the path under which it can be searched."""
-    for key, value in sorted(metadata.items()):
-        if isinstance(value, dict) and set(value) == {"value", "unit"}:
-            yield f"{before}{key}", f"{value['value']} {value['unit']}"
-        elif isinstance(value, dict) and value:
-            yield from _flat(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value if value is not None else "null"
-
-
-def find_file(client: Client, which: str, experiment: str | None) -> File:
+def file_meant(client: Client, which: str, experiment: str | None) -> File:
     """Return the file that is meant by its uid, by its path, or by its path as it is shown."""
     try:
         return client.files.get(UUID(which))
@@ -257,6 +205,34 @@ def find_file(client: Client, which: str, experiment: str | None) -> File:
             f"and `dm file list` shows them"
         )
     return exact[0]
+
+
+def files_meant(client: Client, which: Sequence[str], experiment: str | None) -> list[UUID]:
+    """Return the uids of the files that are meant: each by its uid or path, or all that a glob matches."""
+    uids: list[UUID] = []
+    for word in which:
+        try:
+            uids.append(file_meant(client, word, experiment).uid)
+        except NotFoundError:
+            if not set("*?") & set(word):
+                raise
+            query = _query(glob=word, experiment_uid=common.experiment(client, experiment).uid)
+            found = [file.uid for file in client.files.find(query)]
+            if not found:
+                raise
+            uids += found
+    return list(dict.fromkeys(uids))
+
+
+def member_columns() -> dict[str, Any]:
+    """Return the columns of a list of files that belong to something."""
+    return {
+        "path": lambda member: show_path(member.file.relpath),
+        "size": lambda member: output.size(member.version.size),
+        "changed": lambda member: member.version.modified_at,
+        "version": lambda member: member.version.number,
+        "state": lambda member: "hidden" if member.file.deleted_at else "",
+    }
 
 
 def _unshown(text: str) -> bytes:
@@ -322,7 +298,7 @@ def _link(file: File) -> str:
 
 def _show_history(client: Client, history: FileHistory) -> None:
     if history.file.metadata:
-        output.pairs(list(_flat(history.file.metadata)), title="metadata")
+        output.pairs(list(meta.flat(history.file.metadata)), title="metadata")
     numbers = {version.uid: version.number for version in history.versions}
     output.rows(history.versions, _version_columns(), title="versions")
     areas = _areas(client)

@@ -98,6 +98,19 @@ def rows(
     console().print(table)
 
 
+def table(headings: Sequence[str], lines: Sequence[Sequence[object]], *, empty: str = "nothing yet") -> None:
+    """Print lines of values under headings."""
+    if not lines:
+        say(empty)
+        return
+    shown = Table(header_style="bold", box=None, pad_edge=False)
+    for heading in headings:
+        shown.add_column(heading, overflow="fold")
+    for line in lines:
+        shown.add_row(*(Text(safe(value)) for value in line))
+    console().print(shown)
+
+
 def _cell(item: BaseModel, column: Any) -> str:
     return safe(column(item) if callable(column) else getattr(item, column))
 

@@ -255,9 +255,28 @@ def _of(field: str) -> Any:
 def _message(row: Row) -> str:
     if row.status and row.status.paused:
         return "; ".join(pause.sentence for pause in row.status.paused)
+    if row.status and (lines := _following(row.status)):
+        return "; ".join(lines)
     if row.status and row.status.last_error:
         return f"{output.safe(row.status.last_error.at)}: {row.status.last_error.message}"
     return row.message
+
+
+def _following(status: Status) -> list[str]:
+    """Return how the site's catalogue follows this one, or this one those of stations, where it is worth a word."""
+    lines = []
+    if (site := status.site) is not None and site.cut_off_since is not None:
+        lines.append(f"cut off from the site's catalogue since {output.safe(site.cut_off_since)}: {site.message}")
+    elif site is not None and site.is_listing:
+        lines.append("the whole catalogue is being sent to the site's")
+    elif site is not None and site.message:
+        lines.append(site.message)
+    for each in status.followers:
+        state = "is being taken as a whole" if each.is_listing else f"{each.waiting} changes wait"
+        lines.append(f"{each.station}: heard {output.safe(each.heard_at)}, {state}")
+        lines += [f"{each.unlisted} files of {each.station} are not in its own catalogue"] if each.unlisted else []
+        lines += [f"{each.refused} documents of {each.station} were refused: {each.message}"] if each.refused else []
+    return lines
 
 
 def _queues(queues: Mapping[str, int]) -> str:

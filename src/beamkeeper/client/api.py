@@ -3,7 +3,7 @@
 from beamkeeper import Client
 
 client = Client()                       # as `dm login` left it
-for file in client.files.find(FileQuery(glob="data/*.tif")): ...
+for file in client.files.find("energy >= 12keV and modified > -7d"): ...
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pydantic import SecretStr
 from beamkeeper.client.acquisition import Daqs, Plugins, Uploads
 from beamkeeper.client.arrays import Arrays
 from beamkeeper.client.arrivals import Arrivals
+from beamkeeper.client.catalogues import Catalogues
+from beamkeeper.client.datasets import Datasets
 from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
@@ -25,6 +27,9 @@ from beamkeeper.client.http import TRIES, Credentials, Http
 from beamkeeper.client.inspections import Audits, Scrubs
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.client.mirror import Mirrors
+from beamkeeper.client.provenance import ProvenanceOf
+from beamkeeper.client.replication import Replication
+from beamkeeper.client.runs import Runs
 from beamkeeper.client.storage import Checks, Listings, Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.client.wipes import Holds, Wipes
@@ -189,6 +194,31 @@ class Client:
     def arrays(self) -> Arrays:
         """What is in stored files; `files.open` is the door for people."""
         return Arrays(self.on(Service.STORAGE), lambda name: self.experiments.get(name).uid)
+
+    @cached_property
+    def catalogue(self) -> Catalogues:
+        """The station's catalogue as a whole: exporting, importing, checking."""
+        return Catalogues(self.on(Service.CATALOG))
+
+    @cached_property
+    def replication(self) -> Replication:
+        """What a catalogue takes over from a station's, for services."""
+        return Replication(self.on(Service.CATALOG))
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Named sets of files."""
+        return Datasets(self.on(Service.CATALOG))
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Scans and measurements."""
+        return Runs(self.on(Service.CATALOG))
+
+    @cached_property
+    def provenance(self) -> ProvenanceOf:
+        """What files were made from."""
+        return ProvenanceOf(self.on(Service.CATALOG))
 
     @cached_property
     def daqs(self) -> Daqs:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from beamkeeper.client.http import Http
+from beamkeeper.client.metadata import changes
 from beamkeeper.domain.errors import ConflictError, NotFoundError
 from beamkeeper.domain.experiments import (
     Experiment,
@@ -26,6 +27,7 @@ from beamkeeper.domain.experiments import (
     Station,
     StationChange,
 )
+from beamkeeper.domain.metadata import MetadataChange
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Role
 
@@ -132,6 +134,10 @@ class Experiments:
         body = change.model_dump(mode="json", exclude_unset=True)
         changed: Experiment = self._http().call("PATCH", f"/api/v1/experiments/{uid}", Experiment, body=body)
         return changed
+
+    def metadata_history(self, uid: UUID) -> Iterator[MetadataChange]:
+        """Yield every change of an experiment's metadata, newest first."""
+        return changes(self._http, f"/api/v1/experiments/{uid}/metadata/history")
 
     def delete(self, uid: UUID) -> Experiment:
         """Hide an experiment; its files stay."""

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from beamkeeper.client.arrays import ArrayFile, Arrays
 from beamkeeper.client.http import Http
+from beamkeeper.client.metadata import changes
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.files import (
     REGISTER_LIMIT,
@@ -23,7 +24,6 @@ from beamkeeper.domain.files import (
     FileQuery,
     MetadataPatch,
     NewFile,
-    NewFiles,
     PathRef,
     Registered,
     RegisteredFiles,
@@ -42,8 +42,9 @@ from beamkeeper.domain.ledger import (
     ReplicaPage,
     ReplicaQuery,
 )
-from beamkeeper.domain.metadata import acceptable
+from beamkeeper.domain.metadata import MetadataChange, acceptable
 from beamkeeper.domain.names import Metadata, RelPath, show_path, to_b64
+from beamkeeper.domain.stats import FacetQuery, Facets, Stat, StatPage, StatsBy, StatsQuery
 
 CALL_BYTES = 16 * 1024 * 1024
 """About the largest body of one call that registers; services take several times this."""
@@ -65,7 +66,7 @@ class Files:
         answers: list[Registered] = []
         for part in _parts(files):
             done: RegisteredFiles = self._http().call(
-                "POST", "/api/v1/files:register", RegisteredFiles, body=NewFiles.model_construct(files=tuple(part))
+                "POST", "/api/v1/files:register", RegisteredFiles, body=b'{"files":[' + b",".join(part) + b"]}"
             )
             answers.extend(done.files)
         return RegisteredFiles(files=answers)
@@ -80,9 +81,12 @@ class Files:
             found.extend(page.items)
         return found
 
-    def find(self, query: FileQuery | None = None) -> Iterator[File]:
-        """Yield every file that a query means, asking for a page at a time."""
-        wanted = query or FileQuery(limit=REGISTER_LIMIT)
+    def find(self, query: FileQuery | str | None = None) -> Iterator[File]:
+        """Yield every file that a query means, asking for a page at a time.
+
+        A text is a query in the short notation: `client.files.find("size > 1GB and energy >= 12keV")`.
+        """
+        wanted = query if isinstance(query, FileQuery) else FileQuery(query=query, limit=REGISTER_LIMIT)
         while True:
             page = self.page(wanted)
             yield from page.items
@@ -136,6 +140,10 @@ class Files:
         file: File = self._http().call("PATCH", f"/api/v1/files/{uid}/metadata", File, body=MetadataPatch(patch))
         return file
 
+    def metadata_history(self, uid: UUID) -> Iterator[MetadataChange]:
+        """Yield every change of a file's metadata, newest first."""
+        return changes(self._http, f"/api/v1/files/{uid}/metadata/history")
+
     def remove_metadata(self, uid: UUID, key: str) -> File:
         """Remove one key of a file's metadata, which may be a dotted path such as `sample.name`."""
         file: File = self._http().call("DELETE", f"/api/v1/files/{uid}/metadata/{quote(key, safe='')}", File)
@@ -151,6 +159,27 @@ class Files:
         """Bring back the hidden files that a query means."""
         count: FileCount = self._http().call("POST", "/api/v1/files:restore", FileCount, body=query)
         return count
+
+    def facets(self, keys: Sequence[str], files: FileQuery | None = None, *, limit: int = 20) -> Facets:
+        """Return which values metadata keys have; without conditions that is counted already."""
+        query = FacetQuery(keys=tuple(keys), files=files or FileQuery(), limit=limit)
+        found: Facets = self._http().call("POST", "/api/v1/files:facets", Facets, body=query)
+        return found
+
+    def stats(self, by: StatsBy = StatsBy.EXPERIMENT, experiment_uid: UUID | None = None) -> Iterator[Stat]:
+        """Yield how many files there are, by experiment, directory, type or day."""
+        query = StatsQuery(by=by, experiment_uid=experiment_uid, limit=1000)
+        while True:
+            page = self.stat_page(query)
+            yield from page.items
+            if page.next is None:
+                return
+            query = query.model_copy(update={"after": page.next})
+
+    def stat_page(self, query: StatsQuery) -> StatPage:
+        """Return one page of counts, with the sum of all."""
+        page: StatPage = self._http().get("/api/v1/stats", StatPage, query=query)
+        return page
 
     def summary(self, experiment_uid: UUID) -> ExperimentSummary:
         """Return the files of an experiment in numbers."""
@@ -195,22 +224,18 @@ class Files:
             query = query.model_copy(update={"after": page.next})
 
 
-def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[NewFile]]:
-    """Yield the files in calls that a service takes, by number and by size."""
-    part: list[NewFile] = []
+def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[bytes]]:
+    """Yield the files as JSON in calls that a service takes, by number and by size."""
+    part: list[bytes] = []
     size = 0
     for file in files:
-        sent = file.model_copy(update={"metadata": acceptable(file.metadata)}) if file.metadata else file
-        weight = len(sent.model_dump_json()) if sent.metadata or sent.chunks else _bare_bytes(sent)
-        if part and (len(part) == REGISTER_LIMIT or size + weight > CALL_BYTES):
+        kept = acceptable(file.metadata)
+        meant = file if kept is file.metadata else file.model_copy(update={"metadata": kept})
+        sent = meant.model_dump_json().encode()
+        if part and (len(part) == REGISTER_LIMIT or size + len(sent) > CALL_BYTES):
             yield part
             part, size = [], 0
         part.append(sent)
-        size += weight
+        size += len(sent)
     if part:
         yield part
-
-
-def _bare_bytes(file: NewFile) -> int:
-    """Return more than a file weighs that has no metadata and no chunks, even if JSON escapes all of its paths."""
-    return 2000 + 8 * (len(file.path_b64) + len(file.source.path_b64))

@@ -101,15 +101,21 @@ class WipePoint(StrEnum):
     """They are deleted; it is not written down."""
 
 
-Point = FailPoint | TroublePoint | WipePoint
+class CopyPoint(StrEnum):
+    """Every place on the way of a batch from a station's catalogue to the site's."""
+
+    COPY_SENDING = "copy-sending"
+    """The station has read a batch; it is not sent."""
+    COPY_TAKING = "copy-taking"
+    """The site has written a batch within a transaction that is not finished."""
+    COPY_TAKEN = "copy-taken"
+    """The site's answer has arrived; the station has not used it yet."""
 
 
-def _named(name: str) -> Point:
-    """Return a point by its name."""
-    for kind in (TroublePoint, WipePoint):
-        if name in list(kind):
-            return kind(name)
-    return FailPoint(name)
+Point = FailPoint | TroublePoint | WipePoint | CopyPoint
+_NAMES: dict[str, Point] = {
+    str(point): point for kind in (FailPoint, TroublePoint, WipePoint, CopyPoint) for point in kind
+}
 
 
 class FailPointError(Exception):
@@ -122,7 +128,9 @@ class _Armed:
     def __init__(self, text: str) -> None:
         name, _, rest = text.strip().partition(":")
         first, _, last = rest.rpartition(":")
-        self.point = _named(name)
+        if name not in _NAMES:
+            raise ValueError(f'{VARIABLE}: there is no point "{name}"')
+        self.point = _NAMES[name]
         self.left = int(first or 1)
         self.action, _, argument = last.partition("=")
         self.seconds = float(argument or 0)

@@ -111,6 +111,7 @@ def _limit(value: str) -> str:
 HourlyLimit = Annotated[str, AfterValidator(_limit)]
 Address = Annotated[str, AfterValidator(_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+SiteUrl = Annotated[str, AfterValidator(lambda value: _http_url(value) if value else "")]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
 AbsolutePath = Annotated[Path, AfterValidator(_path)]
 Whole = Annotated[int, Strict()]
@@ -172,6 +173,9 @@ class Catalog(ServiceSection):
     """The catalog service: which files there are."""
 
     listen: Address = Field(default="127.0.0.1:22237", description="HOST:PORT to listen on; port 0 takes a free one.")
+    site_url: SiteUrl = Field(
+        default="", description="Address of the site's catalogue, which is to follow this one; none where empty."
+    )
 
 
 class Acquisition(ServiceSection):

@@ -25,7 +25,7 @@ from beamkeeper.domain.experiments import (
     experiment_directory,
     layout_fields,
 )
-from beamkeeper.domain.metadata import check_metadata
+from beamkeeper.domain.metadata import MetadataHistory, check_metadata
 from beamkeeper.domain.storage import StorageArea
 from beamkeeper.domain.users import (
     EXPERIMENT_ROLES,
@@ -131,9 +131,19 @@ def change(tx: StorageTransaction, caller: Caller, uid: UUID, change: Experiment
     found = rights.experiment(tx, caller, Action.EXPERIMENT_UPDATE, uid)
     merged = found.model_copy(update=change.model_dump(exclude_unset=True))
     _check(tx, kind=change.type, starts_at=merged.starts_at, ends_at=merged.ends_at)
-    changed = tx.experiments.change(uid, change)
+    if change.metadata is not None:
+        check_metadata(change.metadata)
+    changed = tx.experiments.change(uid, change, by=caller.username)
     check_metadata(changed.metadata)
     return changed
+
+
+def metadata_history(
+    tx: StorageTransaction, caller: Caller, uid: UUID, *, after: str | None, limit: int
+) -> MetadataHistory:
+    """Return how an experiment's metadata came about, newest change first."""
+    rights.experiment(tx, caller, Action.EXPERIMENT_READ, uid)
+    return tx.metadata.page(uid, after=after, limit=limit)
 
 
 def delete(tx: StorageTransaction, caller: Caller, uid: UUID) -> Experiment:

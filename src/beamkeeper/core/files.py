@@ -28,7 +28,7 @@ from beamkeeper.domain.files import (
     RegisteredAs,
     RegisteredFiles,
 )
-from beamkeeper.domain.metadata import removal
+from beamkeeper.domain.metadata import MetadataHistory, removal
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.users import Action, Caller, may, reach, require
 
@@ -46,12 +46,15 @@ def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> Registere
         uid: rights.experiment(tx, caller, Action.FILE_REGISTER, uid)
         for uid in {file.experiment_uid for file in new.files}
     }
+    for experiment in experiments.values():
+        rights.check_own(tx, experiment)
     answers = tx.files.register(new.files, by=caller.username)
     created = [
         (file, answer.file_uid)
         for file, answer in zip(new.files, answers, strict=True)
         if answer.result is RegisteredAs.CREATED
     ]
+    tx.run_rules.apply([uid for _, uid in created if uid is not None])
     created.sort(key=lambda pair: pair[0].experiment_uid)
     for uid, pairs in groupby(created, key=lambda pair: pair[0].experiment_uid):
         tx.events.add(_available(experiments[uid], list(pairs)))
@@ -90,9 +93,20 @@ def history(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileHistory:
 def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Metadata) -> File:
     """Change a file's metadata by a merge patch."""
     file, experiment = _file(tx, caller, uid, action=Action.FILE_ANNOTATE)
-    changed = tx.files.set_metadata(uid, patch)
+    rights.check_own(tx, experiment)
+    tx.files.lock([experiment.uid])  # before the file's own row, in the order in which registering takes them
+    changed = tx.files.set_metadata(uid, patch, by=caller.username)
+    tx.run_rules.apply([uid])
     tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
     return changed
+
+
+def metadata_history(
+    tx: CatalogTransaction, caller: Caller, uid: UUID, *, after: str | None, limit: int
+) -> MetadataHistory:
+    """Return how a file's metadata came about, newest change first."""
+    _file(tx, caller, uid, action=Action.FILE_READ)
+    return tx.metadata.page(uid, after=after, limit=limit)
 
 
 def remove_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, key: str) -> File:
@@ -104,6 +118,7 @@ def remove_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, key: s
 def delete(tx: CatalogTransaction, caller: Caller, wanted: FileDeletion) -> Deleted:
     """Count the files that are meant; hide them where the caller expects just so many."""
     experiment = _meant(tx, caller, wanted.query)
+    rights.check_own(tx, experiment)
     tx.files.lock([experiment.uid])
     count = tx.files.count(wanted.query, is_deleted=False)
     if wanted.expected_count is None:
@@ -123,6 +138,7 @@ def delete(tx: CatalogTransaction, caller: Caller, wanted: FileDeletion) -> Dele
 def restore(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> FileCount:
     """Bring back the hidden files that a query means, of the last 30 days."""
     experiment = _meant(tx, caller, query)
+    rights.check_own(tx, experiment)
     tx.files.lock([experiment.uid])
     count = tx.files.count(query, is_deleted=True)
     if count.files:

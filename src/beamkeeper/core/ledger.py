@@ -28,6 +28,8 @@ def record(tx: CatalogTransaction, caller: Caller, new: NewVerifications) -> Rec
     """Add rows to the ledger; the same uid again changes nothing."""
     experiment_of = tx.ledger.experiments_of(item.replica_uid for item in new.items)
     experiments = [rights.experiment(tx, caller, Action.FILE_VERIFY, uid) for uid in set(experiment_of.values())]
+    for experiment in experiments:
+        rights.check_own(tx, experiment)
     by = f"{caller.username} for {new.on_behalf_of}" if new.on_behalf_of else caller.username
     recorded = tx.ledger.record(new.items, by=by)
     suspect = Counter(experiment_of[item.replica_uid] for item in recorded if item.state is ReplicaState.SUSPECT)

@@ -27,3 +27,17 @@ def experiment(tx: Transaction, caller: Caller, action: Action, uid: UUID) -> Ex
     if is_hidden and action not in _EVEN_DELETED:
         raise ConflictError(f'experiment "{found.name}" is deleted: nothing of it can be changed')
     return found
+
+
+def check_own(tx: Transaction, experiment: Experiment) -> None:
+    """Refuse to change what is a copy here: an experiment of another station is changed in its own catalogue alone."""
+    home = tx.database.home
+    if home is None or experiment.station == home or tx.experiments.find_station(home) is None:
+        return
+    url = tx.experiments.get_station(experiment.station_uid).catalog_url
+    raise ConflictError(
+        f'experiment "{experiment.name}" is of station "{experiment.station}", and the catalogue of station "{home}" '
+        f"only follows it: change it there, with --station {experiment.station}{f' ({url})' if url else ''}",
+        station=experiment.station,
+        url=url,
+    )

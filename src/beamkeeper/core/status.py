@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from beamkeeper.core import pauses
-from beamkeeper.db import AcquisitionTransaction, StorageTransaction, Transaction
+from beamkeeper.core import pauses, replication
+from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, StorageTransaction, Transaction
+from beamkeeper.domain.replication import Follower, SiteLink
 from beamkeeper.domain.storage import AreaPause
 
 
@@ -18,14 +19,21 @@ class Unfinished:
     queues: Mapping[str, int] = field(default_factory=dict)
     oldest_s: float | None = None
     paused: tuple[AreaPause, ...] = ()
+    site: SiteLink | None = None
+    followers: tuple[Follower, ...] = ()
 
 
-def unfinished(tx: Transaction) -> Unfinished:
-    """Return what this service has still to do."""
+def unfinished(tx: Transaction, site_url: str = "") -> Unfinished:
+    """Return what this service has still to do; `site_url` is where the site's catalogue is that follows it."""
     if isinstance(tx, StorageTransaction):
         return _of(tx, *tx.publishes.queue())
     if isinstance(tx, AcquisitionTransaction):
         return replace(_of(tx, *tx.journal.queue()), paused=pauses.paused(tx))
+    if isinstance(tx, CatalogTransaction):
+        files, since = tx.search.lag()
+        link = replication.link(tx, site_url)
+        queues = {"index": files} | ({} if link is None else {"changes for the site": link.waiting})
+        return replace(_of(tx, queues, since), site=link, followers=tuple(replication.followers(tx)))
     return Unfinished()
 
 

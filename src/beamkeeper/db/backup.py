@@ -2,7 +2,8 @@
 
 A backup is one format for both databases: JSON lines, compressed by gzip. First comes an object that says
 whose it is; then for each table an object with its name and columns, and a list for each row; last an object
-with the number of rows of each table and the digest of all lines before it, without which it is not whole.
+with the number of rows of each table and the digest of all lines before it, without which it is not whole. The search
+index is not in it: it is made anew from the files.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import beamkeeper
 from beamkeeper.db import migrations, schema, upgrade
 from beamkeeper.db.base import EPOCH, MICROSECOND, Database, UtcMicroseconds, translated
 from beamkeeper.db.events import Events, SequenceRow
+from beamkeeper.db.search import note_all
 from beamkeeper.db.transaction import open_database
 from beamkeeper.domain.errors import ConflictError, DestinationError, InvalidError, NotFoundError
 from beamkeeper.domain.status import Service
@@ -114,7 +116,7 @@ def copy(from_url: str, to_url: str, service: Service) -> Done:
     with closing(open_database(from_url, service)) as source:
         upgrade.check(source, service)
         with _snapshot(source) as connection, _empty(to_url, service) as target:
-            tables = schema.tables(service)
+            tables = schema.kept(service)
             done = _load(target, ((table, _rows(connection, table)) for table in tables))
             expected = {table.name: _count(connection, table) for table in tables}
             if done.tables != expected:
@@ -200,6 +202,8 @@ def _load(connection: Connection, tables: Iterable[tuple[Table, Iterable[Row]]])
             raise InvalidError(f"table {table.name} has a row that the database does not take: {reason}") from error
         done.tables[table.name] = _count(connection, table)
         _go_on_counting(connection, table)
+    if "files" in done.tables:
+        note_all(connection, datetime.now(UTC))
     return done
 
 
@@ -241,7 +245,7 @@ def _write(connection: Connection, service: Service, file: gzip.GzipFile) -> Don
             "saved_at": datetime.now(UTC).isoformat(),
         }
     )
-    for table in schema.tables(service):
+    for table in schema.kept(service):
         codecs = [_codec(column.type) for column in table.columns]
         packed.write({"table": table.name, "columns": [column.name for column in table.columns]})
         done.tables[table.name] = 0
@@ -278,7 +282,7 @@ class _Reader:
         lines = self._lines()
         self._check_head(next(lines, None))
         waiting = next(lines, None)
-        for table in schema.tables(self._service):
+        for table in schema.kept(self._service):
             names = [column.name for column in table.columns]
             if waiting != {"table": table.name, "columns": names}:
                 raise self._damaged()

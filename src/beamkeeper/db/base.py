@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sqlite3
 import threading
@@ -57,6 +58,16 @@ def new_uid() -> UUID:
     return UUID(int=high << 64 | 0x8000_0000_0000_0000 | random.getrandbits(62))
 
 
+def new_uids(count: int) -> Iterator[UUID]:
+    """Yield so many new UUIDv7 in rising order, at a tenth of what they cost one by one."""
+    at = time.time_ns() // 1_000_000
+    tails = os.urandom(8 * count)
+    for number in range(count):
+        high = ((at + number // 4096) << 16) | 0x7000 | (number % 4096)
+        low = int.from_bytes(tails[8 * number : 8 * number + 8], "big") & (2**62 - 1) | 2**63
+        yield UUID(int=(high << 64) | low)
+
+
 class UtcMicroseconds(TypeDecorator[datetime]):
     """An aware UTC time, stored as integer microseconds: compares alike on both databases, loses nothing."""
 
@@ -74,6 +85,9 @@ class UtcMicroseconds(TypeDecorator[datetime]):
 
 JsonDocument = JSON().with_variant(JSONB(), "postgresql")
 """A JSON document; JSONB on PostgreSQL."""
+
+NullableDocument = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""A JSON document, or nothing."""
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """A local key that never leaves the service; SQLite counts by itself only for INTEGER PRIMARY KEY."""
@@ -135,6 +149,8 @@ class Database(Generic[TransactionT]):
         self._transaction = transaction
         self._clock = clock
         self._listeners: list[Callable[[], None]] = []
+        self.home: str | None = None
+        """The station that this database is of; what it has of other stations is a copy. None: all is its own."""
         self._news = threading.Condition()
         self._news_count = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, cast
 
 from sqlalchemy import Table, func, select
@@ -13,12 +13,22 @@ from beamkeeper.db.base import Base
 Row = Sequence[Any]
 
 
-def insert_rows(session: Session, table: type[Base], columns: Sequence[str], rows: Iterable[Row]) -> None:
-    """Insert rows whose values stand in the order of `columns`."""
+def insert_rows(
+    session: Session,
+    table: type[Base],
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    as_text: Collection[str] = (),
+) -> None:
+    """Insert rows whose values stand in the order of `columns`; documents of `as_text` are JSON text already."""
     connection = session.connection()
     target = cast(Table, table.__table__)
     dialect = connection.dialect
-    processors = [target.c[name].type.dialect_impl(dialect).bind_processor(dialect) for name in columns]
+    processors = [
+        None if name in as_text else target.c[name].type.dialect_impl(dialect).bind_processor(dialect)
+        for name in columns
+    ]
     prepared = _prepared(rows, processors)
     names = ", ".join(dialect.identifier_preparer.quote(name) for name in columns)
     cursor = cast(Any, connection.connection.cursor())

@@ -52,6 +52,8 @@ class Events:
         self._new: list[NewEvent] = []
         self.changed: Cursor | None = None
         """The cursor of this transaction's change of identities, if it made any."""
+        self.first: int | None = None
+        """The first number under which `finish` wrote events, if there were any."""
 
     def claim(self) -> int:
         """Return the number of the change of identities that this transaction is about to make.
@@ -86,7 +88,7 @@ class Events:
         """Number the collected events and write them; tell whether there were any."""
         if not self._new:
             return False
-        first = self._first_number(len(self._new))
+        first = self.first = self._first_number(len(self._new))
         rows = [{"number": first + i, "at": self._now, **event.model_dump()} for i, event in enumerate(self._new)]
         self._session.execute(insert(EventRow), rows)
         self._new.clear()

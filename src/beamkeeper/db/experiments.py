@@ -11,8 +11,9 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, Select, Table, UniqueConstraint, func, insert, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from beamkeeper.db.base import Base, BigId, new_uid
+from beamkeeper.db.base import Base, BigId, NullableDocument, new_uid
 from beamkeeper.db.events import Events
+from beamkeeper.db.metadata import Change, MetadataChanges
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.domain.errors import AlreadyExistsError, NotFoundError
@@ -72,12 +73,14 @@ class ExperimentTypeRow(Base):
     """A kind of experiment."""
 
     __tablename__ = "experiment_types"
-    services = frozenset({Service.STORAGE})
+    services = frozenset(Service)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     uid: Mapped[UUID] = mapped_column(unique=True)
     name: Mapped[str] = mapped_column(unique=True)
     description: Mapped[str]
+    index_keys: Mapped[list[str] | None] = mapped_column(NullableDocument)
+    revision: Mapped[int] = mapped_column(BigId, index=True)
 
 
 class ExperimentRow(Base):
@@ -187,7 +190,7 @@ class Experiments:
     def types(self) -> Sequence[ExperimentType]:
         """Return every experiment type, by name."""
         rows = self._session.scalars(select(ExperimentTypeRow).order_by(ExperimentTypeRow.name))
-        return [ExperimentType.model_validate(row, from_attributes=True) for row in rows]
+        return [to_type(row) for row in rows]
 
     def is_type(self, name: str) -> bool:
         """Whether there is an experiment type of this name."""
@@ -196,11 +199,11 @@ class Experiments:
 
     def add_type(self, new: NewExperimentType) -> ExperimentType:
         """Make an experiment type."""
-        self._events.revise()  # so that nobody else makes one of this name meanwhile
+        revision = self._events.revise()  # and nobody else makes one of this name meanwhile
         if self.is_type(new.name):
             raise AlreadyExistsError(f'there is an experiment type "{new.name}" already', name=new.name)
         kind = ExperimentType(uid=new_uid(), **new.model_dump())
-        self._session.execute(insert(ExperimentTypeRow).values(**kind.model_dump()))
+        self._session.execute(insert(ExperimentTypeRow).values(**kind.model_dump(), revision=revision))
         return kind
 
     def get(self, uid: UUID) -> Experiment:
@@ -266,13 +269,15 @@ class Experiments:
         self._session.execute(insert(_TABLE).values(values))
         return experiment
 
-    def change(self, uid: UUID, change: ExperimentChange) -> Experiment:
+    def change(self, uid: UUID, change: ExperimentChange, *, by: str = "") -> Experiment:
         """Change what is given of an experiment; metadata is merged, and a value of null goes."""
         given = change.model_dump(exclude_unset=True)
         values = {key: value for key, value in given.items() if value is not None or _TABLE.c[key].nullable}
         revision = self._events.revise(experiment_uid=uid)
         if change.metadata is not None:
-            values["metadata"] = patched(self.get(uid).metadata, change.metadata)
+            before = self.get(uid).metadata
+            MetadataChanges(self._session, self._now).add([Change(uid, uid, before, change.metadata)], by=by)
+            values["metadata"] = patched(before, change.metadata)
         self._set(uid, **values, revision=revision)
         return self.get(uid)
 
@@ -314,6 +319,11 @@ def _conditions(query: ExperimentQuery) -> list[Any]:
 def to_station(row: StationRow) -> Station:
     """Return the station that a row holds."""
     return Station.model_validate(row, from_attributes=True)
+
+
+def to_type(row: ExperimentTypeRow) -> ExperimentType:
+    """Return the experiment type that a row holds."""
+    return ExperimentType.model_validate(row, from_attributes=True)
 
 
 def to_experiment(row: ExperimentRow, station: str) -> Experiment:

@@ -13,7 +13,14 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId
 from beamkeeper.db.events import Events
-from beamkeeper.db.experiments import ExperimentRow, StationRow, to_experiment, to_station
+from beamkeeper.db.experiments import (
+    ExperimentRow,
+    ExperimentTypeRow,
+    StationRow,
+    to_experiment,
+    to_station,
+    to_type,
+)
 from beamkeeper.db.storage import StorageAreaRow, to_area
 from beamkeeper.db.users import GrantRow, SessionRow, UserRow, scope_of, to_session, to_user
 from beamkeeper.domain.events import NewEvent
@@ -38,8 +45,9 @@ _GRANTS = cast(Table, GrantRow.__table__)
 _SESSIONS = cast(Table, SessionRow.__table__)
 _STATIONS = cast(Table, StationRow.__table__)
 _AREAS = cast(Table, StorageAreaRow.__table__)
+_TYPES = cast(Table, ExperimentTypeRow.__table__)
 _EXPERIMENTS = cast(Table, ExperimentRow.__table__)
-_ALL = (_USERS, _GRANTS, _SESSIONS, _STATIONS, _AREAS, _EXPERIMENTS)
+_ALL = (_USERS, _GRANTS, _SESSIONS, _STATIONS, _AREAS, _TYPES, _EXPERIMENTS)
 
 
 class Mirrors:
@@ -78,6 +86,9 @@ class Mirrors:
             storage_areas=[
                 to_area(row) for row in all_of(select(StorageAreaRow).where(StorageAreaRow.revision > after))
             ],
+            experiment_types=[
+                to_type(row) for row in all_of(select(ExperimentTypeRow).where(ExperimentTypeRow.revision > after))
+            ],
             experiments=[
                 to_experiment(row, name) for row, name in rows_of(experiments.where(ExperimentRow.revision > after))
             ],
@@ -98,6 +109,7 @@ class Mirrors:
         self._upsert(_AREAS, [{**area.model_dump(), **revision} for area in mirror.storage_areas])
         self._upsert(_STATIONS, [{**station.model_dump(), **revision} for station in mirror.stations])
         self._upsert(_USERS, [{**user.model_dump(), **revision} for user in mirror.users])
+        self._upsert(_TYPES, [{**kind.model_dump(), **revision} for kind in mirror.experiment_types])
         experiments = [{**e.model_dump(exclude={"station"}), **revision} for e in mirror.experiments]
         self._upsert(_EXPERIMENTS, experiments)
         self._upsert(_GRANTS, [{**g.model_dump(), "scope": scope_of(g), **revision} for g in mirror.grants])
@@ -134,7 +146,8 @@ class Mirrors:
             self._session.execute(
                 update(_EXPERIMENTS).where(_EXPERIMENTS.c.id == id_).values(name=f"lost-{id_}", number=-id_)
             )
-        for table, kept in ((_STATIONS, mirror.stations), (_AREAS, mirror.storage_areas)):
+        named = ((_STATIONS, mirror.stations), (_AREAS, mirror.storage_areas), (_TYPES, mirror.experiment_types))
+        for table, kept in named:
             for id_ in self._all_but(table, {item.uid for item in kept}):
                 self._session.execute(update(table).where(table.c.id == id_).values(name=f"lost-{id_}"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from uuid import UUID
 
 from beamkeeper.domain.errors import InvalidError
 
@@ -24,6 +25,14 @@ def from_cursor(cursor: str, *kinds: type[str] | type[int]) -> tuple[str | int, 
     if not isinstance(key, list) or [type(value) for value in key] != list(kinds):
         raise _refusal(cursor)
     return tuple(key)
+
+
+def uid_of(cursor: str) -> UUID:
+    """Return the uid after which a list goes on."""
+    try:
+        return UUID(hex=str(from_cursor(cursor, str)[0]))
+    except ValueError as error:
+        raise _refusal(cursor) from error
 
 
 def _refusal(cursor: str) -> InvalidError:

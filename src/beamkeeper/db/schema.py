@@ -19,6 +19,11 @@ def tables(service: Service) -> Sequence[Table]:
     return [table for table in Base.metadata.sorted_tables if table in own]
 
 
+def kept(service: Service) -> Sequence[Table]:
+    """Return the tables that hold what nothing else says: those that a backup needs."""
+    return [table for table in tables(service) if not table.info.get("is_derived")]
+
+
 def create(into: Engine | Database[Any], service: Service) -> None:
     """Make the tables of a service in an empty database, and begin its first epoch."""
     engine = into.engine if isinstance(into, Database) else into

@@ -12,15 +12,23 @@ from beamkeeper.db.acquisition import Acquisitions
 from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.base import Database
+from beamkeeper.db.changes import Changes, is_changed, write_changes
+from beamkeeper.db.datasets import Datasets
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
-from beamkeeper.db.files import Files, Ledger
+from beamkeeper.db.files import Documents, Files, Ledger
 from beamkeeper.db.inspections import Inspections
 from beamkeeper.db.journal import Journal
 from beamkeeper.db.masters import Masters
+from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
+from beamkeeper.db.provenance import Derivations
 from beamkeeper.db.publishes import Publishes
+from beamkeeper.db.replication import Replication
+from beamkeeper.db.run_rules import RunRules
+from beamkeeper.db.runs import Runs
+from beamkeeper.db.search import Search
 from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
 from beamkeeper.db.storage_tasks import StorageTasks
@@ -87,6 +95,11 @@ class StorageTransaction(Transaction):
         return Publishes(self.session, self.now)
 
     @cached_property
+    def metadata(self) -> MetadataChanges:
+        """The history of metadata of experiments."""
+        return MetadataChanges(self.session, self.now)
+
+    @cached_property
     def tasks(self) -> StorageTasks:
         """Checks and listings of what is stored."""
         return StorageTasks(self.session, self.now)
@@ -106,6 +119,60 @@ class CatalogTransaction(Transaction):
     def ledger(self) -> Ledger:
         """Verifications, and what they prove."""
         return Ledger(self.session, self.now)
+
+    @cached_property
+    def search(self) -> Search:
+        """The search index: what it still has to follow, and what is counted in it."""
+        return Search(self.session, self.now)
+
+    @cached_property
+    def documents(self) -> Documents:
+        """Files as whole documents."""
+        return Documents(self.session, self.now)
+
+    @cached_property
+    def changes(self) -> Changes:
+        """Which rows changed, in the order of their commits."""
+        return Changes(self.session)
+
+    @cached_property
+    def replication(self) -> Replication:
+        """How far the site's catalogue has followed, as the site keeps it and as the station knows it."""
+        return Replication(self.session, self.now)
+
+    def finish(self) -> bool:
+        """Write the collected events, and which rows changed under the same number."""
+        is_news = super().finish()
+        if not is_changed(self.session):
+            return is_news
+        number = self.events.first
+        write_changes(self.session, self.events.next_number() if number is None else number)
+        return True
+
+    @cached_property
+    def metadata(self) -> MetadataChanges:
+        """The history of metadata of files, datasets and runs."""
+        return MetadataChanges(self.session, self.now)
+
+    @cached_property
+    def datasets(self) -> Datasets:
+        """Named sets of files."""
+        return Datasets(self.session, self.now)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Scans and measurements."""
+        return Runs(self.session, self.now)
+
+    @cached_property
+    def run_rules(self) -> RunRules:
+        """How files come to runs."""
+        return RunRules(self.session, self.now)
+
+    @cached_property
+    def derivations(self) -> Derivations:
+        """What files were made from."""
+        return Derivations(self.session, self.now)
 
 
 class AcquisitionTransaction(Transaction):

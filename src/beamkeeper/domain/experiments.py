@@ -25,9 +25,11 @@ from beamkeeper.domain.names import (
     Username,
     UtcTime,
 )
+from beamkeeper.domain.terms import MAX_KEY
 from beamkeeper.domain.users import Publicity, Role, Target
 
 DEFAULT_LAYOUT = "{cycle}/{experiment}"
+MAX_INDEX_KEYS = 64
 LAYOUT_FIELDS = frozenset({"cycle", "year", "month", "proposal", "pi", "type", "station", "experiment"})
 
 
@@ -116,12 +118,21 @@ class ServiceKey(Model):
     key: str = Field(repr=False)
 
 
+IndexKey = Annotated[str, StringConstraints(pattern=r"^[^\x00.]+(\.[^\x00.]+)*$", max_length=MAX_KEY)]
+"""A dotted metadata key, such as `sample.name`."""
+
+IndexKeys = Annotated[tuple[IndexKey, ...], Field(max_length=MAX_INDEX_KEYS)]
+
+
 class ExperimentType(Model):
     """A kind of experiment, such as a technique."""
 
     uid: Uid
     name: PlainName
     description: Title = ""
+    index_keys: tuple[str, ...] | None = Field(
+        default=None, description="The only metadata keys that are indexed of its experiments' files; None is all."
+    )
 
 
 class NewExperimentType(Input):
@@ -129,6 +140,10 @@ class NewExperimentType(Input):
 
     name: PlainName
     description: Title = ""
+    index_keys: IndexKeys | None = Field(
+        default=None,
+        description="The only metadata keys that are indexed, such as `sample.name`; others are searched slowly.",
+    )
 
 
 class Experiment(Model):

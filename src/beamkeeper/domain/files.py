@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field, JsonValue, RootModel, StringConstraints
+from pydantic import Field, RootModel, StringConstraints
 
 from beamkeeper.domain.names import Checksum, Input, Metadata, Model, Title, Uid, UtcTime, WireInt, WithPath
 
@@ -197,6 +197,13 @@ class FilePage(Model):
 
     items: tuple[File, ...]
     next: str | None = None
+    is_partial: bool = Field(
+        default=False, description="The search stopped at its limit before the page was full: `next` goes on."
+    )
+    searched: int = Field(default=0, description="How many files were looked at for this page.")
+    is_behind: bool = Field(
+        default=False, description="More files wait to be indexed than a search looks at: the newest may be missing."
+    )
 
 
 class Version(Model):
@@ -228,12 +235,13 @@ class MetadataPatch(RootModel[Metadata]):
     """A change of metadata as in RFC 7396: what is left out stays, a value of null goes, objects are merged."""
 
 
-class MetadataTest(Input):
-    """A condition on one metadata field; `key` is a dotted path."""
+class FileOrder(StrEnum):
+    """In which order files are told."""
 
-    key: Annotated[str, StringConstraints(pattern=r"^[^\x00\"]{1,200}$")]
-    op: Literal["=", "!=", "<", "<=", ">", ">=", "exists"]
-    value: JsonValue = None
+    PATH = "path"
+    """By experiment, then by the bytes of the path."""
+    NEWEST = "newest"
+    """What came into the catalogue last comes first."""
 
 
 class FileQuery(Input):
@@ -247,8 +255,16 @@ class FileQuery(Input):
     max_size: WireInt | None = None
     modified_after: UtcTime | None = None
     modified_before: UtcTime | None = None
-    where: tuple[MetadataTest, ...] = Field(default=(), max_length=32)
+    query: Annotated[str, StringConstraints(max_length=8192)] | None = Field(
+        default=None, description='Conditions in the short notation: `size > 1GB and sample.name ~ "Ag*"`.'
+    )
+    filter: Metadata | None = Field(
+        default=None, description='Conditions as a document: `{"size": {"$gt": 1000000000}}`.'
+    )
     with_deleted: bool = False
+    order: FileOrder | None = Field(
+        default=None, description="Without one: the newest first where there is a `query` or `filter`, else by path."
+    )
     after: str | None = Field(default=None, description="The `next` of the page before.")
     limit: int = Field(default=100, ge=1, le=REGISTER_LIMIT)
 

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 
 from pydantic import JsonValue
 
 from beamkeeper.domain.errors import InvalidError, NotFoundError
-from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.names import Metadata, Model, Title, Uid, UtcTime
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 MAX_KEYS = 10_000
 MAX_INT = 2**63 - 1
+_LONG_NUMBER = re.compile("[0-9]{19}")
+
+
+class MetadataChange(Model):
+    """One change of metadata: who made it, when, as which merge patch, and what stood there before."""
+
+    uid: Uid
+    subject_uid: Uid
+    changed_at: UtcTime
+    changed_by: Title
+    patch: Metadata
+    before: Metadata
+    """What the patch has touched, as it was; a key that is not here was not there."""
+    version: int | None = None
+    """The version of a file that came with other metadata; None where somebody changed the metadata."""
+
+
+class MetadataHistory(Model):
+    """Some changes, newest first, and the cursor that continues the list."""
+
+    items: tuple[MetadataChange, ...]
+    next: str | None = None
 
 
 def check_metadata(metadata: Metadata) -> Metadata:
@@ -36,12 +59,43 @@ def check_metadata(metadata: Metadata) -> Metadata:
     return metadata
 
 
+def checked_text(metadata: Metadata) -> str:
+    """Return metadata as JSON text, after check_metadata where its text does not show already that it passes.
+
+    Thousands of files a second are registered: to look at each value of each costs more than all the rest.
+    """
+    try:
+        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        is_plain = len(text.encode()) <= MAX_BYTES and text.count("{") + text.count("[") <= MAX_DEPTH
+    except (ValueError, RecursionError):  # of which UnicodeEncodeError is one
+        is_plain = False
+    # A colon in a text counts as a key, and a long number in one as a number: then the slow way decides.
+    if not is_plain or text.count(":") > MAX_KEYS or "\\u0000" in text or _LONG_NUMBER.search(text):
+        check_metadata(metadata)
+        return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+def acceptable_text(metadata: Metadata) -> str:
+    """Return `acceptable(metadata)` as JSON text."""
+    try:
+        return checked_text(metadata)
+    except InvalidError as error:
+        return json.dumps(refusal(error), ensure_ascii=False)
+
+
+def refusal(error: InvalidError) -> Metadata:
+    """Return what a file has in place of metadata that was refused."""
+    return {"extraction": {"error": error.message}}
+
+
 def acceptable(metadata: Metadata) -> Metadata:
     """Return metadata that can be kept: as given, or why it was refused. A file is never lost for its metadata."""
     try:
-        return check_metadata(metadata)
+        checked_text(metadata)
     except InvalidError as error:
-        return {"extraction": {"error": error.message}}
+        return refusal(error)
+    return metadata
 
 
 def _walk(metadata: JsonValue) -> Iterator[tuple[JsonValue, int]]:
@@ -97,6 +151,43 @@ def joined(first: Metadata, second: Metadata) -> Metadata:
         before = both.get(key)
         both[key] = joined(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return both
+
+
+def touched(metadata: Metadata, patch: Metadata) -> Metadata:
+    """Return the part of metadata that a merge patch touches."""
+    found: Metadata = {}
+    for key, value in patch.items():
+        if key in metadata:
+            held = metadata[key]
+            found[key] = touched(held, value) if isinstance(held, dict) and isinstance(value, dict) else held
+    return found
+
+
+def undone(after: Metadata, patch: Metadata, before: Metadata) -> Metadata:
+    """Return what metadata was before a patch, of which `before` is what it touched."""
+    found = dict(after)
+    for key, value in patch.items():
+        now, then = found.get(key), before.get(key)
+        if key not in before:
+            found.pop(key, None)
+        elif isinstance(now, dict) and isinstance(then, dict) and isinstance(value, dict):
+            found[key] = undone(now, value, then)
+        else:
+            found[key] = then
+    return found
+
+
+def difference(old: Metadata, new: Metadata) -> Metadata:
+    """Return the merge patch from one document to another; a null that is new in it counts as nothing."""
+    patch: Metadata = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        held = old.get(key)
+        if key in old and isinstance(held, dict) and isinstance(value, dict):
+            if inner := difference(held, value):
+                patch[key] = inner
+        elif key not in old or json.dumps(held) != json.dumps(value):  # to Python True is 1, and 1 is 1.0
+            patch[key] = value
+    return patch
 
 
 def dotted(key: str) -> list[str]:

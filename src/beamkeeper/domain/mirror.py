@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beamkeeper.domain.experiments import Experiment, Station
+from beamkeeper.domain.experiments import Experiment, ExperimentType, Station
 from beamkeeper.domain.names import Model, Uid, UtcTime, WireInt
 from beamkeeper.domain.storage import StorageArea
 from beamkeeper.domain.users import Grant, SessionRecord, User
@@ -34,10 +34,12 @@ class Mirror(Model):
     sessions: tuple[SessionRecord, ...] = ()
     stations: tuple[Station, ...] = ()
     storage_areas: tuple[StorageArea, ...] = ()
+    experiment_types: tuple[ExperimentType, ...] = ()
     experiments: tuple[Experiment, ...] = ()
 
     @property
     def is_news(self) -> bool:
         """Whether it carries anything."""
-        changes = (self.users, self.grants, self.sessions, self.stations, self.storage_areas, self.experiments)
-        return self.is_whole or any(changes)
+        people = (self.users, self.grants, self.sessions)
+        places = (self.stations, self.storage_areas, self.experiment_types, self.experiments)
+        return self.is_whole or any((*people, *places))

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from beamkeeper.domain.names import Model, StationName, Title, UtcTime
+from beamkeeper.domain.replication import Follower, SiteLink
 from beamkeeper.domain.storage import AreaPause
 
 
@@ -49,6 +50,10 @@ class Status(Model):
     mirror_behind_s: float | None = None
     last_error: LastError | None = None
     paused: tuple[AreaPause, ...] = Field(default=(), description="Storage areas that take nothing at present.")
+    site: SiteLink | None = Field(default=None, description="Of a catalogue that the site's follows: how that goes.")
+    followers: tuple[Follower, ...] = Field(
+        default=(), description="Of the site's catalogue: how it follows each other."
+    )
 
 
 class SiteServices(Model):

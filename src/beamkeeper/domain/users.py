@@ -241,6 +241,9 @@ class Action(StrEnum):
     SCRUB = "scrub"
     AUDIT = "audit"
     MIRROR_READ = "mirror:read"
+    REPLICATE = "replicate"
+    CATALOG_IMPORT = "catalog:import"
+    CATALOG_CHECK = "catalog:check"
 
 
 _ADMIN = frozenset({Role.ADMINISTRATOR})
@@ -277,6 +280,9 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.SCRUB: _STATION,
     Action.AUDIT: _STATION,
     Action.MIRROR_READ: frozenset(),
+    Action.REPLICATE: frozenset(),
+    Action.CATALOG_IMPORT: _ADMIN,
+    Action.CATALOG_CHECK: _STATION,
 }
 """Which roles allow an action; who holds none of them is refused."""
 
@@ -291,6 +297,7 @@ SERVICE_MAY = frozenset(
         Action.PUBLISH,
         Action.STORAGE_CHECK,
         Action.MIRROR_READ,
+        Action.REPLICATE,
         Action.STATION_READ,
         Action.STATION_ANNOUNCE,
     }

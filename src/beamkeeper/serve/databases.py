@@ -30,6 +30,7 @@ def opened(settings: Settings, service: Service) -> Database[Any]:
     if upgrade.is_empty(database):
         upgrade.upgrade(url, service)
     upgrade.check(database, service)
+    database.home = settings.station.name
     return database
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.audit import AuditLoop
 from beamkeeper.engine.deferred import DeferredLoop
 from beamkeeper.engine.destinations import Destinations
+from beamkeeper.engine.index import IndexLoop
 from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
 from beamkeeper.engine.manners import Limiter, Manners, set_io_class
@@ -34,6 +35,8 @@ from beamkeeper.engine.problems import Problems
 from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLanes
 from beamkeeper.engine.reap import ReapLoop
+from beamkeeper.engine.replicate import ForgetLoop, ReplicateLoop
+from beamkeeper.engine.runs import RunRulesLoop
 from beamkeeper.engine.scrub import ScrubLoop
 from beamkeeper.engine.sending import Sender
 from beamkeeper.engine.staging import Stager
@@ -87,8 +90,18 @@ def build_engine(context: Context) -> Engine:
     client = _client(context.settings)
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
-        return Engine([mirror])
+        report = context.errors.append
+        index, rules = IndexLoop(context.database, report=report), RunRulesLoop(context.database, report=report)
+        return Engine([index, rules, _following(context), mirror])
     return _acquisition(context, client, mirror)
+
+
+def _following(context: Context) -> Loop:
+    """Return what carries a catalogue to the site's, where it has one."""
+    url, report = context.settings.catalog.site_url, context.errors.append
+    if not url:
+        return ForgetLoop(context.database, report=report)
+    return ReplicateLoop(context.database, _client(context.settings, {Service.CATALOG: url}), report=report)
 
 
 def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine:
@@ -219,12 +232,12 @@ def _plugins(settings: Settings) -> tuple[Callable[[str], Transfer], Callable[[s
     return transfer, processor
 
 
-def _client(settings: Settings, **options: Any) -> Client:
-    """Return a client that acts under the station's service key."""
+def _client(settings: Settings, elsewhere: Mapping[Service, str] | None = None, **options: Any) -> Client:
+    """Return a client that acts under the station's service key; `elsewhere` are services of others."""
     return Client(
         settings.url(Service.STORAGE),
         token=read_key(settings.service_key_file),
-        urls={service: settings.url(service) for service in Service},
+        urls={service: settings.url(service) for service in Service} | dict(elsewhere or {}),
         logins=Logins(settings.data_dir / "run" / "no-logins.json"),
         **options,
     )

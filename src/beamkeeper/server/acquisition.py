@@ -34,9 +34,10 @@ from beamkeeper.domain.acquisition import (
 from beamkeeper.domain.masters import MasterPage, MasterQuery
 from beamkeeper.domain.names import RelPath, from_b64
 from beamkeeper.domain.users import Caller
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Context, Ctx, Who
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 
 ANNOUNCE_EXAMPLE = {"paths": [{"path": "scan_0001/frame_0001.tif"}]}
 

@@ -10,8 +10,10 @@ from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 import beamkeeper
+from beamkeeper.domain.catalogues import NewDocuments
 from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.ledger import NewVerifications
+from beamkeeper.domain.replication import NewChanges
 from beamkeeper.domain.status import Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
 from beamkeeper.server import (
@@ -19,12 +21,18 @@ from beamkeeper.server import (
     arrays,
     arrivals,
     bodies,
+    catalogues,
+    datasets,
     errors,
     events,
     experiments,
     files,
     inspections,
     ledger,
+    provenance,
+    replication,
+    runs,
+    stats,
     status,
     storage,
     users,
@@ -48,7 +56,18 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         events.router,
         status.router,
     ),
-    Service.CATALOG: (files.router, ledger.router, events.router, status.router),
+    Service.CATALOG: (
+        files.router,
+        stats.router,
+        ledger.router,
+        datasets.router,
+        runs.router,
+        provenance.router,
+        catalogues.router,
+        replication.router,
+        events.router,
+        status.router,
+    ),
     Service.ACQUISITION: (
         acquisition.router,
         arrivals.router,
@@ -61,7 +80,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
     Service.STORAGE: (NewPublish, NewCheck),
-    Service.CATALOG: (NewFiles, FileLookup, NewVerifications),
+    Service.CATALOG: (NewFiles, FileLookup, NewVerifications, NewChanges, NewDocuments),
     Service.ACQUISITION: (),
 }
 

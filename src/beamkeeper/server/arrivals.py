@@ -8,9 +8,10 @@ from fastapi import APIRouter
 
 from beamkeeper.core import arrivals as core
 from beamkeeper.domain.ledger import DirectoryTallyPage
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import AcquisitionTx, Who
 
-router = APIRouter(tags=["ledger"])
+router = APIRouter(route_class=StrictRoute, tags=["ledger"])
 
 
 @router.get("/experiments/{uid}/directories", summary="What is not delivered, by directory")

@@ -69,6 +69,8 @@ def _validation(error: RequestValidationError) -> errors.InvalidError:
     first = faults[0]
     where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or "the request"
     text = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "json_invalid":  # where it stands is a number of characters, and the reason is beside it
+        where, text = f"character {where} of the JSON", str(first.get("ctx", {}).get("error", text))
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     return errors.InvalidError(
         f"{where}: {text}{more}",

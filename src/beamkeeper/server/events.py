@@ -12,10 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from beamkeeper.core import events as core
 from beamkeeper.domain.events import Cursor, EventPage
 from beamkeeper.domain.users import Caller
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import Context, Ctx, Who
 from beamkeeper.server.stream import Bell, Stream
 
-router = APIRouter(tags=["events"])
+router = APIRouter(route_class=StrictRoute, tags=["events"])
 
 
 @router.get("/events", summary="What happened after a cursor")

@@ -27,11 +27,13 @@ from beamkeeper.domain.experiments import (
     Station,
     StationChange,
 )
+from beamkeeper.domain.metadata import MetadataHistory
 from beamkeeper.domain.status import SiteServices
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import Ctx, StorageTx, StorageWriteTx, Who
 from beamkeeper.server.identity import IdentityTx, changing
 
-router = APIRouter(tags=["experiments"])
+router = APIRouter(route_class=StrictRoute, tags=["experiments"])
 
 
 @router.get("/site", summary="Where the services are")
@@ -113,6 +115,14 @@ def experiment(uid: UUID, tx: StorageTx, who: Who) -> Experiment:
 def change(uid: UUID, change: ExperimentChange, tx: IdentityTx, who: Who) -> Experiment:
     """What is left out stays; metadata is merged, and a value of null goes."""
     return core.change(tx, who, uid, change)
+
+
+@router.get("/experiments/{uid}/metadata/history", summary="How an experiment's metadata came about")
+def metadata_history(
+    uid: UUID, tx: StorageTx, who: Who, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> MetadataHistory:
+    """Who changed what when, and what stood there before; newest first."""
+    return core.metadata_history(tx, who, uid, after=after, limit=limit)
 
 
 @router.delete("/experiments/{uid}", summary="Hide an experiment")

@@ -15,24 +15,24 @@ from beamkeeper.domain.files import (
     FileDeletion,
     FileHistory,
     FileLookup,
+    FileOrder,
     FilePage,
     FileQuery,
     MetadataPatch,
     NewFiles,
     RegisteredFiles,
 )
+from beamkeeper.domain.metadata import MetadataHistory
 from beamkeeper.domain.names import Uid
-from beamkeeper.server.bodies import described, large
+from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
 
-router = APIRouter(tags=["files"])
+router = APIRouter(route_class=StrictRoute, tags=["files"])
 
-FIND_EXAMPLE = {
-    "glob": "data/scan1/*.tif",
-    "min_size": 1000,
-    "modified_after": "2026-03-01T00:00:00Z",
-    "where": [{"key": "sample.name", "op": "=", "value": "Ag"}],
-}
+FIND_EXAMPLES = [
+    {"query": 'size > 1GB and sample.name ~ "Ag*" and energy >= 12keV and modified > -7d'},
+    {"filter": {"size": {"$gt": "1GB"}, "sample.name": {"$in": ["Ag", "Au"]}}, "order": "path"},
+]
 PATCH_EXAMPLE = {"sample": {"name": "Ag", "note": None}}
 
 
@@ -49,8 +49,12 @@ def lookup(who: Who, wanted: Annotated[FileLookup, large(FileLookup)], tx: Catal
 
 
 @router.post("/files:find", summary="Find files by path, size, time and metadata")
-def find(query: Annotated[FileQuery, Body(examples=[FIND_EXAMPLE])], tx: CatalogTx, who: Who) -> FilePage:
-    """One page of the files that meet every condition, in the order of experiment and path."""
+def find(query: Annotated[FileQuery, Body(examples=FIND_EXAMPLES)], tx: CatalogTx, who: Who) -> FilePage:
+    """One page of the files that meet every condition.
+
+    Conditions are a `query` in the short notation, a `filter` in that of MongoDB, or both. A page comes in bounded
+    time: where a search has looked at so many files and found less than a page, it says so in `is_partial`.
+    """
     return core.find(tx, who, query)
 
 
@@ -61,11 +65,14 @@ def list_files(
     *,
     experiment_uid: Uid | None = None,
     glob: Annotated[str | None, Query(max_length=4096)] = None,
+    query: Annotated[str | None, Query(max_length=8192, examples=["size > 1GB"])] = None,
+    order: FileOrder | None = None,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> FilePage:
-    """One page of files by experiment and path."""
-    return core.find(tx, who, FileQuery(experiment_uid=experiment_uid, glob=glob, after=after, limit=limit))
+    """One page of files by experiment, path and query."""
+    asked = FileQuery(experiment_uid=experiment_uid, glob=glob, query=query, order=order, after=after, limit=limit)
+    return core.find(tx, who, asked)
 
 
 @router.get("/files/{uid}", summary="A file")
@@ -86,6 +93,14 @@ def set_metadata(
 ) -> File:
     """Change a file's metadata by a merge patch (RFC 7396)."""
     return core.set_metadata(tx, who, uid, patch=patch.root)
+
+
+@router.get("/files/{uid}/metadata/history", summary="How a file's metadata came about")
+def metadata_history(
+    uid: Uid, tx: CatalogTx, who: Who, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> MetadataHistory:
+    """Who changed what when, and what stood there before; newest first."""
+    return core.metadata_history(tx, who, uid, after=after, limit=limit)
 
 
 @router.delete("/files/{uid}/metadata/{key:path}", summary="Remove a metadata key")

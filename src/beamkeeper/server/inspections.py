@@ -21,10 +21,11 @@ from beamkeeper.domain.inspections import (
     Scrub,
     ScrubPage,
 )
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Ctx, Who
 from beamkeeper.server.waiting import wait_for
 
-router = APIRouter(tags=["inspections"])
+router = APIRouter(route_class=StrictRoute, tags=["inspections"])
 
 INSPECTION_WAIT_S = 60.0
 

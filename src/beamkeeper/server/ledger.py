@@ -18,10 +18,10 @@ from beamkeeper.domain.ledger import (
     ReplicaPage,
     ReplicaQuery,
 )
-from beamkeeper.server.bodies import described, large
+from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
 
-router = APIRouter(tags=["ledger"])
+router = APIRouter(route_class=StrictRoute, tags=["ledger"])
 
 
 @router.post("/files:verified", summary="Record verifications", openapi_extra=described(NewVerifications))

@@ -9,15 +9,16 @@ from fastapi import APIRouter
 import beamkeeper
 from beamkeeper.core import status as core
 from beamkeeper.domain.status import Service, Status
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import AnyTx, Ctx, Who
 
-router = APIRouter(tags=["status"])
+router = APIRouter(route_class=StrictRoute, tags=["status"])
 
 
 @router.get("/status", summary="How the service is doing")
 def status(ctx: Ctx, who: Who, tx: AnyTx) -> Status:
     """Version, uptime, database, queue lengths, age of the oldest unfinished item, last error."""
-    work = core.unfinished(tx)
+    work = core.unfinished(tx, ctx.settings.catalog.site_url)
     return Status(
         service=ctx.service,
         station=None if ctx.service is Service.STORAGE else ctx.settings.station.name,
@@ -29,4 +30,6 @@ def status(ctx: Ctx, who: Who, tx: AnyTx) -> Status:
         mirror_behind_s=core.behind_s(tx),
         last_error=ctx.last_error,
         paused=work.paused,
+        site=work.site,
+        followers=work.followers,
     )

@@ -24,12 +24,12 @@ from beamkeeper.domain.storage import (
     StorageArea,
     TaskState,
 )
-from beamkeeper.server.bodies import described, large
+from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import Ctx, StorageTx, Who
 from beamkeeper.server.identity import IdentityTx
 from beamkeeper.server.waiting import wait_for
 
-router = APIRouter(tags=["storage"])
+router = APIRouter(route_class=StrictRoute, tags=["storage"])
 
 PUBLISH_WAIT_S = 60.0
 

@@ -24,12 +24,13 @@ from beamkeeper.domain.users import (
     UserPage,
     Whoami,
 )
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import Ctx, StorageTx, Who
 from beamkeeper.server.identity import IdentityTx, changing
 from beamkeeper.server.waiting import wait_for
 
-router = APIRouter(tags=["users"])
-mirror_router = APIRouter(tags=["mirror"])
+router = APIRouter(route_class=StrictRoute, tags=["users"])
+mirror_router = APIRouter(route_class=StrictRoute, tags=["mirror"])
 
 MIRROR_WAIT_S = 60.0
 

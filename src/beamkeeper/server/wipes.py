@@ -23,10 +23,11 @@ from beamkeeper.domain.wipes import (
     WipeQuery,
     WipeRun,
 )
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Ctx, Who
 from beamkeeper.server.waiting import wait_for
 
-router = APIRouter(tags=["wipes"])
+router = APIRouter(route_class=StrictRoute, tags=["wipes"])
 
 WIPE_WAIT_S = 60.0
 

@@ -134,6 +134,7 @@ def _now() -> datetime:
 def _context(service: Service, settings: config.Settings, clock: Callable[[], datetime]) -> Context:
     database = Database(settings.database_url(service), TRANSACTIONS[service], clock=clock)
     create(database, service)
+    database.home = settings.station.name
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     return Context(service, settings, database, passwords=Passwords(cheap))
 

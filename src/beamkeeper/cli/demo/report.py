@@ -17,13 +17,10 @@ from beamkeeper.cli.ledger import sentence
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import Acquisition, State
 from beamkeeper.domain.experiments import Experiment
-from beamkeeper.domain.files import File, FileQuery, MetadataTest
+from beamkeeper.domain.files import File, FileOrder, FileQuery
 from beamkeeper.domain.names import Model, show_path
 
-SEARCH = (
-    MetadataTest(key="energy.value", op=">=", value=12),
-    MetadataTest(key="energy.unit", op="=", value="keV"),
-)
+SEARCH = "energy >= 12keV"
 """The question that is put to the catalogue: which measurements were made at 12 keV or more?"""
 
 _SHOWN_MISMATCHES = 20
@@ -53,14 +50,14 @@ class Result(Model):
     @classmethod
     def of(cls, client: Client, experiment: Experiment, daq: Acquisition, verdict: Verdict, *, source: Path) -> Self:
         """Return the result with the answer to the search, and what proves that the source may go."""
-        found = client.files.find(FileQuery(experiment_uid=experiment.uid, where=SEARCH))
+        found = client.files.find(FileQuery(experiment_uid=experiment.uid, query=SEARCH, order=FileOrder.PATH))
         return cls(
             experiment=experiment.name,
             daq=str(daq.uid),
             state=daq.state,
             message=daq.message,
             verdict=verdict,
-            search=", ".join(f"{test.key}{test.op}{test.value}" for test in SEARCH),
+            search=SEARCH,
             hits=[Hit(path=show_path(file.relpath), energy=_energy(file)) for file in found],
             source=str(source),
             proof=Proof.of(client, experiment, source) if verdict.is_match else None,

@@ -7,11 +7,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, case, func, select, update
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.experiments import ExperimentRow
-from beamkeeper.db.files.finding import Condition, beyond, conditions, cursor_of
 from beamkeeper.db.files.registering import Registration, checksums_of, newest
 from beamkeeper.db.files.tables import (
     FileRow,
@@ -23,7 +21,10 @@ from beamkeeper.db.files.tables import (
     to_verification,
     to_version,
 )
-from beamkeeper.db.scope import experiment_uids
+from beamkeeper.db.finding import Exactly, FileSearch
+from beamkeeper.db.metadata import Change, MetadataChanges
+from beamkeeper.db.scope import lock_experiments
+from beamkeeper.db.search import note_changed
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.files import (
     ExperimentSummary,
@@ -59,14 +60,8 @@ class Files:
         return self._session.get_bind().dialect.name
 
     def lock(self, experiments: Iterable[UUID]) -> None:
-        """Let no other transaction register or hide files of these experiments until this one ends.
-
-        On SQLite every transaction that writes is alone already.
-        """
-        if self._dialect == "postgresql":
-            for uid in sorted(set(experiments)):
-                key = int.from_bytes(uid.bytes[8:], "big", signed=True)
-                self._session.execute(select(func.pg_advisory_xact_lock(key)))
+        """Let no other transaction register or hide files of these experiments until this one ends."""
+        lock_experiments(self._session, experiments)
 
     def register(self, files: Sequence[NewFile], *, by: str) -> Sequence[Registered]:
         """Register stored versions, and answer for each in the order asked; `by` is for the ledger."""
@@ -78,19 +73,19 @@ class Files:
         return self._files(newest(self._session, experiment_uid, set(map(bytes, paths))))
 
     def find(self, query: FileQuery, reach: Reach) -> FilePage:
-        """Return one page of a query, in the order of (experiment, path), out of the experiments within reach."""
-        wanted = _joined().where(*conditions(query, dialect=self._dialect))
-        if not reach.is_all:
-            wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
-        if query.experiment_uid is None:
-            deleted = select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None))
-            wanted = wanted.where(FileRow.experiment_uid.not_in(deleted))
-        if query.after is not None:
-            wanted = wanted.where(beyond(query.after))
-        wanted = wanted.order_by(FileRow.experiment_uid, FileRow.path).limit(query.limit + 1)
-        rows = [(file, version) for file, version in self._session.execute(wanted)]
-        items = self._files(rows[: query.limit])
-        return FilePage(items=items, next=cursor_of(items[-1]) if len(rows) > query.limit else None)
+        """Return one page of a query, out of the experiments within reach."""
+        search = FileSearch(self._session, self._now, query, reach)
+        hits = search.page()
+        wanted = _joined().where(FileRow.id.in_(hits.ids), *search.allowed())
+        rows = {file.id: (file, version) for file, version in self._session.execute(wanted)}
+        items = self._files([rows[id_] for id_ in hits.ids if id_ in rows])
+        return FilePage(
+            items=items,
+            next=hits.next,
+            is_partial=hits.is_partial,
+            searched=hits.searched,
+            is_behind=hits.is_behind,
+        )
 
     def get(self, uid: UUID) -> File:
         """Return a file with its newest version, also if it is hidden."""
@@ -110,21 +105,21 @@ class Files:
             ledger=self._ledger(file.id),
         )
 
-    def set_metadata(self, uid: UUID, patch: Metadata) -> File:
-        """Change a file's metadata by a merge patch, which later versions of the file keep."""
+    def set_metadata(self, uid: UUID, patch: Metadata, *, by: str) -> File:
+        """Change a file's metadata by a merge patch, which later versions of the file keep; its history has it."""
         check_metadata(patch)
         file, version = self._row(uid, is_for_update=True)
+        change = Change(file.uid, file.experiment_uid, file.metadata_, patch)
+        MetadataChanges(self._session, self._now).add([change], by=by)
         file.metadata_ = check_metadata(patched(file.metadata_, patch))
         file.annotations = check_metadata(joined(file.annotations, patch))
+        note_changed(self._session, self._now, [file.id])
         self._session.flush()  # so that a query of the same transaction finds it
         return self._files([(file, version)])[0]
 
     def count(self, query: FileQuery, *, is_deleted: bool) -> FileCount:
         """Return how many files a query means: of those in sight, or of the hidden that can come back."""
-        files, size = self._session.execute(
-            _joined(func.count(), func.coalesce(func.sum(VersionRow.size), 0)).where(*self._meant(query, is_deleted))
-        ).one()
-        return FileCount(files=files, bytes=int(size))
+        return self._meant(query, is_deleted).count()
 
     def hide(self, query: FileQuery, *, by: str) -> None:
         """Hide the files that a query means."""
@@ -189,17 +184,12 @@ class Files:
         )
         return [to_verification(row, replica, version) for row, replica, version in self._session.execute(wanted)]
 
-    def _meant(self, query: FileQuery, is_deleted: bool) -> list[Condition]:
-        everything = query.model_copy(update={"with_deleted": True})
+    def _meant(self, query: FileQuery, is_deleted: bool) -> Exactly:
         state = FileRow.deleted_at >= self._now - UNDO if is_deleted else FileRow.deleted_at.is_(None)
-        return [state, *conditions(everything, dialect=self._dialect)]
+        return Exactly(self._session, self._now, query, state)
 
     def _mark(self, query: FileQuery, *, is_deleted: bool, values: dict[str, Any]) -> None:
-        meant = _joined(FileRow.id).where(*self._meant(query, is_deleted))
-        self._session.execute(
-            update(FileRow).where(FileRow.id.in_(meant)).values(values),
-            execution_options={"synchronize_session": False},
-        )
+        note_changed(self._session, self._now, self._meant(query, is_deleted).change(values))
 
 
 def _joined(*columns: ColumnElement[Any] | Any) -> Select[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,20 +12,14 @@ from uuid import UUID
 from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import EPOCH, new_uid
-from beamkeeper.db.bulk import insert_rows
-from beamkeeper.db.files.tables import (
-    ChecksumRow,
-    Checksums,
-    FileRow,
-    ReplicaRow,
-    VerificationRow,
-    VersionRow,
-    to_checksum,
-)
-from beamkeeper.domain.files import FileKind, NewFile, Registered, RegisteredAs, ReplicaState, Source
+from beamkeeper.db.base import new_uids
+from beamkeeper.db.files.tables import ChecksumRow, Checksums, FileRow, VersionRow, to_checksum
+from beamkeeper.db.files.writing import write_files, write_versions
+from beamkeeper.db.metadata import MetadataChanges, replaced
+from beamkeeper.db.search import note_changed
+from beamkeeper.domain.files import FileKind, NewFile, Registered, RegisteredAs, Source
 from beamkeeper.domain.metadata import acceptable, patched
-from beamkeeper.domain.names import Metadata, show_path, to_b64
+from beamkeeper.domain.names import Metadata, to_b64
 from beamkeeper.domain.versions import Held, digests, judge
 
 Key = tuple[UUID, bytes]
@@ -41,6 +35,8 @@ class _Entry:
     version_uid: UUID
     catalogued_at: datetime
     annotations: Metadata
+    metadata: Metadata
+    """What stands there until the batch is written."""
     is_new: bool = False
 
 
@@ -53,14 +49,16 @@ class Registration:
         self._by = by
         self._entries: dict[Key, _Entry] = {}
         self._seen: dict[UUID, tuple[Key, int, UUID, datetime]] = {}
-        self._files: dict[Key, dict[str, Any]] = {}
+        self._files: dict[Key, NewFile] = {}
         self._created: list[tuple[NewFile, _Entry]] = []
         self._adopted: dict[UUID, dict[str, Any]] = {}
+        self._uids: Iterator[UUID] = iter(())
 
     def run(self, files: Sequence[NewFile]) -> list[Registered]:
         """Register versions, and answer for each in the order asked."""
         self._load_replayed([new.version_uid for new in files])
         self._load_entries(files)
+        self._uids = new_uids(len(files))
         answers = [self._register(new) for new in files]
         self._write()
         return answers
@@ -90,7 +88,12 @@ class Registration:
             checksums = checksums_of(self._session, [version.id for _, version in rows])
             for file, version in rows:
                 self._entries[experiment_uid, file.path] = _Entry(
-                    file.uid, _held(file, version, checksums), version.uid, version.catalogued_at, file.annotations
+                    file.uid,
+                    _held(file, version, checksums),
+                    version.uid,
+                    version.catalogued_at,
+                    file.annotations,
+                    file.metadata_,
                 )
 
     def _register(self, new: NewFile) -> Registered:
@@ -121,16 +124,17 @@ class Registration:
             entry.held.source if entry else new.source,
         )
         created = _Entry(
-            entry.uid if entry else new_uid(),
+            entry.uid if entry else next(self._uids),
             held,
             new.version_uid,
             self._now,
             entry.annotations if entry else {},
+            entry.metadata if entry else {},
             is_new=entry is None or entry.is_new,
         )
         self._entries[key] = created
         self._seen[new.version_uid] = (key, new.number, created.uid, self._now)
-        self._files[key] = self._file_values(key, new, created)
+        self._files[key] = new
         self._created.append((new, created))
         return created
 
@@ -144,130 +148,67 @@ class Registration:
                 "new_modified_at": new.modified_at,
             }
 
-    def _file_values(self, key: Key, new: NewFile, entry: _Entry) -> dict[str, Any]:
-        return {
-            "uid": entry.uid,
-            "experiment_uid": key[0],
-            "path": key[1],
-            "path_shown": show_path(key[1]),
-            "parent": new.relpath.parent,
-            "kind": new.kind,
-            "number": new.number,
-            "source_agent": entry.held.source.agent,
-            "source_path": bytes(entry.held.source.relpath),
-            "metadata": patched(acceptable(dict(new.metadata)), entry.annotations),
-            "annotations": entry.annotations,
-            "deleted_at": None,
-            "deleted_by": None,
-        }
-
     def _write(self) -> None:
-        self._write_files()
+        fresh = [(new, entry) for new, entry in self._created if entry.is_new]
+        paths = {entry.uid: key for key, entry in self._entries.items()}
+        ids = write_files(
+            self._session,
+            {entry.uid: (paths[entry.uid], entry.held, self._files[paths[entry.uid]]) for _, entry in fresh},
+        )
+        self._write_changed()
         if self._created:
-            ids = self._ids(FileRow, [entry.uid for _, entry in self._created])
-            self._insert(VersionRow, [self._version_values(new, ids[entry.uid]) for new, entry in self._created])
-            versions = self._ids(VersionRow, [new.version_uid for new, _ in self._created])
-            self._write_checksums(versions)
-            self._write_replicas(versions)
+            known = self._ids([entry.uid for _, entry in self._created if not entry.is_new])
+            ids = {**ids, **known}
+            note_changed(self._session, self._now, ids.values())
+            write_versions(self._session, self._now, self._by, [(new, ids[entry.uid]) for new, entry in self._created])
+        self._write_adopted()
+
+    def _write_changed(self) -> None:
+        changed = [
+            (entry, self._files[key], patched(acceptable(dict(self._files[key].metadata)), entry.annotations))
+            for key, entry in self._entries.items()
+            if key in self._files and not entry.is_new
+        ]
+        rows = [
+            {
+                "at_uid": entry.uid,
+                "new_kind": new.kind,
+                "new_number": new.number,
+                "new_metadata": metadata,
+                "new_deleted_at": None,
+                "new_deleted_by": None,
+            }
+            for entry, new, metadata in changed
+        ]
+        changes = [
+            replaced(entry.uid, new.experiment_uid, entry.metadata, metadata, version=new.number)
+            for entry, new, metadata in changed
+        ]
+        MetadataChanges(self._session, self._now).add(changes, by=self._by)
+        if rows:
+            files = _table(FileRow)
+            names = ("kind", "number", "metadata", "deleted_at", "deleted_by")
+            statement = update(files).where(files.c.uid == bindparam("at_uid"))
+            values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in names}
+            self._session.connection().execute(statement.values(values), rows)
+
+    def _write_adopted(self) -> None:
         if self._adopted:
-            versions_table = _table(VersionRow)
+            versions = _table(VersionRow)
             self._session.connection().execute(
-                update(versions_table)
-                .where(versions_table.c.uid == bindparam("at_uid"))
+                update(versions)
+                .where(versions.c.uid == bindparam("at_uid"))
                 .values(identity=bindparam("new_identity"), modified_at=bindparam("new_modified_at")),
                 list(self._adopted.values()),
             )
+            adopted = select(VersionRow.file_id).where(VersionRow.uid.in_(self._adopted))
+            note_changed(self._session, self._now, self._session.scalars(adopted))
 
-    def _write_files(self) -> None:
-        changed = [values for key, values in self._files.items() if not self._entries[key].is_new]
-        self._insert(FileRow, [values for key, values in self._files.items() if self._entries[key].is_new])
-        if changed:
-            files = _table(FileRow)
-            columns = {"kind": "kind", "number": "number", "metadata": "metadata", "deleted_at": "deleted_at"}
-            self._session.connection().execute(
-                update(files)
-                .where(files.c.uid == bindparam("at_uid"))
-                .values({name: bindparam(f"new_{name}") for name in (*columns, "deleted_by")}),
-                [
-                    {"at_uid": v["uid"], "new_deleted_by": None, **{f"new_{n}": v[k] for n, k in columns.items()}}
-                    for v in changed
-                ],
-            )
-
-    def _version_values(self, new: NewFile, file_id: int) -> dict[str, Any]:
-        return {
-            "uid": new.version_uid,
-            "file_id": file_id,
-            "number": new.number,
-            "size": new.size,
-            "identity": new.identity.model_dump(),
-            "link_target": new.link_target_b64,
-            "chunks": list(new.chunks) or None,
-            "is_snapshot": new.is_snapshot,
-            "is_verified": _is_verified(new),
-            "modified_at": new.modified_at,
-            "finished_at": new.finished_at,
-            "transferred_at": new.transferred_at,
-            "verified_at": self._verified_at(new),
-            "catalogued_at": self._now,
-            "is_suspect": False,
-        }
-
-    def _verified_at(self, new: NewFile) -> datetime | None:
-        return (new.verified_at or self._now) if _is_verified(new) else None
-
-    def _write_checksums(self, versions: Mapping[UUID, int]) -> None:
-        rows = [
-            {"version_id": versions[new.version_uid], "algorithm": algorithm, "value": value}
-            for new, _ in self._created
-            for algorithm, value in digests(new.checksums).items()
-        ]
-        self._insert(ChecksumRow, rows)
-
-    def _write_replicas(self, versions: Mapping[UUID, int]) -> None:
-        uids = {new.version_uid: new_uid() for new, _ in self._created}
-        rows = [
-            {
-                "uid": uids[new.version_uid],
-                "version_id": versions[new.version_uid],
-                "storage_area_uid": new.storage_area_uid,
-                "state": ReplicaState.VERIFIED if _is_verified(new) else ReplicaState.UNVERIFIED,
-                "created_at": self._now,
-                "verified_at": self._verified_at(new),
-                "checked_at": self._verified_at(new) or EPOCH,
-                "is_to_read": new.is_to_read and not _is_verified(new),
-            }
-            for new, _ in self._created
-        ]
-        self._insert(ReplicaRow, rows)
-        read = [new for new, _ in self._created if _is_verified(new) and new.checksums]
-        replicas = self._ids(ReplicaRow, [uids[new.version_uid] for new in read])
-        self._insert(VerificationRow, [self._verification(new, replicas[uids[new.version_uid]]) for new in read])
-
-    def _verification(self, new: NewFile, replica_id: int) -> dict[str, Any]:
-        return {
-            "uid": new_uid(),
-            "replica_id": replica_id,
-            "verified_at": self._verified_at(new),
-            "is_match": True,
-            "read_from": new.read_from,
-            "algorithm": new.checksums[0].algorithm,
-            "value": new.checksums[0].value,
-            "by": self._by,
-            "message": "",
-        }
-
-    def _ids(self, table: type[FileRow | VersionRow | ReplicaRow], uids: Iterable[UUID]) -> Mapping[UUID, int]:
-        # RETURNING would spare this, but SQLite has it from 3.35 and we keep to 3.34.
-        wanted = set(uids)
-        if not wanted:
+    def _ids(self, uids: Sequence[UUID]) -> Mapping[UUID, int]:
+        if not uids:
             return {}
-        found = self._session.execute(select(table.uid, table.id).where(table.uid.in_(wanted)))
+        found = self._session.execute(select(FileRow.uid, FileRow.id).where(FileRow.uid.in_(uids)))
         return dict(found.all())
-
-    def _insert(self, table: type[Any], rows: Sequence[dict[str, Any]]) -> None:
-        if rows:
-            insert_rows(self._session, table, list(rows[0]), [list(row.values()) for row in rows])
 
 
 def newest(session: Session, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[tuple[FileRow, VersionRow]]:
@@ -289,11 +230,6 @@ def checksums_of(session: Session, version_ids: Sequence[int]) -> Checksums:
         for row in session.scalars(wanted):
             found.setdefault(row.version_id, []).append(to_checksum(row.algorithm, row.value))
     return found
-
-
-def _is_verified(new: NewFile) -> bool:
-    """Whether its bytes were read back: of a link there are none, and its target is its content."""
-    return new.read_from is not None and (bool(new.checksums) or new.kind is FileKind.LINK)
 
 
 def _held(file: FileRow, version: VersionRow, checksums: Checksums) -> Held:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Uuid, case, exists, func, insert, literal,
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import EPOCH, MICROSECOND, UtcMicroseconds
+from beamkeeper.db.changes import changed
 from beamkeeper.db.files.registering import checksums_of, newest
 from beamkeeper.db.files.tables import FileRow, ReplicaRow, VerificationRow, VersionRow, to_file, to_replica
 from beamkeeper.db.pages import from_cursor, to_cursor
@@ -31,6 +32,7 @@ from beamkeeper.domain.ledger import (
     StoredReplica,
 )
 from beamkeeper.domain.names import from_b64, to_b64
+from beamkeeper.domain.replication import Kind
 from beamkeeper.domain.users import Reach
 
 _IS_NEWEST = (VersionRow.file_id == FileRow.id) & (VersionRow.number == FileRow.number)
@@ -94,6 +96,8 @@ class Ledger:
         of_version = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.VERIFIED)
         is_bad = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.SUSPECT)
         if version_ids:
+            held = select(VersionRow.file_id).where(VersionRow.id.in_(version_ids))
+            changed(self._session, Kind.FILES, self._session.scalars(held))
             self._session.execute(
                 update(VersionRow)
                 .where(VersionRow.id.in_(version_ids))

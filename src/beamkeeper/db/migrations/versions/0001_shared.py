@@ -25,6 +25,7 @@ def upgrade() -> None:
     create_storage_areas()
     create_users()
     create_stations()
+    create_experiment_types()
     create_experiments()
     create_grants()
     create_sessions()
@@ -224,3 +225,19 @@ def create_sessions() -> None:
     op.create_index("ix_sessions_expires_at", "sessions", ["expires_at"])
     op.create_index("ix_sessions_revision", "sessions", ["revision"])
     op.create_index("ix_sessions_user_uid", "sessions", ["user_uid"])
+
+
+def create_experiment_types() -> None:
+    op.create_table(
+        "experiment_types",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("description", TEXT, nullable=False),
+        sa.Column("index_keys", DOCUMENT, nullable=True),
+        sa.Column("revision", BIG_ID, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_experiment_types"),
+        sa.UniqueConstraint("name", name="uq_experiment_types_name"),
+        sa.UniqueConstraint("uid", name="uq_experiment_types_uid"),
+    )
+    op.create_index("ix_experiment_types_revision", "experiment_types", ["revision"])

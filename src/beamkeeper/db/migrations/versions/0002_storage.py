@@ -19,25 +19,12 @@ DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 def upgrade() -> None:
     if op.get_context().opts["service"] == "storage":
-        create_experiment_types()
         create_publish_items()
         create_publishes()
         create_storage_tasks()
         create_credentials()
         create_join_tokens()
-
-
-def create_experiment_types() -> None:
-    op.create_table(
-        "experiment_types",
-        sa.Column("id", BIG_ID, nullable=False),
-        sa.Column("uid", sa.Uuid(), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("description", TEXT, nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_experiment_types"),
-        sa.UniqueConstraint("name", name="uq_experiment_types_name"),
-        sa.UniqueConstraint("uid", name="uq_experiment_types_uid"),
-    )
+        create_metadata_changes()
 
 
 def create_publish_items() -> None:
@@ -124,3 +111,21 @@ def create_join_tokens() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_join_tokens"),
         sa.UniqueConstraint("token_sha256", name="uq_join_tokens_token_sha256"),
     )
+
+
+def create_metadata_changes() -> None:
+    op.create_table(
+        "metadata_changes",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("subject_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("changed_at", TIME, nullable=False),
+        sa.Column("changed_by", TEXT, nullable=False),
+        sa.Column("patch", DOCUMENT, nullable=False),
+        sa.Column("before", DOCUMENT, nullable=False),
+        sa.Column("version", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_metadata_changes"),
+        sa.UniqueConstraint("uid", name="uq_metadata_changes_uid"),
+    )
+    op.create_index("ix_metadata_changes_subject_uid_id", "metadata_changes", ["subject_uid", "id"])

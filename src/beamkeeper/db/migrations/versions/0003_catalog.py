@@ -24,6 +24,11 @@ def upgrade() -> None:
         create_checksums()
         create_replicas()
         create_verifications()
+        create_search()
+        create_metadata_changes()
+        create_datasets()
+        create_runs()
+        create_derivations()
 
 
 def create_files() -> None:
@@ -131,3 +136,271 @@ def create_verifications() -> None:
         sa.UniqueConstraint("uid", name="uq_verifications_uid"),
     )
     op.create_index("ix_verifications_replica_id", "verifications", ["replica_id"])
+
+
+def create_search() -> None:
+    create_search_names()
+    create_search_files()
+    create_search_terms()
+    create_search_texts()
+    create_search_counts()
+
+
+def create_search_names() -> None:
+    op.create_table(
+        "search_changes",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.Column("first_id", BIG_ID, nullable=False),
+        sa.Column("last_id", BIG_ID, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_changes"),
+    )
+    op.create_table(
+        "search_keys",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_keys"),
+        sa.UniqueConstraint("key", name="uq_search_keys_key"),
+    )
+    op.create_table(
+        "search_dimensions",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_dimensions"),
+        sa.UniqueConstraint("name", name="uq_search_dimensions_name"),
+    )
+    op.create_table(
+        "search_experiments",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("files", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("index_keys", DOCUMENT, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_search_experiments"),
+        sa.UniqueConstraint("uid", name="uq_search_experiments_uid"),
+    )
+
+
+def create_search_files() -> None:
+    op.create_table(
+        "search_files",
+        sa.Column("file_id", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("experiment_id", sa.Integer(), nullable=False),
+        sa.Column("is_partial", sa.Boolean(), nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("modified_at", TIME, nullable=False),
+        sa.Column("directory_id", sa.Integer(), nullable=False),
+        sa.Column("type_id", sa.Integer(), nullable=False),
+        sa.Column("day_id", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("file_id", name="pk_search_files"),
+    )
+    for column in ("size", "modified_at"):
+        columns = ["experiment_id", column, "file_id"]
+        op.create_index(f"ix_search_files_{'_'.join(columns)}", "search_files", columns)
+    where = sa.text("is_partial")
+    op.create_index(
+        "ix_search_files_partial",
+        "search_files",
+        ["experiment_id", "file_id"],
+        sqlite_where=where,
+        postgresql_where=where,
+    )
+
+
+def create_search_terms() -> None:
+    op.create_table(
+        "search_terms",
+        sa.Column("file_id", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("key_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("ordinal", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("dimension", sa.SmallInteger(), nullable=False),
+        sa.Column("experiment_id", sa.Integer(), nullable=False),
+        sa.Column("num", sa.Double(), nullable=True),
+        sa.Column("text", TEXT, nullable=True),
+        sa.PrimaryKeyConstraint("file_id", "key_id", "ordinal", name="pk_search_terms"),
+        sqlite_with_rowid=False,
+    )
+    for column in ("num", "text"):
+        where = sa.text(f"{column} IS NOT NULL")
+        op.create_index(
+            f"ix_search_terms_{column}",
+            "search_terms",
+            ["key_id", "experiment_id", column, "file_id"],
+            sqlite_where=where,
+            postgresql_where=where,
+        )
+
+
+def create_search_texts() -> None:
+    op.create_table(
+        "search_texts",
+        sa.Column("file_id", BIG_ID, autoincrement=False, nullable=False),
+        sa.Column("experiment_id", sa.Integer(), nullable=False),
+        sa.Column("document", sa.Text().with_variant(postgresql.TSVECTOR(), "postgresql"), nullable=False),
+        sa.PrimaryKeyConstraint("file_id", name="pk_search_texts"),
+    )
+    if op.get_context().dialect.name == "postgresql":
+        op.execute("CREATE INDEX search_words ON search_texts USING gin (document)")
+    else:
+        op.execute(
+            "CREATE VIRTUAL TABLE search_words USING fts5(experiment_id, document, content='search_texts', "
+            "content_rowid='file_id', tokenize='unicode61 remove_diacritics 0')"
+        )
+
+
+def create_search_counts() -> None:
+    op.create_table(
+        "search_counts",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("experiment_id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.SmallInteger(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("files", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_search_counts"),
+        sa.UniqueConstraint("experiment_id", "kind", "name", name="uq_search_counts_experiment_id_kind_name"),
+    )
+    op.create_table(
+        "search_facets",
+        sa.Column("experiment_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("key_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("text", TEXT, nullable=False),
+        sa.Column("files", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("experiment_id", "key_id", "text", name="pk_search_facets"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "search_stats",
+        sa.Column("key_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("experiment_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("dimension", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("terms", sa.BigInteger(), nullable=False),
+        sa.Column("other", sa.BigInteger(), nullable=False),
+        sa.Column("shift", sa.Double(), nullable=True),
+        sa.Column("total", sa.Double(), nullable=True),
+        sa.Column("squares", sa.Double(), nullable=True),
+        sa.Column("low", sa.Double(), nullable=True),
+        sa.Column("high", sa.Double(), nullable=True),
+        sa.PrimaryKeyConstraint("key_id", "experiment_id", "dimension", name="pk_search_stats"),
+        sqlite_with_rowid=False,
+    )
+
+
+def create_metadata_changes() -> None:
+    op.create_table(
+        "metadata_changes",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("subject_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("changed_at", TIME, nullable=False),
+        sa.Column("changed_by", TEXT, nullable=False),
+        sa.Column("patch", DOCUMENT, nullable=False),
+        sa.Column("before", DOCUMENT, nullable=False),
+        sa.Column("version", sa.Integer(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_metadata_changes"),
+        sa.UniqueConstraint("uid", name="uq_metadata_changes_uid"),
+    )
+    op.create_index("ix_metadata_changes_subject_uid_id", "metadata_changes", ["subject_uid", "id"])
+
+
+def create_datasets() -> None:
+    op.create_table(
+        "datasets",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("title", TEXT, nullable=False),
+        sa.Column("owner", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("query", TEXT, nullable=True),
+        sa.Column("metadata", DOCUMENT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("frozen_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_datasets"),
+        sa.UniqueConstraint("experiment_uid", "name", name="uq_datasets_experiment_uid_name"),
+        sa.UniqueConstraint("uid", name="uq_datasets_uid"),
+    )
+    op.create_table(
+        "dataset_files",
+        sa.Column("dataset_id", BIG_ID, nullable=False),
+        sa.Column("file_id", BIG_ID, nullable=False),
+        sa.Column("version_id", BIG_ID, nullable=True),
+        sa.Column("added_at", TIME, nullable=False),
+        sa.Column("added_by", TEXT, nullable=False),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name="fk_dataset_files_dataset_id_datasets"),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_dataset_files_file_id_files"),
+        sa.ForeignKeyConstraint(["version_id"], ["versions.id"], name="fk_dataset_files_version_id_versions"),
+        sa.PrimaryKeyConstraint("dataset_id", "file_id", name="pk_dataset_files"),
+    )
+    op.create_index("ix_dataset_files_file_id", "dataset_files", ["file_id"])
+
+
+def create_runs() -> None:
+    op.create_table(
+        "runs",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("started_at", TIME, nullable=True),
+        sa.Column("stopped_at", TIME, nullable=True),
+        sa.Column("metadata", DOCUMENT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_runs"),
+        sa.UniqueConstraint("experiment_uid", "name", name="uq_runs_experiment_uid_name"),
+        sa.UniqueConstraint("uid", name="uq_runs_uid"),
+    )
+    op.create_table(
+        "run_rules",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=True),
+        sa.Column("type", TEXT, nullable=True),
+        sa.Column("path", TEXT, nullable=True),
+        sa.Column("field", TEXT, nullable=True),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("removed_at", TIME, nullable=True),
+        sa.Column("applied_at", TIME, nullable=True),
+        sa.Column("reached_experiment_uid", sa.Uuid(), nullable=True),
+        sa.Column("reached_path", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_run_rules"),
+        sa.UniqueConstraint("uid", name="uq_run_rules_uid"),
+    )
+    op.create_index("ix_run_rules_experiment_uid", "run_rules", ["experiment_uid"])
+    op.create_table(
+        "run_files",
+        sa.Column("run_id", BIG_ID, nullable=False),
+        sa.Column("file_id", BIG_ID, nullable=False),
+        sa.Column("rule_id", BIG_ID, nullable=True),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_run_files_file_id_files"),
+        sa.ForeignKeyConstraint(["rule_id"], ["run_rules.id"], name="fk_run_files_rule_id_run_rules"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_run_files_run_id_runs"),
+        sa.PrimaryKeyConstraint("run_id", "file_id", name="pk_run_files"),
+    )
+    op.create_index("ix_run_files_file_id", "run_files", ["file_id"])
+    op.create_index("ix_run_files_rule_id_file_id", "run_files", ["rule_id", "file_id"])
+
+
+def create_derivations() -> None:
+    op.create_table(
+        "derivations",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("derived_id", BIG_ID, nullable=False),
+        sa.Column("source_id", BIG_ID, nullable=False),
+        sa.Column("job", TEXT, nullable=False),
+        sa.Column("stage", TEXT, nullable=False),
+        sa.Column("recorded_at", TIME, nullable=False),
+        sa.Column("recorded_by", TEXT, nullable=False),
+        sa.ForeignKeyConstraint(["derived_id"], ["versions.id"], name="fk_derivations_derived_id_versions"),
+        sa.ForeignKeyConstraint(["source_id"], ["versions.id"], name="fk_derivations_source_id_versions"),
+        sa.PrimaryKeyConstraint("id", name="pk_derivations"),
+        sa.UniqueConstraint("derived_id", "source_id", name="uq_derivations_derived_id_source_id"),
+        sa.UniqueConstraint("uid", name="uq_derivations_uid"),
+    )
+    op.create_index("ix_derivations_source_id", "derivations", ["source_id"])

@@ -1,0 +1,89 @@
+"""A query on its way to answers: its SQL, and the looking into documents for what SQL cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from beamkeeper.db.files.tables import FileRow, VersionRow
+from beamkeeper.db.finding.builtins import text_of
+from beamkeeper.db.finding.compiled import Compiler, is_builtin
+from beamkeeper.db.finding.indexed import Index
+from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.query.ast import And, Builtin, Leaf, Matches, Node, Not, Or, leaves
+from beamkeeper.domain.query.evaluate import holds
+from beamkeeper.domain.query.regex import compiled
+
+Condition = ColumnElement[bool]
+
+IS_NEWEST = (VersionRow.file_id == FileRow.id) & (VersionRow.number == FileRow.number)
+_DOCUMENTS = 200
+"""So many documents are read at once."""
+
+
+class Asked:
+    """A query, for one database, moment and state of the index; without an index, documents tell."""
+
+    def __init__(self, session: Session, now: datetime, node: Node, index: Index | None) -> None:
+        self._session = session
+        self.node = node
+        self.leaves = list(dict.fromkeys(leaves(node)))
+        self.compiler = Compiler(session.get_bind().dialect.name, now, index)
+        self.is_by_documents = any(isinstance(leaf, Matches) for leaf in self.leaves) or (
+            index is None and not all(map(is_builtin, self.leaves))
+        )
+        """Whether every file that may be meant is looked up in its document."""
+
+    @property
+    def must(self) -> Condition:
+        """What a file must meet to be meant."""
+        return self.compiler.met(self.node, unknown=True)
+
+    def checked(self, ids: Sequence[int]) -> Iterator[int]:
+        """Yield those of these files that are meant, by what their documents say."""
+        for start in range(0, len(ids), _DOCUMENTS):
+            part = ids[start : start + _DOCUMENTS]
+            meant = self._meant(part)
+            yield from (each for each in part if each in meant)
+
+    def _meant(self, ids: Sequence[int]) -> set[int]:
+        by_sql = [leaf for leaf in self.leaves if is_builtin(leaf)]
+        columns = [self._column(leaf).label(f"met_{i}") for i, leaf in enumerate(by_sql)]
+        wanted = (
+            select(FileRow.id, FileRow.path_shown, FileRow.metadata_, *columns)
+            .join(VersionRow, IS_NEWEST)
+            .where(FileRow.id.in_(ids))
+        )
+        found: set[int] = set()
+        for id_, path, metadata, *met in self._session.execute(wanted):
+            known = {leaf: _truth(leaf, each) for leaf, each in zip(by_sql, met, strict=True)}
+            if _is_met(self.node, known, path, metadata):
+                found.add(id_)
+        return found
+
+    def _column(self, leaf: Leaf) -> Any:
+        if isinstance(leaf, Matches) and isinstance(leaf.field, Builtin):
+            return text_of(leaf.field.name)
+        return self.compiler.builtin(leaf)
+
+
+def _truth(leaf: Leaf, found: object) -> bool:
+    if isinstance(leaf, Matches):
+        return isinstance(found, str) and bool(compiled(leaf.pattern).match(found))
+    return bool(found)
+
+
+def _is_met(node: Node, known: Mapping[Leaf, bool], path: str, metadata: Metadata) -> bool:
+    match node:
+        case And(items):
+            return all(_is_met(item, known, path, metadata) for item in items)
+        case Or(items):
+            return any(_is_met(item, known, path, metadata) for item in items)
+        case Not(item):
+            return not _is_met(item, known, path, metadata)
+        case _:
+            return known[node] if node in known else holds(node, path, metadata)

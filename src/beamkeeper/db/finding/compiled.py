@@ -1,0 +1,253 @@
+"""From a query to SQL: what a file must meet, what it surely meets, and which parts of that the index can find."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Double,
+    Integer,
+    Select,
+    SmallInteger,
+    and_,
+    cast,
+    column,
+    exists,
+    false,
+    literal,
+    not_,
+    or_,
+    select,
+    table,
+    true,
+)
+from sqlalchemy import Text as SqlText
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+from beamkeeper.db.files.tables import FileRow
+from beamkeeper.db.finding.builtins import builtin, glob_matches, linked, of_experiments
+from beamkeeper.db.finding.indexed import Index
+from beamkeeper.db.search.tables import (
+    WORDS,
+    SearchFileRow,
+    SearchKeyRow,
+    SearchTermRow,
+    SearchTextRow,
+    experiment_word,
+)
+from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, In, Leaf, Matches, Node, Not, Or, Text
+from beamkeeper.domain.query.evaluate import wanted_words
+from beamkeeper.domain.query.probes import Below, Points, Probe, Shape, Span, probes_of
+from beamkeeper.domain.query.regex import prefix_of
+
+Condition = ColumnElement[bool]
+_WORDS = table(WORDS, column("rowid", Integer()), column(WORDS, SqlText()))
+_RANKED_EXPERIMENTS = 64
+"""A full-text search names the experiments within reach to the index where they are not more than this."""
+
+
+def is_builtin(leaf: Leaf) -> bool:
+    """Whether a condition is on a field that every file has: SQL alone tells."""
+    return not isinstance(leaf, Text) and isinstance(leaf.field, Builtin)
+
+
+class Compiler:
+    """Makes SQL of a query, for one database and one moment."""
+
+    def __init__(self, dialect: str, now: datetime, index: Index | None) -> None:
+        self._dialect = dialect
+        self._now = now
+        self._index = index
+
+    def met(self, node: Node, *, unknown: bool) -> Condition:
+        """Return a query as SQL; what SQL cannot tell counts as `unknown`.
+
+        With True this is what a file must meet to be meant, and with False what it meets only if it is meant.
+        """
+        match node:
+            case And(items):
+                return and_(true(), *(self.met(item, unknown=unknown) for item in items))
+            case Or(items):
+                return or_(false(), *(self.met(item, unknown=unknown) for item in items))
+            case Not(item):
+                return not_(self.met(item, unknown=not unknown))
+            case _:
+                return self._leaf(node, unknown)
+
+    def _leaf(self, leaf: Leaf, unknown: bool) -> Condition:
+        if isinstance(leaf, Matches) and isinstance(leaf.field, Builtin):
+            return self.builtin(Glob(leaf.field, glob_of(leaf.pattern))) if unknown else false()
+        if is_builtin(leaf):
+            return self.builtin(leaf)
+        if self._index is None:
+            return true() if unknown else false()
+        if isinstance(leaf, Text):
+            known = self._has_words(leaf)
+        else:
+            known = or_(false(), *(self._term(probe, self._index) for probe in probes_of(leaf)))
+        if isinstance(leaf, Matches) and not unknown:
+            return false()
+        return or_(known, self._index.unsure()) if unknown else and_(known, not_(self._index.unsure()))
+
+    def builtin(self, leaf: Leaf) -> Condition:
+        """Return a condition on a field that every file has."""
+        return builtin(leaf, self._now, self._dialect)
+
+    def experiments(self, leaf: Leaf, uid: Any) -> Condition:
+        """Return a condition on the experiment or station of a file, for any column of experiments' uids."""
+        return of_experiments(leaf, uid, self._now, self._dialect)
+
+    def _term(self, probe: Probe, index: Index) -> Condition:
+        """Return the condition that a file has a term that is asked for."""
+        asked = self._asked(probe, index)
+        if asked is None:
+            return false()
+        row = SearchTermRow
+        return exists(select(row.file_id).where(row.file_id == FileRow.id, *asked).correlate(FileRow))
+
+    def _asked(self, probe: Probe, index: Index, *, is_exact: bool = True) -> list[Condition] | None:
+        """Return what a term must meet; without `is_exact` only what stands in the index of terms."""
+        row = SearchTermRow
+        if isinstance(probe, Below):
+            keys = select(SearchKeyRow.id).where(
+                or_(
+                    SearchKeyRow.key == probe.key,
+                    and_(SearchKeyRow.key > f"{probe.key}.", SearchKeyRow.key < f"{probe.key}/"),
+                )
+            )
+            return [row.key_id.in_(keys)]
+        key_id = index.keys.get(probe.key)
+        if key_id is None:
+            return None
+        of_key: list[Condition] = [row.key_id == key_id]
+        if isinstance(probe, Shape):
+            return [*of_key, *self._shaped(probe, is_exact=is_exact)]
+        dimension = index.dimensions.get(probe.dimension)
+        if dimension is None:
+            return None
+        if is_exact:
+            of_key.append(row.dimension == literal(dimension, SmallInteger()))
+        return [*of_key, *_between(probe)]
+
+    def _shaped(self, probe: Shape, *, is_exact: bool) -> list[Condition]:
+        text: Any = SearchTermRow.text
+        found: list[Condition] = [text.is_not(None)]
+        if prefix := probe.prefix:
+            found.append(text >= literal(prefix, SqlText()))
+            if end := _after(prefix):
+                found.append(text < literal(end, SqlText()))
+        if is_exact and not probe.is_regex:
+            found.append(glob_matches(text, probe.pattern, self._dialect))
+        return found
+
+    def _has_words(self, leaf: Text) -> Condition:
+        if self._dialect == "sqlite":
+            found = select(_WORDS.c.rowid).where(_WORDS.c.rowid == FileRow.id, self._matching(leaf, []))
+        else:
+            row = SearchTextRow
+            found = select(row.file_id).where(row.file_id == FileRow.id, self._matching(leaf, []))
+        return exists(found.correlate(FileRow))
+
+    def _matching(self, leaf: Text, experiments: Sequence[int]) -> Condition:
+        words = wanted_words(leaf.words)
+        if self._dialect == "sqlite":
+            wanted = " AND ".join(f'"{word}"{"*" if is_begun else ""}' for word, is_begun in words)
+            wanted = f"document : ({wanted})"
+            if experiments:
+                within = " OR ".join(f'"{each}"' for each in experiments)
+                wanted = f"{wanted} AND experiment_id : ({within})"
+            return _WORDS.c[WORDS].op("MATCH", return_type=Boolean(), is_comparison=True)(literal(wanted, SqlText()))
+        wanted = " & ".join(f"'{word}'{':*' if is_begun else ''}" for word, is_begun in words)
+        if experiments:
+            within = " | ".join(f"'{experiment_word(each)}'" for each in experiments)
+            wanted = f"{wanted} & ({within})"
+        query = cast(literal(wanted, SqlText()), TSQUERY())
+        return SearchTextRow.document.op("@@", return_type=Boolean(), is_comparison=True)(query)
+
+    def sources(self, node: Node) -> list[Select[Any]] | None:
+        """Return selects of the files that may meet a query, straight from the index; None where it has no way."""
+        match node:
+            case Or(items):
+                found = [self.sources(item) for item in items]
+                if not found or any(each is None for each in found):
+                    return None
+                return [select_ for each in found if each is not None for select_ in each]
+            case And(items):
+                return next((each for item in items if (each := self.sources(item)) is not None), None)
+            case Not():
+                return None
+            case _:
+                return self._source(node)
+
+    def _source(self, leaf: Leaf) -> list[Select[Any]] | None:
+        index = self._index
+        if index is None:
+            return None
+        if isinstance(leaf, Text):
+            return [self._words_source(leaf, index)]
+        if is_builtin(leaf):
+            return self._builtin_source(leaf, index)
+        row, found = SearchTermRow, []
+        for probe in probes_of(leaf):
+            asked = self._asked(probe, index, is_exact=False)
+            if isinstance(probe, Below) or (isinstance(probe, Shape) and not probe.prefix):
+                return None
+            if asked is not None:
+                found.append(select(row.file_id).where(*asked, index.within(row.experiment_id)))
+        return found
+
+    def _words_source(self, leaf: Text, index: Index) -> Select[Any]:
+        named = index.ids if not index.is_all and len(index.ids) <= _RANKED_EXPERIMENTS else []
+        if self._dialect == "sqlite":
+            return select(_WORDS.c.rowid.label("file_id")).where(self._matching(leaf, named))
+        return select(SearchTextRow.file_id).where(self._matching(leaf, named))
+
+    def _builtin_source(self, leaf: Leaf, index: Index) -> list[Select[Any]] | None:
+        if isinstance(leaf, Compare | In | Glob) and leaf.field in (Builtin("run"), Builtin("dataset")):
+            return [linked(leaf, self._now, self._dialect, is_source=True)]
+        columns = {"size": SearchFileRow.size, "modified": SearchFileRow.modified_at}
+        if not isinstance(leaf, Compare) or not isinstance(leaf.field, Builtin) or leaf.field.name not in columns:
+            return None
+        met = builtin(leaf, self._now, self._dialect, columns)
+        return [select(SearchFileRow.file_id).where(met, index.within(SearchFileRow.experiment_id))]
+
+
+def glob_of(pattern: str) -> str:
+    """Return a shape that every text has which a regular expression matches."""
+    return re.sub(r"[*?]", "?", prefix_of(pattern)) + "*"
+
+
+def _between(probe: Points | Span) -> list[Condition]:
+    row = SearchTermRow
+    is_text = any(isinstance(each, str) for each in (*getattr(probe, "values", ()), *_ends(probe)))
+    at: Any = row.text if is_text else row.num
+    kind: Any = SqlText() if is_text else Double()
+    # What the index leaves out is named, so that a database sees that it may use it.
+    found: list[Condition] = [at.is_not(None)]
+    if isinstance(probe, Points):
+        values = [literal(value, kind) for value in probe.values]
+        return [*found, at == values[0] if len(values) == 1 else at.in_(values)]
+    if probe.low is not None:
+        low = literal(probe.low, kind)
+        found.append(at >= low if probe.is_low_in else at > low)
+    if probe.high is not None:
+        high = literal(probe.high, kind)
+        found.append(at <= high if probe.is_high_in else at < high)
+    return found
+
+
+def _ends(probe: Points | Span) -> tuple[float | str | None, ...]:
+    return (probe.low, probe.high) if isinstance(probe, Span) else ()
+
+
+def _after(prefix: str) -> str:
+    """Return the least text that comes after all that begin with a prefix; empty where there is none."""
+    last = ord(prefix[-1]) + 1
+    if last in range(0xD800, 0xE000):
+        last = 0xE000
+    return prefix[:-1] + chr(last) if last <= 0x10FFFF else ""

@@ -1,0 +1,146 @@
+"""What the search index knows that a query needs: the numbers of its keys, and which files only their metadata tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy.orm import Session
+
+from beamkeeper.db.files.tables import FileRow
+from beamkeeper.db.search.tables import (
+    NO_QUANTITY,
+    SearchChangeRow,
+    SearchDimensionRow,
+    SearchExperimentRow,
+    SearchFileRow,
+    SearchKeyRow,
+)
+from beamkeeper.domain import terms
+from beamkeeper.domain.query.ast import Leaf, Text
+from beamkeeper.domain.query.probes import Points, Span, probes_of
+
+PENDING = 5000
+"""So many files that are not indexed yet are looked at one by one; where there are more, a search does without them."""
+_RANGES = 200
+_LISTED = 1000
+
+
+class Indexed(NamedTuple):
+    """An experiment within the caller's reach, as the index has it."""
+
+    id: int
+    uid: UUID
+    files: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a search of some keys, by somebody with this reach, needs to know of the index."""
+
+    keys: Mapping[str, int]
+    dimensions: Mapping[str, int]
+    experiments: Sequence[Indexed]
+    is_all: bool
+    unsure_experiments: Sequence[int]
+    """Those whose type leaves out a key that is asked for."""
+    has_partial: bool
+    pending: Sequence[tuple[int, int]]
+    """Files that may have changed since they were indexed, as ranges of their numbers."""
+    is_behind: bool
+    """Whether there are more of those than can be looked at."""
+
+    @property
+    def ids(self) -> list[int]:
+        """The numbers of the experiments within reach."""
+        return [each.id for each in self.experiments]
+
+    def within(self, column: Any) -> ColumnElement[bool]:
+        """Return the condition that an experiment's number is of one within reach."""
+        if self.is_all and len(self.experiments) > _LISTED:
+            return column.in_(select(SearchExperimentRow.id))  # type: ignore[no-any-return]
+        return column.in_(self.ids)  # type: ignore[no-any-return]
+
+    def unsure(self) -> ColumnElement[bool]:
+        """Return the condition that only its metadata tells whether a file is meant."""
+        found: list[ColumnElement[bool]] = [SearchFileRow.file_id.is_(None)]
+        if self.has_partial:
+            found.append(SearchFileRow.is_partial.expression)
+        if self.unsure_experiments:
+            found.append(SearchFileRow.experiment_id.in_(self.unsure_experiments))
+        found.extend(FileRow.id.between(first, last) for first, last in self.pending)
+        return or_(*found)
+
+    def unsure_ids(self) -> list[Select[Any]]:
+        """Return the files that a search by the index must look at besides."""
+        found: list[Select[Any]] = [
+            select(FileRow.id.label("file_id")).where(FileRow.id.between(first, last)) for first, last in self.pending
+        ]
+        row = SearchFileRow
+        if self.has_partial:
+            found.append(select(row.file_id).where(row.is_partial, self.within(row.experiment_id)))
+        if self.unsure_experiments:
+            found.append(select(row.file_id).where(row.experiment_id.in_(self.unsure_experiments)))
+        return found
+
+
+def index_for(
+    session: Session, leaves: Sequence[Leaf], within: Sequence[ColumnElement[bool]], *, is_all: bool
+) -> Index:
+    """Return what a search with these conditions needs to know; `within` says which experiments' rows count."""
+    probes = [probe for leaf in leaves if not isinstance(leaf, Text) for probe in probes_of(leaf)]
+    names = {probe.key for probe in probes}
+    dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
+    experiments, unsure = _experiments(session, within, names)
+    pending, is_behind = _pending(session)
+    ids = [each.id for each in experiments]
+    partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial, SearchFileRow.experiment_id.in_(ids))
+    return Index(
+        keys=_numbered(session, SearchKeyRow.key, SearchKeyRow.id, names),
+        dimensions={**NO_QUANTITY, **_numbered(session, SearchDimensionRow.name, SearchDimensionRow.id, dimensions)},
+        experiments=experiments,
+        is_all=is_all,
+        unsure_experiments=unsure,
+        has_partial=bool(leaves) and session.execute(partial.limit(1)).first() is not None,
+        pending=pending,
+        is_behind=is_behind,
+    )
+
+
+def _numbered(session: Session, name: Any, number: Any, wanted: Collection[str]) -> Mapping[str, int]:
+    if not wanted:
+        return {}
+    found: dict[str, int] = dict(session.execute(select(name, number).where(name.in_(wanted))).all())
+    return found
+
+
+def _experiments(
+    session: Session, within: Sequence[ColumnElement[bool]], names: Collection[str]
+) -> tuple[list[Indexed], list[int]]:
+    row = SearchExperimentRow
+    found, unsure = [], []
+    for id_, uid, files, only in session.execute(
+        select(row.id, row.uid, row.files, row.index_keys).where(*within).order_by(row.uid)
+    ):
+        found.append(Indexed(id_, uid, files))
+        if not all(terms.is_indexed(name, only) for name in names):
+            unsure.append(id_)
+    return found, unsure
+
+
+def _pending(session: Session) -> tuple[list[tuple[int, int]], bool]:
+    row = SearchChangeRow
+    newest = select(row.first_id, row.last_id).order_by(row.id.desc()).limit(_RANGES + 1)
+    found = sorted((first, last) for first, last in session.execute(newest))
+    ranges: list[tuple[int, int]] = []
+    for first, last in found:
+        if ranges and first <= ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
+        else:
+            ranges.append((first, last))
+    if len(found) > _RANGES or sum(last - first + 1 for first, last in ranges) > PENDING:
+        return [], True
+    return ranges, False

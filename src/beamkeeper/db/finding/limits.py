@@ -1,0 +1,46 @@
+"""The time that one statement of a search may take, on both databases."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from beamkeeper.domain.errors import TooLargeError
+
+STATEMENT_S = 10
+_INSTRUCTIONS = 20_000
+"""SQLite looks at the clock after so many instructions of its machine: about a millisecond."""
+
+
+@contextmanager
+def limited(session: Session, seconds: float | None = None) -> Iterator[None]:
+    """Stop what takes longer than this, with a sentence that says what to do."""
+    seconds = STATEMENT_S if seconds is None else seconds
+    is_postgres = session.get_bind().dialect.name == "postgresql"
+    raw = None if is_postgres else session.connection().connection.driver_connection
+    if is_postgres:
+        session.execute(text(f"SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}"))
+    elif isinstance(raw, sqlite3.Connection):
+        end = time.monotonic() + seconds
+        raw.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
+    try:
+        yield
+    except OperationalError as error:
+        why = str(error.orig)
+        if "interrupted" not in why and "statement timeout" not in why:
+            raise
+        raise TooLargeError(
+            f"the search took longer than {seconds:g} s and was stopped: narrow it, by an experiment, a directory, "
+            f"or a key that is indexed"
+        ) from error
+    finally:
+        if isinstance(raw, sqlite3.Connection):
+            raw.set_progress_handler(None, 0)
+    if is_postgres:
+        session.execute(text("SET LOCAL statement_timeout = 0"))

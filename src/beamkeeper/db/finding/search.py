@@ -1,0 +1,266 @@
+"""Pages of a search, each in bounded time: what is looked through, in which order, and when it stops.
+
+The most selective condition that the index can find files by leads, and the others are checked for each of its
+files. Where all are broad, files are walked in the order of the page: they fill it soon, or the budget is spent and
+the page says where to go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, and_, false, func, select, union_all
+from sqlalchemy.orm import Session
+
+from beamkeeper.db.experiments import ExperimentRow
+from beamkeeper.db.files.tables import FileRow, VersionRow
+from beamkeeper.db.finding.asked import IS_NEWEST, Asked
+from beamkeeper.db.finding.builtins import path_range
+from beamkeeper.db.finding.compiled import is_builtin
+from beamkeeper.db.finding.indexed import Index, index_for
+from beamkeeper.db.finding.limits import limited
+from beamkeeper.db.finding.windows import Found, Key, Walk, WalkExperiments, Windows, ordering
+from beamkeeper.db.pages import from_cursor, to_cursor
+from beamkeeper.db.scope import experiment_uids
+from beamkeeper.db.search.tables import SearchExperimentRow, SearchFileRow
+from beamkeeper.domain.errors import InvalidError
+from beamkeeper.domain.files import FileOrder, FileQuery
+from beamkeeper.domain.names import from_b64, to_b64
+from beamkeeper.domain.query import meaning
+from beamkeeper.domain.query.ast import EVERYTHING, And, Builtin, Matches, Node, Text
+from beamkeeper.domain.users import Reach
+
+Condition = ColumnElement[bool]
+
+BUDGET = 20_000
+"""A page of a search looks at no more files than about this."""
+PAGE_S = 2.0
+"""A page of a search that is not full after this time is answered as it is."""
+FEW = 5_000
+"""A condition that so few files meet leads at once."""
+SOME = 100_000
+"""A condition that so many meet may lead, since the index alone gives the newest of them."""
+_WINDOW = 5_000
+_WALKED_EXPERIMENTS = 32
+_CONSIDERED = 8
+
+
+class Hits(NamedTuple):
+    """The files that a search found for a page."""
+
+    ids: Sequence[int]
+    next: str | None
+    is_partial: bool
+    searched: int
+    is_behind: bool
+
+
+class _Row(NamedTuple):
+    id: int
+    experiment_uid: UUID
+    path: bytes
+    is_met: bool
+    is_unsure: bool
+
+
+class FileSearch:
+    """One search by somebody with this reach."""
+
+    def __init__(self, session: Session, now: datetime, query: FileQuery, reach: Reach) -> None:
+        self._session = session
+        self._now = now
+        self._query = query
+        self._reach = reach
+        node = meaning(query)
+        self._is_search = query.query is not None or query.filter is not None
+        by_default = FileOrder.NEWEST if self._is_search else FileOrder.PATH
+        self._order = query.order or by_default
+        plain = Asked(session, now, node, None)
+        self._is_indexed = not all(map(is_builtin, plain.leaves))
+        is_helped = self._is_indexed or self._order is FileOrder.NEWEST
+        self._index = self._known(plain) if is_helped and not query.with_deleted else None
+        self._asked = Asked(session, now, node, self._index)
+        self._digest = _digest(query, self._order)
+
+    @property
+    def _top(self) -> Sequence[Node]:
+        node = self._asked.node
+        return node.items if isinstance(node, And) else [node]
+
+    def page(self) -> Hits:
+        """Return the next page."""
+        with limited(self._session):
+            return self._page(self._query.limit, BUDGET if self._is_search else None)
+
+    def hits(self, most: int) -> Hits:
+        """Return as many as `most` of the files that are meant, whatever that takes within the time of a statement."""
+        with limited(self._session):
+            return self._page(most, None)
+
+    def allowed(self) -> list[Condition]:
+        """Return the condition that stands around every search: what the caller may see, of what is there."""
+        found: list[Condition] = []
+        query = self._query
+        if query.experiment_uid is not None:
+            found.append(FileRow.experiment_uid == query.experiment_uid)
+        else:
+            deleted = select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None))
+            found.append(FileRow.experiment_uid.not_in(deleted))
+        if not self._reach.is_all:
+            found.append(FileRow.experiment_uid.in_(experiment_uids(self._reach, self._now)))
+        if not query.with_deleted:
+            found.append(FileRow.deleted_at.is_(None))
+        return found
+
+    def _page(self, limit: int, budget: int | None) -> Hits:
+        found: list[_Row] = []
+        after, windows = self._start(), self._windows()
+        size = limit + 1 if self._asked.node == EVERYTHING else min(2 * limit + 1, _WINDOW)
+        searched, end = 0, time.monotonic() + PAGE_S
+        while True:
+            rows = self._rows(windows, after, size)
+            for row in self._meant(rows):
+                found.append(row)
+                if len(found) > limit:
+                    return self._hits(found[:limit], self._cursor(found[limit - 1]), searched + len(rows))
+            searched += len(rows)
+            if len(rows) < size:
+                return self._hits(found, None, searched)
+            if budget is not None and (searched >= budget or time.monotonic() > end):
+                return self._hits(found, self._cursor(rows[-1]), searched, is_partial=True)
+            after, size = self._key(rows[-1]), min(4 * size, _WINDOW)
+
+    def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
+        is_behind = self._is_indexed and self._index is not None and self._index.is_behind
+        return Hits([row.id for row in rows], next_, is_partial, searched, is_behind)
+
+    def _rows(self, windows: Windows, after: Key | None, size: int) -> list[_Row]:
+        """Return the next files with what SQL tells of them: those that are not meant too."""
+        window = windows.window(after, size).subquery()
+        is_met = and_(*self.allowed(), self._asked.must)
+        unsure = self._index.unsure() if self._index is not None and self._is_indexed else false()
+        wanted = (
+            select(FileRow.id, FileRow.experiment_uid, FileRow.path, is_met.label("met"), unsure.label("unsure"))
+            .select_from(window)
+            .join(FileRow, FileRow.id == window.c.id)
+            .join(VersionRow, IS_NEWEST)
+            .order_by(*ordering(self._order))
+        )
+        if self._index is not None:
+            wanted = wanted.outerjoin(SearchFileRow, SearchFileRow.file_id == FileRow.id)
+        return [_Row(*row) for row in self._session.execute(wanted)]
+
+    def _meant(self, rows: Sequence[_Row]) -> Iterator[_Row]:
+        """Yield those of the files that are meant, looking into documents where SQL could not tell."""
+        is_by_documents = self._asked.is_by_documents
+        doubted = [row.id for row in rows if row.is_met and (row.is_unsure or is_by_documents)]
+        checked = self._asked.checked(doubted)
+        meant = next(checked, None)
+        for row in rows:
+            if not row.is_met:
+                continue
+            if not (row.is_unsure or is_by_documents):
+                yield row
+            elif row.id == meant:
+                yield row
+                meant = next(checked, None)
+
+    def _known(self, plain: Asked) -> Index:
+        row = SearchExperimentRow
+        within: list[Condition] = []
+        if self._query.experiment_uid is not None:
+            within.append(row.uid == self._query.experiment_uid)
+        else:
+            deleted = select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None))
+            within.append(row.uid.not_in(deleted))
+        if not self._reach.is_all:
+            within.append(row.uid.in_(experiment_uids(self._reach, self._now)))
+        narrowed = [
+            leaf
+            for leaf in (plain.node.items if isinstance(plain.node, And) else [plain.node])
+            if not isinstance(leaf, And) and _is_of_experiment(leaf)
+        ]
+        within.extend(plain.compiler.experiments(leaf, row.uid) for leaf in narrowed)  # type: ignore[arg-type]
+        is_all = self._reach.is_all and self._query.experiment_uid is None and not narrowed
+        asked = [leaf for leaf in plain.leaves if not is_builtin(leaf)]
+        return index_for(self._session, asked, within, is_all=is_all)
+
+    def _windows(self) -> Windows:
+        """Return the cheapest way through the files."""
+        index = self._index
+        walk = Walk(self._order, [*self.allowed(), *self._ranges()])
+        if index is None:
+            return walk
+        leading = self._leading(index)
+        if leading is not None:
+            return Found(self._order, [*leading, *index.unsure_ids()])
+        is_few = not index.is_all and 0 < len(index.experiments) <= _WALKED_EXPERIMENTS
+        if self._order is FileOrder.NEWEST and is_few and not index.is_behind:
+            return WalkExperiments(index.ids, index.unsure_ids())
+        return walk
+
+    def _ranges(self) -> list[Condition]:
+        """Return the ranges of paths that the query allows."""
+        paths = [leaf for leaf in self._top if hasattr(leaf, "field") and leaf.field == Builtin("path")]
+        return [path_range(leaf) for leaf in paths]  # type: ignore[arg-type]
+
+    def _leading(self, index: Index) -> list[Select[Any]] | None:
+        """Return what finds the files of the most selective condition, where one is selective enough."""
+        if not self._is_indexed and index.is_behind:
+            return None
+        ways = [way for node in self._top if (way := self._asked.compiler.sources(node)) is not None][:_CONSIDERED]
+        besides = index.unsure_ids()
+        if not ways or (besides and self._count(besides, FEW) > FEW):
+            return None
+        for most in (FEW, SOME) if self._order is FileOrder.NEWEST else (FEW,):
+            counted = [(self._count(way, most), i) for i, way in enumerate(ways)]
+            fewest, i = min(counted)
+            if fewest <= most:
+                return ways[i] or [select(FileRow.id.label("file_id")).where(false())]
+        return None
+
+    def _count(self, ways: Sequence[Select[Any]], most: int) -> int:
+        """Return how many files an index gives, counting no further than one more than `most`."""
+        if not ways:
+            return 0
+        found = union_all(*ways).subquery()
+        some = select(found.c.file_id).limit(most + 1).subquery()
+        return self._session.scalar(select(func.count()).select_from(some)) or 0
+
+    def _key(self, row: _Row) -> Key:
+        return (row.experiment_uid, row.path) if self._order is FileOrder.PATH else row.id
+
+    def _cursor(self, row: _Row) -> str:
+        if self._order is FileOrder.PATH:
+            return to_cursor(self._digest, row.experiment_uid.hex, to_b64(row.path))
+        return to_cursor(self._digest, row.id)
+
+    def _start(self) -> Key | None:
+        if self._query.after is None:
+            return None
+        kinds = (str, str, str) if self._order is FileOrder.PATH else (str, int)
+        digest, *key = from_cursor(self._query.after, *kinds)
+        if digest != self._digest:
+            raise InvalidError("this cursor is of another search: take the `next` of a page of this one")
+        if self._order is not FileOrder.PATH:
+            return int(key[0])
+        try:
+            return UUID(hex=str(key[0])), from_b64(str(key[1]))
+        except ValueError as error:
+            raise InvalidError("this is no cursor of a list of files: take `next` of an earlier answer") from error
+
+
+def _is_of_experiment(node: Node) -> bool:
+    field = None if isinstance(node, Text | Matches) else getattr(node, "field", None)
+    return field in (Builtin("experiment"), Builtin("station"))
+
+
+def _digest(query: FileQuery, order: FileOrder) -> str:
+    """Return what says that two pages are of one search."""
+    asked = query.model_dump_json(exclude={"after", "limit", "order"})
+    return hashlib.blake2b(f"{order} {asked}".encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()

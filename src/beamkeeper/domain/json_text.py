@@ -1,0 +1,89 @@
+"""JSON as it is sent to us: read without guessing, and refused with the reason and the place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pydantic import JsonValue
+
+from beamkeeper.domain.errors import InvalidError
+
+MAX_DIGITS = 4000
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN|[-+.0-9eE]+|[{}\[\]:,]', re.DOTALL)
+_IS_KEY = re.compile(r"\s*:")
+
+
+class _RefusedError(ValueError):
+    """What the parser meets and we do not take; the message is for people."""
+
+
+def parse_json(content: bytes) -> JsonValue:
+    """Return the value of a JSON document.
+
+    Refused are, beside what is no JSON: a key that stands twice in one object (which of them is meant?), NaN and
+    Infinity, and what is nested too deeply to be read. The position in `details` counts characters from 0.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _refusal(f"it is not UTF-8 ({error.reason})", error.start) from error
+    try:
+        value: JsonValue = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_bounded_int
+        )
+    except json.JSONDecodeError as error:
+        raise _refusal(error.msg, error.pos) from error
+    except _RefusedError as error:
+        raise _refusal(str(error), _place(text)) from error
+    except RecursionError as error:
+        raise _refusal("it is nested too deeply", _place(text)) from error
+    return value
+
+
+def _unique(pairs: Sequence[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _RefusedError(f'the key "{key[:80]}" stands twice in one object')
+            seen.add(key)
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _RefusedError(f"JSON knows no {name}")
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _RefusedError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+def _refusal(reason: str, position: int) -> InvalidError:
+    return InvalidError(f"the JSON cannot be taken at character {position}: {reason}", position=position, reason=reason)
+
+
+def _place(text: str) -> int:
+    """Return where the first thing stands that is refused: looked for only when something is."""
+    keys: list[set[str] | None] = []
+    for token in _TOKEN.finditer(text):
+        word, at = token.group(), token.start()
+        if word in ("{", "["):
+            keys.append(set() if word == "{" else None)
+            if len(keys) > 900:
+                return at
+        elif word in ("}", "]") and keys:
+            keys.pop()
+        elif word.endswith(("Infinity", "NaN")) or (word[0] in "-0123456789" and len(word) > MAX_DIGITS):
+            return at
+        elif word[0] == '"' and keys and (seen := keys[-1]) is not None and _IS_KEY.match(text, token.end()):
+            if word in seen:
+                return at
+            seen.add(word)
+    return 0

@@ -1,0 +1,87 @@
+"""Provenance: which files a file was made from, by which job and stage, down to the raw frames."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from beamkeeper.domain.names import Input, Model, Title, Uid, UtcTime, WithPath
+
+SOURCES_LIMIT = 1000
+"""The most sources in one call."""
+
+MAX_NODES = 1000
+"""The most files in one answer."""
+
+JobName = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00]*$")]
+
+
+class Towards(StrEnum):
+    """Which way to look from a file."""
+
+    SOURCES = "sources"
+    RESULTS = "results"
+
+
+class SourceRef(Input):
+    """A file that another was made from."""
+
+    file_uid: Uid
+    version: int | None = Field(default=None, ge=1, description="Which version; without it, the newest now.")
+
+
+class NewDerivation(Input):
+    """From which files a file was made; saying the same again changes nothing."""
+
+    version: int | None = Field(default=None, ge=1, description="Which version of it; without it, the newest now.")
+    sources: tuple[SourceRef, ...] = Field(min_length=1, max_length=SOURCES_LIMIT)
+    job: JobName = Field(default="", description="What made it: a job, or a program.")
+    stage: JobName = ""
+
+
+class Recorded(Model):
+    """How many links are new."""
+
+    links: int
+
+
+class ProvenanceFile(Model):
+    """A file of a chain; of one that the caller may not see, it is told only that it is there."""
+
+    number: int = Field(description="By which links name it, in this answer only.")
+    is_hidden: bool = False
+    file: ProvenanceVersion | None = None
+
+
+class ProvenanceVersion(Model, WithPath):
+    """A version of a file, as far as a chain shows it."""
+
+    file_uid: Uid
+    experiment_uid: Uid
+    version: int
+    is_newest: bool
+
+
+class DerivedFrom(Model):
+    """A link: one file was made from another."""
+
+    derived: int
+    source: int
+    job: str
+    stage: str
+    recorded_at: UtcTime
+    recorded_by: Title
+
+
+class Provenance(Model):
+    """What a file was made from, or what was made from it: files by number, the first is the one asked for."""
+
+    towards: Towards
+    files: tuple[ProvenanceFile, ...]
+    links: tuple[DerivedFrom, ...]
+    is_cut: bool = Field(default=False, description="There is more than one answer tells.")
+
+
+ProvenanceFile.model_rebuild()

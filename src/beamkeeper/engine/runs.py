@@ -1,0 +1,24 @@
+"""Brings rules of runs, which are new or removed, to the files that are catalogued already."""
+
+from __future__ import annotations
+
+from beamkeeper.core.runs import STEP_FILES
+from beamkeeper.db import CatalogTransaction, Database
+from beamkeeper.engine.worker import Loop, Report
+
+
+class RunRulesLoop(Loop):
+    """Goes on with one rule a step; how far it has come is in the database, with what it did."""
+
+    def __init__(self, database: Database[CatalogTransaction], *, report: Report, batch: int = STEP_FILES) -> None:
+        super().__init__("run rules", report=report)
+        self._database = database
+        self._batch = batch
+
+    def step(self) -> bool:
+        """Apply or undo a rule for some files; tell whether there may be more."""
+        with self._database.read() as tx:
+            if not tx.run_rules.is_waiting():
+                return False
+        with self._database.write() as tx:
+            return tx.run_rules.step(self._batch)

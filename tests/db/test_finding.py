@@ -1,0 +1,206 @@
+"""Searches, on both databases: what they mean, what they may show, and that their pages end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from beamkeeper.db.finding import search as searching
+from beamkeeper.domain.errors import InvalidError, TooLargeError
+from beamkeeper.domain.files import File, FileOrder, FileQuery
+from beamkeeper.domain.query import printed
+from beamkeeper.domain.query.ast import EVERYTHING
+from beamkeeper.domain.users import Action, Reach, Role, reach
+from beamkeeper.testing.catalogue import Catalogue, new_file
+from beamkeeper.testing.queries import NOW, QUERIES, Sample, document_of, means, samples
+
+ALL = Reach(is_all=True)
+NUMBERS = count()
+
+
+@pytest.fixture
+def catalogue(database_url: str) -> Iterator[Catalogue]:
+    with closing(Catalogue(database_url)) as made:
+        made.clock.now = NOW
+        yield made
+
+
+def fill(catalogue: Catalogue, name: str, files: Sequence[Sample]) -> None:
+    uid = catalogue.experiment(name).uid
+    with catalogue.database.write() as tx:
+        tx.files.register(
+            [
+                new_file(
+                    file.path,
+                    experiment_uid=uid,
+                    content=b"x" * file.size,
+                    modified_at=file.modified,
+                    metadata=file.metadata,
+                    read_from="device" if file.is_verified else None,
+                    verified_at=NOW if file.is_verified else None,
+                )
+                for file in files
+            ],
+            by="service",
+        )
+
+
+def simple(path: str, **metadata: Any) -> Sample:
+    return Sample(path, 1, NOW - timedelta(days=1), True, metadata)
+
+
+def index(catalogue: Catalogue) -> None:
+    with catalogue.database.write() as tx:
+        while tx.search.step(1000):
+            pass
+
+
+def found(catalogue: Catalogue, within: Reach = ALL, **asked: Any) -> list[File]:
+    query = FileQuery(**asked)
+    files: list[File] = []
+    while True:
+        with catalogue.database.read() as tx:
+            page = tx.files.find(query, within)
+        files.extend(page.items)
+        if page.next is None:
+            return files
+        assert page.is_partial or len(page.items) == query.limit
+        query = query.model_copy(update={"after": page.next})
+
+
+def paths(files: Sequence[File]) -> list[str]:
+    return [str(file.path) for file in files]
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(data=st.data())
+def test_both_notations_mean_the_same_and_show_only_what_the_caller_may_see(
+    catalogue: Catalogue, data: st.DataObject
+) -> None:
+    number = next(NUMBERS)
+    mine, others = data.draw(samples()), data.draw(samples())
+    fill(catalogue, f"mine{number}", mine)
+    fill(catalogue, f"others{number}", others)
+    if data.draw(st.booleans()):
+        index(catalogue)
+    experiment = catalogue.experiment(f"mine{number}")
+    within = reach(catalogue.caller(Role.USER, experiment.name), Action.FILE_READ)
+    limit = data.draw(st.sampled_from([1, 2, 100]))
+    for node in data.draw(st.lists(QUERIES, min_size=5, max_size=5)):
+        expected = sorted(
+            file.path for file in mine if means(node, Sample(**{**vars(file), "experiment": experiment.name}))
+        )
+        for asked in ({"query": printed(node)}, {"filter": document_of(node)}):
+            assert sorted(paths(found(catalogue, within, limit=limit, **asked))) == expected, printed(node)
+        by_path = FileQuery(experiment_uid=experiment.uid, query=printed(node), order=FileOrder.PATH)
+        with catalogue.database.read() as tx:
+            assert paths(tx.files.find(by_path, ALL).items) == sorted(expected, key=str.encode), printed(node)
+            assert tx.files.count(by_path, is_deleted=False).files == len(expected), printed(node)
+
+
+def test_the_newest_come_first_and_pages_join(catalogue: Catalogue) -> None:
+    files = [simple(f"data/{i:02}", n=i) for i in range(25)]
+    fill(catalogue, "one", files)
+    for is_indexed in (False, True):
+        if is_indexed:
+            index(catalogue)
+        for query in ("n >= 0 and size > 0", "", "text = data"):
+            for limit in (7, 100):
+                newest = found(catalogue, query=query, limit=limit, order=FileOrder.NEWEST)
+                assert paths(newest) == [file.path for file in reversed(files)], query
+
+
+def test_a_cursor_goes_with_its_own_search_only(catalogue: Catalogue) -> None:
+    fill(catalogue, "one", [simple(f"data/{i}", n=i) for i in range(4)])
+    with catalogue.database.read() as tx:
+        page = tx.files.find(FileQuery(query="n >= 0", limit=1), ALL)
+        others: list[dict[str, Any]] = [{"query": "n >= 1"}, {"query": "n >= 0", "order": "path"}, {}, {"glob": "*"}]
+        for other in others:
+            with pytest.raises(InvalidError, match="cursor"):
+                tx.files.find(FileQuery(after=page.next, **other), ALL)
+        same = tx.files.find(FileQuery(query="n >= 0", limit=3, after=page.next), ALL)
+    assert len(same.items) == 3
+
+
+def test_a_page_that_finds_little_stops_and_says_where_to_go_on(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "BUDGET", 40)
+    monkeypatch.setattr(searching, "_WINDOW", 20)
+    monkeypatch.setattr(searching, "FEW", 2)
+    monkeypatch.setattr(searching, "SOME", 2)
+    fill(catalogue, "one", [simple(f"data/{i:03}", n=i % 50, odd=[i]) for i in range(150)])
+    index(catalogue)
+    query = FileQuery(query="n < 25 and odd = 7", limit=10)
+    with catalogue.database.read() as tx:
+        page = tx.files.find(query, ALL)
+    assert len(page.items) == 1  # of an index that finds no more than two: it leads at once
+    query = FileQuery(query="n < 25 and not n >= 1", limit=10)
+    with catalogue.database.read() as tx:
+        page = tx.files.find(query, ALL)
+    assert page.is_partial
+    assert page.searched < 100
+    assert len(page.items) < 3
+    assert paths(found(catalogue, query=query.query, limit=10)) == ["data/100", "data/050", "data/000"]
+
+
+def test_what_is_not_indexed_is_found_in_the_documents(catalogue: Catalogue) -> None:
+    many = {f"k{i:03}": i for i in range(100)}
+    fill(catalogue, "one", [simple("data/a", **many), simple("data/b", k099=99, list=[*range(40)]), simple("data/c")])
+    index(catalogue)
+    assert paths(found(catalogue, query="k099 = 99")) == ["data/b", "data/a"]
+    assert paths(found(catalogue, query="list = 39")) == ["data/b"]
+    assert paths(found(catalogue, query="not k099 = 99")) == ["data/c"]
+
+
+def test_a_change_is_found_before_it_is_indexed(catalogue: Catalogue) -> None:
+    fill(catalogue, "one", [simple("data/a", n=1), simple("data/b", n=1)])
+    index(catalogue)
+    (_, old) = found(catalogue, query="n = 1")
+    with catalogue.database.write() as tx:
+        tx.files.set_metadata(old.uid, {"n": 2}, by="me")
+    assert paths(found(catalogue, query="n = 2")) == ["data/a"]
+    assert paths(found(catalogue, query="n = 1")) == ["data/b"]
+    index(catalogue)
+    assert paths(found(catalogue, query="n = 2")) == ["data/a"]
+
+
+def test_deletion_by_metadata_means_the_documents(catalogue: Catalogue) -> None:
+    fill(catalogue, "one", [simple(f"data/{i:04}", n=i, name="Ag") for i in range(1200)])
+    uid = catalogue.experiment("one").uid
+    query = FileQuery(experiment_uid=uid, query='n < 1100 and meta.name matches "^A"')
+    with catalogue.database.write() as tx:
+        assert tx.files.count(query, is_deleted=False).files == 1100
+        tx.files.hide(query, by="me")
+    assert len(found(catalogue, query="n >= 0", limit=1000)) == 100
+    index(catalogue)
+    assert len(found(catalogue, query="n >= 0", limit=1000)) == 100
+    with catalogue.database.write() as tx:
+        tx.files.bring_back(FileQuery(experiment_uid=uid, query="n = 3"))
+    assert paths(found(catalogue, query="n <= 3")) == ["data/0003"]
+
+
+def test_a_search_that_takes_too_long_is_stopped_with_a_sentence(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamkeeper.db.finding.limits.STATEMENT_S", 0.0005)
+    monkeypatch.setattr("beamkeeper.db.finding.limits._INSTRUCTIONS", 10)
+    shape = "*a" * 16
+    fill(catalogue, "one", [simple("data/" + "a" * 4000 + f"{i}b") for i in range(30)])
+    with catalogue.database.read() as tx, pytest.raises(TooLargeError, match="narrow it"):
+        tx.files.find(FileQuery(query=f'path ~ "{shape}" or directory ~ "{shape}b"'), ALL)
+    monkeypatch.undo()
+    assert len(found(catalogue, query="size >= 0")) == 30
+
+
+def test_everything_is_what_no_condition_means(catalogue: Catalogue) -> None:
+    fill(catalogue, "one", [simple("data/a")])
+    assert printed(EVERYTHING) == ""
+    assert paths(found(catalogue, query="")) == paths(found(catalogue, filter={})) == ["data/a"]

@@ -1,0 +1,184 @@
+"""Datasets, runs and provenance over HTTP, as the client asks for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+
+from beamkeeper.client import Client
+from beamkeeper.db.base import new_uid
+from beamkeeper.domain.datasets import NewDataset
+from beamkeeper.domain.errors import AlreadyExistsError, ConflictError, NotAuthenticatedError, NotFoundError
+from beamkeeper.domain.experiments import Experiment, NewExperiment
+from beamkeeper.domain.provenance import Towards
+from beamkeeper.domain.runs import NewRun, NewRunRule, RunStop
+from beamkeeper.domain.status import Service
+from beamkeeper.testing.catalogue import new_file
+from beamkeeper.testing.services import Running, running
+
+
+@dataclass
+class Site:
+    beamline: Running
+    counter: Iterator[int] = field(default_factory=count)
+
+    @property
+    def client(self) -> Client:
+        return self.beamline.client
+
+    def experiment(self) -> Experiment:
+        station = self.beamline.settings.station.name
+        return self.client.experiments.create(NewExperiment(name=f"e{next(self.counter)}", station=station))
+
+    def fill(self, experiment: Experiment, *paths: str) -> list[UUID]:
+        service = self.beamline.as_service()
+        service.credentials.mirror = self.client.credentials.mirror
+        answers = service.files.register([new_file(path, experiment_uid=experiment.uid) for path in paths])
+        return [answer.file_uid for answer in answers.files if answer.file_uid is not None]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with running(Service.CATALOG, directory=tmp_path_factory.mktemp("site")) as beamline:
+        yield Site(beamline)
+
+
+def test_a_dataset_is_filled_listed_and_frozen(site: Site) -> None:
+    experiment = site.experiment()
+    uids = site.fill(experiment, *(f"data/{i:04}" for i in range(1001)))
+    made = site.client.datasets.create(NewDataset(experiment_uid=experiment.uid, name="all"))
+    assert site.client.datasets.named(experiment.uid, "all") == made == site.client.datasets.get(made.uid)
+    assert site.client.datasets.add_files(made.uid, uids) == 1001
+    assert site.client.datasets.remove_files(made.uid, uids[:1]) == 1
+    assert [member.file.uid for member in site.client.datasets.files(made.uid)] == uids[1:]
+    assert site.client.datasets.count(made.uid).files == 1000
+    site.client.datasets.set_metadata(made.uid, {"sample": "Ag"})
+    assert [change.patch for change in site.client.datasets.metadata_history(made.uid)] == [{"sample": "Ag"}]
+    assert site.client.datasets.freeze(made.uid).frozen_at is not None
+    with pytest.raises(ConflictError):
+        site.client.datasets.add_files(made.uid, uids[:1])
+    with pytest.raises(AlreadyExistsError):
+        site.client.datasets.create(NewDataset(experiment_uid=experiment.uid, name="all", title="other"))
+    with pytest.raises(NotFoundError):
+        site.client.datasets.named(experiment.uid, "none")
+
+
+def test_a_run_begins_takes_files_and_ends(site: Site) -> None:
+    experiment = site.experiment()
+    rule = site.client.runs.add_rule(NewRunRule(experiment_uid=experiment.uid, path="data/{run}_?"))
+    uids = site.fill(experiment, "data/142_0", "data/142_1", "data/notes")
+    run = site.client.runs.create(NewRun(experiment_uid=experiment.uid, name="142", start={"plan": "scan"}))
+    assert site.client.runs.add_files(run.uid, uids[2:]) == 1
+    assert [member.file.uid for member in site.client.runs.files(run.uid)] == uids
+    assert site.client.runs.count(run.uid).files == 3
+    assert site.client.runs.remove_files(run.uid, uids) == 1
+    assert site.client.runs.stop(run.uid, RunStop(stop={"points": 2})).state == "stopped"
+    site.client.runs.set_metadata(run.uid, {"note": "good"})
+    found = site.client.runs.named(experiment.uid, "142")
+    assert found == site.client.runs.get(run.uid)
+    assert found.metadata == {"start": {"plan": "scan"}, "stop": {"points": 2}, "note": "good"}
+    assert len(list(site.client.runs.metadata_history(run.uid))) == 3
+    assert [one.uid for one in site.client.runs.rules(experiment.uid)] == [rule.uid]
+    site.client.runs.remove_rule(rule.uid)
+    assert site.client.runs.rules(experiment.uid) == ()
+    with pytest.raises(NotFoundError):
+        site.client.runs.named(experiment.uid, "7")
+
+
+def test_a_chain_is_recorded_and_told(site: Site) -> None:
+    experiment = site.experiment()
+    raw, mean = site.fill(experiment, "data/raw", "analysis/mean")
+    assert site.client.provenance.record(mean, [raw], job="reduce", stage="average") == 1
+    assert site.client.provenance.record(mean, [raw]) == 0
+    with pytest.raises(ConflictError):
+        site.client.provenance.record(raw, [mean])
+    down = site.client.provenance.why(mean)
+    assert [(file.file.path if file.file else None) for file in down.files] == ["analysis/mean", "data/raw"]
+    assert (down.links[0].job, down.links[0].stage) == ("reduce", "average")
+    assert len(site.client.provenance.why(raw, Towards.RESULTS).links) == 1
+
+
+UID = str(new_uid())
+ROUTES = [
+    ("POST", "/api/v1/datasets"),
+    ("GET", "/api/v1/datasets"),
+    ("GET", f"/api/v1/datasets/{UID}"),
+    ("GET", f"/api/v1/datasets/{UID}/summary"),
+    ("GET", f"/api/v1/datasets/{UID}/files"),
+    ("POST", f"/api/v1/datasets/{UID}/files:add"),
+    ("POST", f"/api/v1/datasets/{UID}/files:remove"),
+    ("POST", f"/api/v1/datasets/{UID}/freeze"),
+    ("PATCH", f"/api/v1/datasets/{UID}/metadata"),
+    ("GET", f"/api/v1/datasets/{UID}/metadata/history"),
+    ("POST", "/api/v1/runs"),
+    ("GET", "/api/v1/runs"),
+    ("GET", f"/api/v1/runs/{UID}"),
+    ("POST", f"/api/v1/runs/{UID}/stop"),
+    ("GET", f"/api/v1/runs/{UID}/summary"),
+    ("GET", f"/api/v1/runs/{UID}/files"),
+    ("POST", f"/api/v1/runs/{UID}/files:add"),
+    ("POST", f"/api/v1/runs/{UID}/files:remove"),
+    ("PATCH", f"/api/v1/runs/{UID}/metadata"),
+    ("GET", f"/api/v1/runs/{UID}/metadata/history"),
+    ("GET", f"/api/v1/run-rules?experiment_uid={UID}"),
+    ("POST", "/api/v1/run-rules"),
+    ("DELETE", f"/api/v1/run-rules/{UID}"),
+    ("POST", f"/api/v1/files/{UID}/sources"),
+    ("GET", f"/api/v1/files/{UID}/provenance"),
+]
+
+
+def test_the_routes_of_these_nouns_are_all_named_here(site: Site) -> None:
+    document = httpx2.get(f"{site.beamline.urls[Service.CATALOG]}/api/v1/openapi.json", trust_env=False).json()
+    nouns = {"datasets", "runs", "provenance"}
+    routes = {
+        (method.upper(), path.replace("{uid}", UID))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if nouns & set(operation["tags"])
+    }
+    assert routes == {(method, path.partition("?")[0]) for method, path in ROUTES}
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_nobody_gets_in_without_a_session(site: Site, method: str, path: str) -> None:
+    with closing(site.beamline.as_()) as nobody, pytest.raises(NotAuthenticatedError):
+        nobody.on(Service.CATALOG)().call(method, path, content=b"{}")
+
+
+BAD: list[tuple[str, Any]] = [
+    ("datasets", {"experiment_uid": UID, "name": "../x"}),
+    ("datasets", {"experiment_uid": UID, "name": "x", "query": ""}),
+    ("datasets", {"experiment_uid": UID, "name": "x", "unknown": 1}),
+    (f"datasets/{UID}/files:add", {"file_uids": []}),
+    (f"datasets/{UID}/files:add", {"file_uids": [UID] * 1001}),
+    ("runs", {"experiment_uid": UID, "name": ""}),
+    ("runs", {"experiment_uid": UID, "name": "a/b"}),
+    ("runs", {"experiment_uid": UID, "name": "a\0"}),
+    ("runs", {"experiment_uid": UID, "name": "1", "started_at": "2026-01-01T00:00:00"}),
+    ("run-rules", {"experiment_uid": UID, "path": "data/*"}),
+    ("run-rules", {"experiment_uid": UID, "path": "{run}" + "*a" * 40}),
+    (f"files/{UID}/sources", {"sources": []}),
+    (f"files/{UID}/sources", {"sources": [{"file_uid": UID, "version": 0}]}),
+    (f"files/{UID}/sources", {"sources": [{"file_uid": UID}], "job": "\0"}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), BAD, ids=range(len(BAD)))
+def test_what_makes_no_sense_is_refused_with_a_sentence(site: Site, path: str, body: Any) -> None:
+    headers = {
+        "Authorization": f"Bearer {site.beamline.bootstrap.operator.token}",
+        "Content-Type": "application/json",
+    }
+    url = f"{site.beamline.urls[Service.CATALOG]}/api/v1/{path}"
+    answer = httpx2.post(url, content=json.dumps(body), headers=headers, trust_env=False)
+    assert answer.status_code == 422
+    assert len(answer.json()["message"]) > 10
