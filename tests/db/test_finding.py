@@ -13,10 +13,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from beamkeeper.db.finding import search as searching
+from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.errors import InvalidError, TooLargeError
 from beamkeeper.domain.files import File, FileOrder, FileQuery
+from beamkeeper.domain.provenance import NewDerivation, SourceRef
 from beamkeeper.domain.query import printed
 from beamkeeper.domain.query.ast import EVERYTHING
+from beamkeeper.domain.runs import NewRun
 from beamkeeper.domain.users import Action, Reach, Role, reach
 from beamkeeper.testing.catalogue import Catalogue, new_file
 from beamkeeper.testing.queries import NOW, QUERIES, Sample, document_of, means, samples
@@ -204,3 +207,31 @@ def test_everything_is_what_no_condition_means(catalogue: Catalogue) -> None:
     fill(catalogue, "one", [simple("data/a")])
     assert printed(EVERYTHING) == ""
     assert paths(found(catalogue, query="")) == paths(found(catalogue, filter={})) == ["data/a"]
+
+
+def test_files_are_found_by_their_run_their_dataset_and_what_they_were_made_from(catalogue: Catalogue) -> None:
+    fill(catalogue, "one", [simple(f"data/{name}") for name in "abc"])
+    uid = catalogue.experiment("one").uid
+    files = {file.path: file for file in found(catalogue, order=FileOrder.PATH)}
+    a, b = files["data/a"], files["data/b"]
+    with catalogue.database.write() as tx:
+        run = tx.runs.add(NewRun(experiment_uid=uid, name="scan 7"), by="me")
+        tx.runs.add_files(run.uid, [a.uid])
+        dataset = tx.datasets.add(NewDataset(experiment_uid=uid, name="good"), owner="me")
+        tx.datasets.add_files(dataset.uid, [a.uid, b.uid], by="me")
+        tx.derivations.add(files["data/c"].uid, NewDerivation(sources=(SourceRef(file_uid=a.uid),)), by="me")
+    asked = {
+        'run = "scan 7"': ["data/a"],
+        f"run = {run.uid}": ["data/a"],
+        'run ~ "scan*" and size = 1': ["data/a"],
+        "not run exists": ["data/b", "data/c"],
+        "dataset in (good, bad)": ["data/a", "data/b"],
+        f"dataset = {dataset.uid} and not run exists": ["data/b"],
+        "derived_from exists": ["data/c"],
+        "derived_from = data/a": ["data/c"],
+        f"derived_from = {b.uid}": [],
+        'derived_from ~ "data/*" and not run exists': ["data/c"],
+    }
+    for query, expected in asked.items():
+        for order in FileOrder:
+            assert sorted(paths(found(catalogue, query=query, order=order))) == expected, query
