@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import pyarrow.parquet
 import pytest
 from sqlalchemy import select, update
 
+from beamkeeper.cli import system
 from beamkeeper.cli.app import run
 from beamkeeper.db.files.tables import ChecksumRow, FileRow, ReplicaRow, VersionRow
 from beamkeeper.db.search.tables import SearchExperimentRow
 from beamkeeper.domain.experiments import Experiment, NewExperiment
 from beamkeeper.domain.files import FileQuery
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.replication import Follower, Kind, SiteLink
+from beamkeeper.domain.status import Service, Status
 from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.testing.catalogue import new_file
 from beamkeeper.testing.services import Running, running
@@ -161,6 +164,36 @@ def test_a_check_holds_the_search_index_against_a_recount(dm: Dm, beamline: Runn
     assert "the search index counts 7 files of 10 bytes, and there are 2 of 10" in printed
     dm.fill("data/c")  # while the index is behind nothing is known
     assert dm.check() == []
+
+
+def test_status_has_words_for_how_the_site_follows() -> None:
+    now = datetime(2026, 11, 1, tzinfo=UTC)
+    plain: dict[str, Any] = {
+        "service": Service.CATALOG,
+        "station": "8ID",
+        "version": "1",
+        "uptime_s": 1,
+        "database": "",
+    }
+
+    def words(**values: Any) -> str:
+        return "; ".join(system._following(Status(**plain, **values)))
+
+    link = SiteLink(url="http://site", waiting=0, heard_at=now)
+    assert words() == words(site=link) == ""
+    cut_off = link.model_copy(update={"cut_off_since": now, "message": "no route to host"})
+    assert words(site=cut_off).startswith("cut off from the site's catalogue since 2026-1")
+    assert words(site=cut_off).endswith(": no route to host")
+    assert "whole catalogue" in words(site=link.model_copy(update={"is_listing": True}))
+    follower = Follower(station="9ID", kind=Kind.FILES, heard_at=now, waiting=7, unlisted=2, refused=1, message="why")
+    told = words(followers=(follower,))
+    for each in (
+        "9ID: heard 2026-1",
+        "7 changes wait",
+        "2 files of 9ID are not in",
+        "1 documents of 9ID were refused: why",
+    ):
+        assert each in told
 
 
 def test_parquet_can_be_read_by_others(dm: Dm, tmp_path: Path) -> None:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from beamkeeper.builtin.extract_hdf5 import read_hdf5
 from beamkeeper.db.finding import search as searching
+from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.errors import InvalidError, TooLargeError
 from beamkeeper.domain.files import File, FileOrder, FileQuery
+from beamkeeper.domain.provenance import NewDerivation, SourceRef
 from beamkeeper.domain.query import printed
 from beamkeeper.domain.query.ast import EVERYTHING
+from beamkeeper.domain.runs import NewRun
 from beamkeeper.domain.users import Action, Reach, Role, reach
 from beamkeeper.testing.catalogue import Catalogue, new_file
 from beamkeeper.testing.queries import NOW, QUERIES, Sample, document_of, means, samples
 
 ALL = Reach(is_all=True)
+REAL = Path(os.environ.get("BEAMKEEPER_REAL_DATA", Path(__file__).parents[3] / "shared/data/real"))
+needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"there are no real files in {REAL}")
 NUMBERS = count()
 
 
@@ -204,3 +212,56 @@ def test_everything_is_what_no_condition_means(catalogue: Catalogue) -> None:
     fill(catalogue, "one", [simple("data/a")])
     assert printed(EVERYTHING) == ""
     assert paths(found(catalogue, query="")) == paths(found(catalogue, filter={})) == ["data/a"]
+
+
+def test_files_are_found_by_their_run_their_dataset_and_what_they_were_made_from(catalogue: Catalogue) -> None:
+    fill(catalogue, "one", [simple(f"data/{name}") for name in "abc"])
+    uid = catalogue.experiment("one").uid
+    files = {file.path: file for file in found(catalogue, order=FileOrder.PATH)}
+    a, b = files["data/a"], files["data/b"]
+    with catalogue.database.write() as tx:
+        run = tx.runs.add(NewRun(experiment_uid=uid, name="scan 7"), by="me")
+        tx.runs.add_files(run.uid, [a.uid])
+        dataset = tx.datasets.add(NewDataset(experiment_uid=uid, name="good"), owner="me")
+        tx.datasets.add_files(dataset.uid, [a.uid, b.uid], by="me")
+        tx.derivations.add(files["data/c"].uid, NewDerivation(sources=(SourceRef(file_uid=a.uid),)), by="me")
+    asked = {
+        'run = "scan 7"': ["data/a"],
+        f"run = {run.uid}": ["data/a"],
+        'run ~ "scan*" and size = 1': ["data/a"],
+        "not run exists": ["data/b", "data/c"],
+        "dataset in (good, bad)": ["data/a", "data/b"],
+        f"dataset = {dataset.uid} and not run exists": ["data/b"],
+        "derived_from exists": ["data/c"],
+        "derived_from = data/a": ["data/c"],
+        f"derived_from = {b.uid}": [],
+        'derived_from ~ "data/*" and not run exists': ["data/c"],
+    }
+    for query, expected in asked.items():
+        for order in FileOrder:
+            assert sorted(paths(found(catalogue, query=query, order=order))) == expected, query
+
+
+@needs_real_data
+@pytest.mark.parametrize(
+    "query",
+    [
+        "energy = 16.9keV",
+        "energy = 16900 eV",
+        "energy = 0.7336 angstrom",
+        "energy > 0.73 angstrom and energy < 0.74 angstrom",
+        "wavelength = 0.7336 angstrom",
+        "wavelength > 16.8keV and wavelength < 17keV",
+        'user = "Dale Schaefer" and proposal = GUP26110',
+        '"schaefer glassy"',
+        "energy > 16.5 and energy < 17 and beamline = '15ID'",
+    ],
+)
+def test_a_real_image_is_found_by_what_is_in_it(catalogue: Catalogue, query: str) -> None:
+    names = ["aps/AgBehenate_228.hdf5", "dls/Therm_6_2.nxs", "aps/nexus-example.hdf5"]
+    documents = [read_hdf5(str(REAL / name)) for name in names]
+    fill(catalogue, "real", [Sample(f"data/{n}", 1, NOW, True, d) for n, d in zip(names, documents, strict=True)])
+    for is_indexed in (False, True):
+        if is_indexed:
+            index(catalogue)
+        assert paths(found(catalogue, query=query)) == ["data/aps/AgBehenate_228.hdf5"]

@@ -54,7 +54,6 @@ OPS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-NEAR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,7 @@ def _is_near(stored: Quantity, op: str, wanted: Quantity) -> bool:
             return False
         theirs = HC / theirs
         op = op.translate(str.maketrans("<>", "><"))
-    slack = abs(theirs) * NEAR
+    slack = abs(theirs) * (1e-4 if op == "=" else 1e-6)
     return {
         "=": abs(ours - theirs) <= slack,
         ">=": ours >= theirs - slack,

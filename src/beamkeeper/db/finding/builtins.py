@@ -53,9 +53,8 @@ def linked(leaf: Leaf, now: datetime, dialect: str, *, is_source: bool = False) 
     if name == "derived_from":
         source, version = aliased(FileRow), aliased(VersionRow)
         # A path tells of files of one's own experiment only; who knows a uid has seen the file.
-        is_meant = _named(
-            leaf, source.path_shown, source.uid, now, dialect, source.experiment_uid == FileRow.experiment_uid
-        )
+        is_seen = source.experiment_uid == FileRow.experiment_uid
+        is_meant = _named(leaf, and_(is_seen, _tested(source.path_shown, leaf, now, dialect)), source.uid)
         return (
             select(DerivationRow.derived_id)
             .join(version, version.id == DerivationRow.source_id)

@@ -128,7 +128,7 @@ class Compiler:
         if isinstance(probe, Shape):
             return [*of_key, *self._shaped(probe, is_exact=is_exact)]
         dimension = index.dimensions.get(probe.dimension)
-        if dimension is None:
+        if dimension is None or (key_id, dimension) not in index.met:
             return None
         if is_exact:
             of_key.append(row.dimension == literal(dimension, SmallInteger()))

@@ -18,6 +18,7 @@ from beamkeeper.db.search.tables import (
     SearchExperimentRow,
     SearchFileRow,
     SearchKeyRow,
+    SearchStatRow,
 )
 from beamkeeper.domain import terms
 from beamkeeper.domain.query.ast import Leaf, Text
@@ -43,6 +44,8 @@ class Index:
 
     keys: Mapping[str, int]
     dimensions: Mapping[str, int]
+    met: frozenset[tuple[int, int]]
+    """Which dimensions any term of a key has: most probes of a query end here."""
     experiments: Sequence[Indexed]
     is_all: bool
     unsure_experiments: Sequence[int]
@@ -95,12 +98,14 @@ def index_for(
     names = {probe.key for probe in probes}
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
     experiments, unsure = _experiments(session, within, names)
+    keys = _numbered(session, SearchKeyRow.key, SearchKeyRow.id, names)
     pending, is_behind = _pending(session)
     ids = [each.id for each in experiments]
     partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial, SearchFileRow.experiment_id.in_(ids))
     return Index(
-        keys=_numbered(session, SearchKeyRow.key, SearchKeyRow.id, names),
+        keys=keys,
         dimensions={**NO_QUANTITY, **_numbered(session, SearchDimensionRow.name, SearchDimensionRow.id, dimensions)},
+        met=_met(session, keys.values()),
         experiments=experiments,
         is_all=is_all,
         unsure_experiments=unsure,
@@ -115,6 +120,12 @@ def _numbered(session: Session, name: Any, number: Any, wanted: Collection[str])
         return {}
     found: dict[str, int] = dict(session.execute(select(name, number).where(name.in_(wanted))).all())
     return found
+
+
+def _met(session: Session, keys: Collection[int]) -> frozenset[tuple[int, int]]:
+    row = SearchStatRow
+    wanted = select(row.key_id, row.dimension).distinct().where(row.key_id.in_(keys), row.terms > 0)
+    return frozenset((key, dimension) for key, dimension in session.execute(wanted)) if keys else frozenset()
 
 
 def _experiments(

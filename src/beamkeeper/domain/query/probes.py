@@ -25,8 +25,10 @@ from beamkeeper.domain.query.regex import prefix_of
 from beamkeeper.domain.terms import BOOLEAN, PLAIN, TEXT
 from beamkeeper.domain.units import SiValue, same_photon, to_si
 
-TOLERANCE = 1e-6
-"""Quantities are equal within this part of themselves: files hold single precision, and conversions round."""
+EQUAL = 1e-4
+"""Quantities are equal within this part of themselves: people write 16.9 keV of what was measured."""
+ROUNDING = 1e-6
+"""The end of a span counts within this part of itself: files hold single precision, and conversions round."""
 
 _TURNED: dict[Op, Op] = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
@@ -146,7 +148,7 @@ def _span(key: str, dimension: str, op: Op, value: float | str) -> Points | Span
 
 def _near(key: str, op: Op, si: SiValue) -> Points | Span:
     """Return the span of a quantity: what is as good as equal is equal, also at the end of a span."""
-    slack = abs(si.value) * TOLERANCE
+    slack = abs(si.value) * (EQUAL if op == "=" else ROUNDING)
     low, high = si.value - slack, si.value + slack
     match op:
         case "=":
