@@ -116,7 +116,7 @@ def test_a_search_means_what_it_says(dm: Dm, words: list[str], paths: list[str])
         (["find", "--where", "=3"], "character 1"),
         (["find", "a..b=3"], "empty part"),
         (["find", "a<true"], "numbers, texts and times only"),
-        (["find", "--filter", "{"], "the JSON cannot be taken"),
+        (["find", "--filter", "{"], "cannot be taken at character 1"),
         (["find", "--filter", "[]"], "is no JSON object"),
         (["find", "--filter", '{"$where": "1"}'], "no code is run here"),
         (["find", "--min-size", "big"], "is no size"),

@@ -64,6 +64,9 @@ def test_a_dataset_from_its_making_to_its_freezing(dm: Dm) -> None:
     assert "has 4 files, 20 B now" in dm("dataset", "add", "silver", "data/c.h5")
     assert "removed 1" in dm("dataset", "remove", "silver", "data/c.h5")
     assert "no file" in dm("dataset", "add", "silver", "data/none", status=6)
+    assert "say which files" in dm("dataset", "add", "silver", status=2)
+    assert "added 1" in dm("dataset", "add", "silver", "--query", 'path ~ "*.h5"')
+    assert "removed 1" in dm("dataset", "remove", "silver", "*.h5")
     shown = dm("dataset", "show", "silver")
     for text in ("All of silver", "open", "3 files, 15 B", "data/a.tif", r"\x1b[31m", "sample", "Ag"):
         assert text in shown
@@ -76,6 +79,16 @@ def test_a_dataset_from_its_making_to_its_freezing(dm: Dm) -> None:
     assert [row["state"] for row in dm.json("dataset", "list")] == ["frozen"]
     uid = dm.json("dataset", "list")[0]["uid"]
     assert dm.json("dataset", "show", uid)["files"] == 3
+
+
+def test_a_dataset_of_a_saved_query_is_what_the_query_finds(dm: Dm) -> None:
+    dm.fill("data/a.h5", metadata={"energy": {"value": 12400, "unit": "eV"}})
+    dm.fill("data/b.h5", metadata={"energy": {"value": 7.1, "unit": "keV"}})
+    dm("dataset", "create", "hard", "--query", "energy > 12 keV")
+    shown = dm.json("dataset", "show", "hard")
+    assert [member["file"]["path"] for member in shown["members"]] == ["data/a.h5"]
+    assert "are what its query finds" in dm("dataset", "add", "hard", "data/b.h5", status=7)
+    assert "character" in dm("dataset", "create", "bad", "--query", "energy >", status=2)
 
 
 def test_a_run_and_the_rules_by_which_files_come_to_it(dm: Dm) -> None:

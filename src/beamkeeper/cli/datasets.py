@@ -12,7 +12,8 @@ from beamkeeper.cli import common, meta, output
 from beamkeeper.cli.files import EXPERIMENT, LIMIT, YES, count_of, files_meant, member_columns
 from beamkeeper.client import Client
 from beamkeeper.domain.datasets import Dataset, DatasetQuery, NewDataset
-from beamkeeper.domain.errors import NotFoundError
+from beamkeeper.domain.errors import InvalidError, NotFoundError
+from beamkeeper.domain.files import REGISTER_LIMIT, FileQuery
 
 NAME = click.argument("name", metavar="DATASET")
 FILES = click.argument("which", metavar="PATH|GLOB|UID...", nargs=-1, required=True)
@@ -80,13 +81,20 @@ def show(name: str, experiment: str | None, limit: int) -> None:
 
 @click.command()
 @NAME
-@FILES
+@click.argument("which", metavar="[PATH|GLOB|UID]...", nargs=-1)
+@click.option("--query", metavar="QUERY", help="All files that this finds now.")
 @EXPERIMENT
-def add(name: str, which: tuple[str, ...], experiment: str | None) -> None:
-    """Add files to a dataset: by path, by uid, or all that a glob matches."""
+def add(name: str, which: tuple[str, ...], query: str | None, experiment: str | None) -> None:
+    """Add files to a dataset: by path, by uid, all that a glob matches, or all that a query finds."""
     client = common.client()
     dataset = dataset_meant(client, name, experiment)
-    added = client.datasets.add_files(dataset.uid, files_meant(client, which, experiment))
+    if not which and query is None:
+        raise InvalidError("say which files: paths, globs or uids, or --query")
+    uids = files_meant(client, which, experiment)
+    if query is not None:
+        wanted = common.build(FileQuery, experiment_uid=dataset.experiment_uid, query=query, limit=REGISTER_LIMIT)
+        uids += [file.uid for file in client.files.find(wanted)]
+    added = client.datasets.add_files(dataset.uid, list(dict.fromkeys(uids)))
     _tell(client, dataset, f"added {added}")
 
 

@@ -48,6 +48,7 @@ def import_(tx: CatalogTransaction, caller: Caller, new: NewDocuments) -> Import
     refused += more
     gone = {each.uid for each in refused}
     created = tuple(uid for uid in wanted if uid not in held and uid not in gone)
+    tx.run_rules.apply(created)
     _tell(tx, [wanted[uid] for uid in created])
     return Imported(
         created=created,
