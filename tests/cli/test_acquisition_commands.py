@@ -136,6 +136,14 @@ def test_what_is_not_delivered_is_listed_and_ends_with_status_10(dm: Dm, scan: P
     assert [e["path"] for e in json.loads(dm.of_mine("upload", "show", "--json"))["undelivered"]] == ["1.tif"]
 
 
+def test_the_mode_of_verification_is_told(dm: Dm, scan: Path) -> None:
+    assert "Each copy is read back before it gets its name." in dm.of_mine("daq", "start", scan)
+    dm.of_mine("daq", "stop")
+    said = dm.of_mine("put", scan / "0.tif", "--destination", "again", "--verify", "none")
+    assert (dm.status, "stored, verified" in said, "stored unverified" in said) == (0, False, True)
+    assert "read only when a scrub is asked for" in dm.of_mine("upload", "show")
+
+
 @pytest.fixture
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty directory, which is where the commands are run."""

@@ -29,6 +29,7 @@ from beamkeeper.domain.acquisition import (
 )
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.files import Verify
 from beamkeeper.domain.masters import MasterFile
 from beamkeeper.domain.names import path_fields, show_path
 
@@ -78,6 +79,11 @@ _KEPT = (
     click.option("--analysis", is_flag=True, help="Put the files into analysis/ in place of data/."),
     click.option("--processor", "processors", multiple=True, metavar="NAME", help="In place of the station's chain."),
     click.option("--skip-plugin", "skip_processors", multiple=True, metavar="NAME", help="Leave out of the chain."),
+    click.option(
+        "--verify",
+        type=click.Choice([str(choice) for choice in Verify]),
+        help="When copies are read back; as the station's settings say by default.",
+    ),
 )
 _TAKEN = (
     click.option("--no-hidden", is_flag=True, help="Leave out names that begin with a dot."),
@@ -220,6 +226,7 @@ FIELDS: Mapping[str, Any] = {
     "directory": directory,
     "destination": lambda item: "/".join(part for part in (item.tree, item.destination) if part),
     "finished when": "policy",
+    "each copy is": lambda item: item.verify.sentence,
     "existing files": lambda item: "" if item.with_existing else "ignored",
     "hidden files": lambda item: "" if item.with_hidden else "left out",
     "include": lambda item: " ".join(item.include),

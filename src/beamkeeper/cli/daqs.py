@@ -57,6 +57,7 @@ def _tell(started: Acquisition) -> None:
     output.say(f"DAQ {started.uid} watches {acquiring.directory(started)} for experiment {started.experiment}.")
     if started.policy:
         output.say(f"A file counts as finished: {started.policy}")
+    output.say(f"Each copy is {started.verify.sentence}.")
     if started.message:
         output.say(started.message)
     skipped = [tally for tally in started.tallies if tally.state is JournalState.SKIPPED]

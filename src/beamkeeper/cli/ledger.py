@@ -89,7 +89,7 @@ def _sentence(total: LedgerCounts) -> str:
     if total.verified >= wanted and not total.growing and not total.quarantined:
         return f"All {wanted} files are stored and verified ({output.size(total.bytes)})."
     parts = [
-        (total.stored - total.verified, "stored and not verified"),
+        (total.stored - total.verified, "stored and not verified (yet)"),
         (total.missing, "seen and not stored"),
         (total.growing, "growing"),
         (total.quarantined, "quarantined: `dm daq show` says why"),

@@ -12,6 +12,7 @@ from uuid6 import uuid7
 from beamkeeper.cli import acquiring, common, following, output, sending
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS
 from beamkeeper.domain.acquisition import NewPut, NewUpload
+from beamkeeper.domain.files import Verify
 
 
 @click.command
@@ -36,6 +37,7 @@ def start(directory: str, words: tuple[str, ...], follow: bool, **options: Any) 
         output.data(started)
     else:
         output.say(f"upload {started.uid} of {acquiring.directory(started)} for experiment {started.experiment}.")
+        output.say(f"Each copy is {started.verify.sentence}.")
         output.say("`dm upload watch` follows it.")
     return 0
 
@@ -123,5 +125,8 @@ def put(
     status = following.report(client.uploads, ended)
     if status == 0:
         where = "/".join(part for part in (ended.tree, ended.destination) if part)
-        output.say(f"All of it is stored, verified and catalogued in experiment {ended.experiment}, below {where}/.")
+        what = "stored, verified and catalogued"
+        if ended.verify is not Verify.READ_BACK:
+            what = f"catalogued, and {ended.verify.sentence},"
+        output.say(f"All of it is {what} in experiment {ended.experiment}, below {where}/.")
     return status or left_out

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.experiments import DEFAULT_LAYOUT, check_layout
+from beamkeeper.domain.files import Verify
 from beamkeeper.domain.names import StationName, Title
 from beamkeeper.domain.status import Service
 
@@ -196,6 +197,17 @@ class Acquisition(ServiceSection):
     on_problem: tuple[str, ...] = Field(
         default=(),
         description='A command that is told of problems, such as ["/usr/local/bin/tell-us"]; run without a shell.',
+    )
+    verify: Verify = Field(
+        default=Verify.READ_BACK,
+        description="read-back: copies are read back before they get their names; deferred: they are stored "
+        "unverified, and read later; none: they are read by scrubs only. Each DAQ and upload may say otherwise.",
+    )
+    verify_bytes_s: Whole = Field(
+        default=200_000_000,
+        ge=1,
+        le=10**12,
+        description="How many bytes a second are read of what was stored unverified.",
     )
     threads: Whole = Field(default=2, ge=1, le=64, description="How many batches move at the same time.")
     stall_s: Number = Field(

@@ -113,7 +113,7 @@ def start_put(tx: AcquisitionTransaction, caller: Caller, new: NewPut, *, rules:
     if (same := _asked_before(tx, new, Kind.UPLOAD)) is not None:
         return same
     uid = new.uid or new_uid()
-    place = Place(sources.agent_of(new, rules), spool.files_of(rules.spool, uid))
+    place = Place(sources.agent_of(new, rules), spool.files_of(rules.spool, uid), rules.verify)
     # Files of a put are whole when they are there: nobody writes to the spool but us.
     options = _options(
         caller, new, place, uid=uid, kind=Kind.UPLOAD, finished=Finished.CLOSED, quiet_s=0.0, is_put=True
@@ -310,6 +310,7 @@ def _options(
         max_run_time_s=new.max_run_time_s,
         is_put=is_put,
         started_by=caller.username,
+        verify=new.verify or place.verify,
     )
 
 

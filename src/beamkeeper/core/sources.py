@@ -14,6 +14,7 @@ from beamkeeper.config import Settings
 from beamkeeper.db import AcquisitionTransaction
 from beamkeeper.domain.acquisition import NewDaq, NewUpload, overlaps
 from beamkeeper.domain.errors import InvalidError, NotFoundError, NotPermittedError, SourceError
+from beamkeeper.domain.files import Verify
 from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.users import Action, Caller, Target, may
 
@@ -29,6 +30,7 @@ class Rules:
     spool: Path
     roots: Sequence[Path]
     forbidden: Sequence[Path]
+    verify: Verify = Verify.READ_BACK
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -38,6 +40,7 @@ class Rules:
             spool=settings.acquisition.spool,
             roots=settings.acquisition.roots,
             forbidden=(settings.data_dir, settings.acquisition.spool, settings.storage.area_path),
+            verify=settings.acquisition.verify,
         )
 
 
@@ -56,6 +59,8 @@ class Place:
 
     agent: str
     path: RelPath
+    verify: Verify = Verify.READ_BACK
+    """When copies are read back, unless the request says otherwise."""
 
 
 def agent_of(new: WithAgent, rules: Rules) -> str:
@@ -80,7 +85,7 @@ def look(tx: AcquisitionTransaction, caller: Caller, new: NewDaq | NewUpload, *,
         _check_upload(given, agent)
     else:
         _check_watched(given, agent, wait=new.wait)
-    return Place(agent, RelPath(real.lstrip(b"/")))
+    return Place(agent, RelPath(real.lstrip(b"/")), rules.verify)
 
 
 def real_path(path: bytes) -> bytes:

@@ -25,6 +25,7 @@ from beamkeeper.domain.acquisition import (
 )
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment, Tree
+from beamkeeper.domain.files import Verify
 from beamkeeper.domain.names import Metadata, path_fields
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Reach
@@ -77,6 +78,7 @@ class AcquisitionRow(Base):
     poll: Mapped[bool]
     sentinel: Mapped[str | None]
     root: Mapped[Metadata | None]
+    verify: Mapped[str]
 
     __table_args__ = (UniqueConstraint("uid"), Index(None, "state"), Index(None, "created_at", "uid"))
 
@@ -106,6 +108,7 @@ class Options:
     started_by: str
     poll: bool = False
     sentinel: str | None = None
+    verify: Verify = Verify.READ_BACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,7 @@ class Acquisitions:
             existing_before=None if options.with_existing else self._now,
             poll=options.poll,
             sentinel=options.sentinel,
+            verify=options.verify,
         )
         self._session.add(row)
         self._session.flush()  # so that the uid's constraint speaks here, and later queries see the row
@@ -375,6 +379,7 @@ def _to_acquisition(row: AcquisitionRow) -> Acquisition:
         skip_processors=row.skip_processors,
         max_run_time_s=row.max_run_time_s,
         is_put=row.is_put,
+        verify=Verify(row.verify),
         policy=row.policy,
         message=row.message,
         started_by=row.started_by,

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from beamkeeper.domain.errors import ConflictError
 from beamkeeper.domain.experiments import Tree
-from beamkeeper.domain.files import FileKind, SourceIdentity
+from beamkeeper.domain.files import FileKind, SourceIdentity, Verify
 from beamkeeper.domain.masters import MasterCount
 from beamkeeper.domain.names import Input, Metadata, Model, Title, Uid, UtcTime, WireInt, WithPath
 
@@ -99,6 +99,9 @@ class _Options(Input):
     skip_processors: tuple[str, ...] = ()
     max_run_time_s: float | None = Field(default=None, gt=0, le=LONGEST_RUN_S)
     agent: str | None = Field(default=None, description="Where the directory is; the station's own by default.")
+    verify: Verify | None = Field(
+        default=None, description="When copies are read back; as the station's settings say by default."
+    )
 
 
 class NewDaq(_Options, WithPath):
@@ -307,6 +310,7 @@ class Acquisition(Model, WithPath):
     skip_processors: tuple[str, ...]
     max_run_time_s: float | None
     is_put: bool = False
+    verify: Verify = Verify.READ_BACK
     policy: Title = Field(default="", description="When a file counts as finished here, and why.")
     message: Title = ""
     started_by: str

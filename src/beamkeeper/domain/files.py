@@ -41,6 +41,15 @@ class Verify(StrEnum):
     NONE = "none"
     """It is never read by itself, and stays told as unverified: its digest is that of the bytes that were sent."""
 
+    @property
+    def sentence(self) -> str:
+        """The same for people."""
+        return {
+            Verify.READ_BACK: "read back before it gets its name",
+            Verify.DEFERRED: "stored unverified, and read back later by itself",
+            Verify.NONE: "stored unverified, and read only when a scrub is asked for",
+        }[self]
+
 
 class SourceIdentity(Model):
     """What says that a source file is still the same: held before and after every copy (I6)."""
@@ -113,6 +122,7 @@ class NewFile(Input, WithPath):
     finished_at: UtcTime
     transferred_at: UtcTime
     verified_at: UtcTime | None = None
+    is_to_read: bool = Field(default=False, description="Not read back yet: to be read later, by itself.")
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -172,6 +182,7 @@ class File(Model, WithPath):
     identity: SourceIdentity
     is_snapshot: bool
     is_verified: bool = Field(description="Some replica of this version was read back and matched.")
+    is_suspect: bool = Field(default=False, description="It was read, and no replica matched when it was read last.")
     modified_at: UtcTime
     finished_at: UtcTime
     transferred_at: UtcTime

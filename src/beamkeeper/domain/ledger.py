@@ -74,6 +74,7 @@ class ReplicaQuery(Input):
 
     experiment_uid: Uid | None = None
     checked_before: UtcTime | None = None
+    is_to_read: bool = Field(default=False, description="Only those that were stored unread, to be read later.")
     after: str | None = Field(default=None, description="The `next` of the page before.")
     limit: int = Field(default=100, ge=1, le=REGISTER_LIMIT)
 

@@ -14,7 +14,7 @@ from beamkeeper.client import Client
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import UnavailableError
 from beamkeeper.domain.files import FileKind, ReadFrom
-from beamkeeper.domain.ledger import NewVerification
+from beamkeeper.domain.ledger import NewVerification, StoredReplica
 from beamkeeper.domain.names import Checksum
 from beamkeeper.domain.storage import (
     CHECK_LIMIT,
@@ -40,6 +40,20 @@ class Asked:
     experiment_uid: UUID
     storage_area_uid: UUID
     item: NewCheckItem
+
+
+def asked_of(one: StoredReplica) -> Asked:
+    """Return what the storage is asked about a replica."""
+    item = asked_item(
+        one.path_b64,
+        one.replica.version_uid,
+        number=one.number,
+        kind=one.kind,
+        size=one.size,
+        checksums=one.checksums,
+        link_target_b64=one.link_target_b64,
+    )
+    return Asked(one.replica.uid, one.experiment_uid, one.replica.storage_area_uid, item)
 
 
 def asked_item(
@@ -119,6 +133,18 @@ class Services:
                 answer = self._check(check)
                 found.update({one.replica_uid: item for one, item in zip(part, answer, strict=True)})
         return found
+
+    def read(self, asked: Sequence[Asked], *, on_behalf_of: str) -> tuple[dict[UUID, CheckItem], dict[UUID, CheckItem]]:
+        """Read replicas and tell the ledger; those that are not as they should be twice, since a single read can lie.
+
+        Returns what the first reading showed of each, and what the second showed of the bad ones.
+        """
+        first = self.look(asked, CheckMode.READ)
+        self.tell(first, on_behalf_of=on_behalf_of)
+        bad = [one for one in asked if first[one.replica_uid].outcome is not CheckOutcome.MATCH]
+        second = self.look(bad, CheckMode.READ)
+        self.tell(second, on_behalf_of=on_behalf_of)
+        return first, second
 
     def _check(self, check: NewCheck) -> Sequence[CheckItem]:
         return self.patiently(lambda: self.client.checks.run(check, patience_s=self.patience_s, stop=self.stop)).items

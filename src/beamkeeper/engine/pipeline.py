@@ -191,7 +191,12 @@ class Worker(Loop):
     def _publish(self, batch: Batch, scene: Scene, items: Sequence[NewPublishItem]) -> None:
         hit(FailPoint.PUBLISH_ASKING)
         self._client.publishes.request(
-            NewPublish(uid=batch.uid, experiment_uid=scene.experiment.uid, items=tuple(items))
+            NewPublish(
+                uid=batch.uid,
+                experiment_uid=scene.experiment.uid,
+                verify=scene.acquisition.verify,
+                items=tuple(items),
+            )
         )
         hit(FailPoint.PUBLISH_ASKED)
         asked = {item.version_uid for item in items}

@@ -14,7 +14,7 @@ from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db.journal import Claimed
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.errors import DmError, NotFoundError, UnavailableError
-from beamkeeper.domain.files import NewFile, ReadFrom
+from beamkeeper.domain.files import NewFile, ReadFrom, Verify
 from beamkeeper.domain.names import Checksum, to_b64
 from beamkeeper.engine.scene import Scene
 from beamkeeper.plugins.api import Catalogue, FileProcessor, Processed, ProcessorContext, StoredFile
@@ -132,6 +132,7 @@ def _stored(file: Claimed, scene: Scene) -> StoredFile:
         finished_at=file.finished_at,
         transferred_at=file.staged_at or file.finished_at,
         verified_at=file.stored_at if file.read_from else None,
+        is_to_read=scene.acquisition.verify is not Verify.NONE and not file.read_from,
         metadata=dict(scene.acquisition.metadata),
     )
     return StoredFile(new, _local(scene, path), source)

@@ -15,8 +15,8 @@ from beamkeeper.domain.inspections import FindingKind, InspectionKind, Inspectio
 from beamkeeper.domain.ledger import ReplicaQuery, StoredReplica
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.problems import Problem, ProblemKind
-from beamkeeper.domain.storage import CheckItem, CheckMode, CheckOutcome
-from beamkeeper.engine.asking import Asked, Services, asked_item, batches
+from beamkeeper.domain.storage import CheckItem, CheckOutcome
+from beamkeeper.engine.asking import Asked, Services, asked_of, batches
 from beamkeeper.engine.problems import Tell
 from beamkeeper.engine.worker import Loop, Report
 
@@ -94,7 +94,7 @@ class ScrubLoop(Loop):
         counts = {name: int(_number(work.counts, name)) for name in _COUNTED}
         rate = _number(work.options, "rate_bytes_s")
         by_uid = {one.replica.uid: one for one in page.items}
-        asked = [_asked(one) for one in page.items if one.checksums or one.link_target_b64 is not None]
+        asked = [asked_of(one) for one in page.items if one.checksums or one.link_target_b64 is not None]
         size = int(min(MOST_BATCH, max(LEAST_BATCH, rate * BATCH_S)))
         for part in batches(asked, size=size):
             began = time.monotonic()
@@ -111,17 +111,13 @@ class ScrubLoop(Loop):
         self, work: InHand, part: Sequence[Asked], by_uid: dict[UUID, StoredReplica], counts: dict[str, int]
     ) -> list[NewFinding]:
         """Read replicas; those that are not as they should be a second time, since a single read can lie."""
-        first = self._services.look(part, CheckMode.READ)
-        self._services.tell(first, on_behalf_of=work.started_by)
-        bad = [one for one in part if first[one.replica_uid].outcome is not CheckOutcome.MATCH]
-        second = self._services.look(bad, CheckMode.READ)
-        self._services.tell(second, on_behalf_of=work.started_by)
+        first, second = self._services.read(part, on_behalf_of=work.started_by)
         counts["files"] += len(part)
         counts["bytes"] += sum(one.item.size for one in part)
-        counts["matched"] += len(part) - len(bad)
+        counts["matched"] += len(part) - len(second)
         findings = []
-        for one in bad:
-            finding = _finding(by_uid[one.replica_uid], first[one.replica_uid], second[one.replica_uid])
+        for replica_uid in second:
+            finding = _finding(by_uid[replica_uid], first[replica_uid], second[replica_uid])
             findings.append(finding)
             counts[str(finding.kind) if finding.is_confirmed else "matched"] += 1
         if confirmed := [finding for finding in findings if finding.is_confirmed]:
@@ -168,19 +164,6 @@ class ScrubLoop(Loop):
 def _number(document: Metadata, name: str) -> float:
     value = document.get(name, 0)
     return float(value) if isinstance(value, int | float | str) else 0.0
-
-
-def _asked(one: StoredReplica) -> Asked:
-    item = asked_item(
-        one.path_b64,
-        one.replica.version_uid,
-        number=one.number,
-        kind=one.kind,
-        size=one.size,
-        checksums=one.checksums,
-        link_target_b64=one.link_target_b64,
-    )
-    return Asked(one.replica.uid, one.experiment_uid, one.replica.storage_area_uid, item)
 
 
 def _finding(one: StoredReplica, first: CheckItem, second: CheckItem) -> NewFinding:

@@ -107,7 +107,7 @@ def _weigh(made: Staged, file: Claimed, result: TransferResult | None, *, there:
 def _is_unchanged(there: File | None, file: Claimed, scene: Scene) -> bool:
     return (
         there is not None
-        and there.is_verified
+        and not there.is_suspect
         and there.identity == file.identity
         and there.source == scene.origin(file)
     )
@@ -119,7 +119,7 @@ def _is_same_content(there: File, file: Claimed, checksums: Sequence[Checksum]) 
         return there.kind is FileKind.LINK and there.link_target_b64 == to_b64(file.link_target or b"")
     known = {c.algorithm: c.value for c in there.checksums}
     shared = [c for c in checksums if c.algorithm in known]
-    return there.is_verified and bool(shared) and all(known[c.algorithm] == c.value for c in shared)
+    return not there.is_suspect and bool(shared) and all(known[c.algorithm] == c.value for c in shared)
 
 
 def _item(

@@ -20,6 +20,7 @@ from beamkeeper.domain.errors import SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.audit import AuditLoop
+from beamkeeper.engine.deferred import DeferredLoop
 from beamkeeper.engine.destinations import Destinations
 from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
@@ -137,8 +138,10 @@ def _care(context: Context, client: Client, mirror: MirrorLoop, owner: UUID, pro
         report=report,
     )
     patience_s, tell = settings.wipe.patience_s, problems.tell
+    rate = settings.acquisition.verify_bytes_s
     return [
         wipe,
+        DeferredLoop(client, rate_bytes_s=rate, patience_s=patience_s, report=report, tell=tell),
         ScrubLoop(context.database, client, owner, patience_s=patience_s, report=report, tell=tell),
         AuditLoop(context.database, client, owner, patience_s=patience_s, report=report, tell=tell),
     ]

@@ -209,6 +209,7 @@ class Registration:
             "transferred_at": new.transferred_at,
             "verified_at": self._verified_at(new),
             "catalogued_at": self._now,
+            "is_suspect": False,
         }
 
     def _verified_at(self, new: NewFile) -> datetime | None:
@@ -233,6 +234,7 @@ class Registration:
                 "created_at": self._now,
                 "verified_at": self._verified_at(new),
                 "checked_at": self._verified_at(new) or EPOCH,
+                "is_to_read": new.is_to_read and not _is_verified(new),
             }
             for new, _ in self._created
         ]

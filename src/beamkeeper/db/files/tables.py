@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from beamkeeper.db.base import Base, BigId, JsonDocument
@@ -76,6 +76,7 @@ class VersionRow(Base):
     transferred_at: Mapped[datetime]
     verified_at: Mapped[datetime | None]
     catalogued_at: Mapped[datetime]
+    is_suspect: Mapped[bool]
 
 
 class ChecksumRow(Base):
@@ -93,7 +94,12 @@ class ReplicaRow(Base):
     """A copy of a version in a storage area."""
 
     __tablename__ = "replicas"
-    __table_args__ = (UniqueConstraint("version_id", "storage_area_uid"), Index(None, "checked_at", "uid"))
+    __table_args__ = (
+        UniqueConstraint("version_id", "storage_area_uid"),
+        Index(None, "checked_at", "uid"),
+        # Of those few only, so that it costs nothing where copies are read back at once.
+        Index("ix_replicas_to_read", "uid", postgresql_where=text("is_to_read"), sqlite_where=text("is_to_read = 1")),
+    )
     services = CATALOG
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
@@ -105,6 +111,8 @@ class ReplicaRow(Base):
     verified_at: Mapped[datetime | None]
     checked_at: Mapped[datetime]
     """When it was last looked at, whatever was found; EPOCH where it never was."""
+    is_to_read: Mapped[bool]
+    """It was stored unread, and is to be read by itself."""
 
 
 class VerificationRow(Base):
@@ -151,6 +159,7 @@ def to_file(row: FileRow, version: VersionRow, checksums: Checksums) -> File:
         identity=SourceIdentity.model_validate(version.identity),
         is_snapshot=version.is_snapshot,
         is_verified=version.is_verified,
+        is_suspect=version.is_suspect,
         modified_at=version.modified_at,
         finished_at=version.finished_at,
         transferred_at=version.transferred_at,

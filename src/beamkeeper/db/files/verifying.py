@@ -92,12 +92,14 @@ class Ledger:
 
     def _follow_versions(self, version_ids: set[int]) -> None:
         of_version = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.VERIFIED)
+        is_bad = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.SUSPECT)
         if version_ids:
             self._session.execute(
                 update(VersionRow)
                 .where(VersionRow.id.in_(version_ids))
                 .values(
                     is_verified=exists().where(of_version),
+                    is_suspect=exists().where(is_bad) & ~exists().where(of_version),
                     verified_at=select(func.max(ReplicaRow.verified_at)).where(of_version).scalar_subquery(),
                 )
                 .execution_options(synchronize_session=False)
@@ -116,9 +118,15 @@ class Ledger:
             wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
         if query.checked_before is not None:
             wanted = wanted.where(ReplicaRow.checked_at < query.checked_before)
+        if query.is_to_read:
+            wanted = wanted.where(ReplicaRow.is_to_read)
+        # None that is to be read was looked at yet: they are in the order of their uids, and so is their index.
+        order = (ReplicaRow.uid,) if query.is_to_read else (ReplicaRow.checked_at, ReplicaRow.uid)
         if query.after is not None:
-            wanted = wanted.where(tuple_(ReplicaRow.checked_at, ReplicaRow.uid) > _after(query.after))
-        wanted = wanted.order_by(ReplicaRow.checked_at, ReplicaRow.uid).limit(query.limit + 1)
+            at, uid = _after(query.after)
+            is_after = ReplicaRow.uid > uid if query.is_to_read else tuple_(*order) > tuple_(at, uid)
+            wanted = wanted.where(is_after)
+        wanted = wanted.order_by(*order).limit(query.limit + 1)
         rows = self._session.execute(wanted).all()
         shown = rows[: query.limit]
         checksums = checksums_of(self._session, [version.id for _, version, _ in shown])
@@ -239,7 +247,7 @@ def _follow(row: ReplicaRow, item: NewVerification) -> None:
     """Bring a replica to what was found; an older finding that comes late changes nothing of it."""
     if item.verified_at < row.checked_at:
         return
-    row.checked_at = item.verified_at
+    row.checked_at, row.is_to_read = item.verified_at, False
     row.state = ReplicaState.VERIFIED if item.is_match else ReplicaState.SUSPECT
     if item.is_match:
         row.verified_at = item.verified_at
@@ -249,11 +257,11 @@ def _cursor(last: ReplicaRow) -> str:
     return to_cursor((last.checked_at - EPOCH) // MICROSECOND, last.uid.hex)
 
 
-def _after(cursor: str) -> Any:
+def _after(cursor: str) -> tuple[Any, Any]:
     microseconds, uid = from_cursor(cursor, int, str)
     try:
         at = literal(EPOCH + int(microseconds) * MICROSECOND, UtcMicroseconds())
-        return tuple_(at, literal(UUID(hex=str(uid)), Uuid()))
+        return at, literal(UUID(hex=str(uid)), Uuid())
     except (ValueError, OverflowError) as error:
         raise InvalidError(f"{cursor[:80]!r} is no cursor of this list: take the `next` of the page before") from error
 

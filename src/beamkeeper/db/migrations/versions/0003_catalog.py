@@ -67,6 +67,7 @@ def create_versions() -> None:
         sa.Column("transferred_at", TIME, nullable=False),
         sa.Column("verified_at", TIME, nullable=True),
         sa.Column("catalogued_at", TIME, nullable=False),
+        sa.Column("is_suspect", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["file_id"], ["files.id"], name="fk_versions_file_id_files"),
         sa.PrimaryKeyConstraint("id", name="pk_versions"),
         sa.UniqueConstraint("file_id", "number", name="uq_versions_file_id_number"),
@@ -96,12 +97,20 @@ def create_replicas() -> None:
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("verified_at", TIME, nullable=True),
         sa.Column("checked_at", TIME, nullable=False),
+        sa.Column("is_to_read", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["version_id"], ["versions.id"], name="fk_replicas_version_id_versions"),
         sa.PrimaryKeyConstraint("id", name="pk_replicas"),
         sa.UniqueConstraint("uid", name="uq_replicas_uid"),
         sa.UniqueConstraint("version_id", "storage_area_uid", name="uq_replicas_version_id_storage_area_uid"),
     )
     op.create_index("ix_replicas_checked_at_uid", "replicas", ["checked_at", "uid"])
+    op.create_index(
+        "ix_replicas_to_read",
+        "replicas",
+        ["uid"],
+        postgresql_where=sa.text("is_to_read"),
+        sqlite_where=sa.text("is_to_read = 1"),
+    )
 
 
 def create_verifications() -> None:

@@ -72,6 +72,7 @@ def create_acquisitions() -> None:
         sa.Column("poll", sa.Boolean(), nullable=False),
         sa.Column("sentinel", TEXT, nullable=True),
         sa.Column("root", DOCUMENT, nullable=True),
+        sa.Column("verify", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_acquisitions"),
         sa.UniqueConstraint("uid", name="uq_acquisitions_uid"),
     )
