@@ -120,14 +120,8 @@ class Ledger:
             wanted = wanted.where(ReplicaRow.checked_at < query.checked_before)
         if query.is_to_read:
             wanted = wanted.where(ReplicaRow.is_to_read)
-        # None that is to be read was looked at yet: they are in the order of their uids, and so is their index.
-        order = (ReplicaRow.uid,) if query.is_to_read else (ReplicaRow.checked_at, ReplicaRow.uid)
-        if query.after is not None:
-            at, uid = _after(query.after)
-            is_after = ReplicaRow.uid > uid if query.is_to_read else tuple_(*order) > tuple_(at, uid)
-            wanted = wanted.where(is_after)
-        wanted = wanted.order_by(*order).limit(query.limit + 1)
-        rows = self._session.execute(wanted).all()
+        place, order = _paging(query)
+        rows = self._session.execute(wanted.where(*place).order_by(*order).limit(query.limit + 1)).all()
         shown = rows[: query.limit]
         checksums = checksums_of(self._session, [version.id for _, version, _ in shown])
         items = tuple(
@@ -255,6 +249,16 @@ def _follow(row: ReplicaRow, item: NewVerification) -> None:
 
 def _cursor(last: ReplicaRow) -> str:
     return to_cursor((last.checked_at - EPOCH) // MICROSECOND, last.uid.hex)
+
+
+def _paging(query: ReplicaQuery) -> tuple[Sequence[ColumnElement[bool]], Sequence[Any]]:
+    """Return where a page begins, and its order."""
+    # None that is to be read was looked at yet: they are in the order of their uids, and so is their index.
+    order = (ReplicaRow.uid,) if query.is_to_read else (ReplicaRow.checked_at, ReplicaRow.uid)
+    if query.after is None:
+        return (), order
+    at, uid = _after(query.after)
+    return [ReplicaRow.uid > uid if query.is_to_read else tuple_(*order) > tuple_(at, uid)], order
 
 
 def _after(cursor: str) -> tuple[Any, Any]:
