@@ -89,6 +89,17 @@ def test_a_daq_from_start_to_stop(dm: Dm, scan: Path) -> None:
     assert (dm.status, "no DAQ is running" in dm.err) == (6, True)
 
 
+def test_files_are_put_first(dm: Dm, scan: Path) -> None:
+    dm.of_mine("daq", "start", scan, "--quiet", "0.1", "--first", "*.h5")
+    uid = json.loads(dm.of_mine("daq", "show", "--json"))["uid"]
+    assert "go before all others" in dm("daq", "prioritise", uid[-8:], "2.*")
+    assert json.loads(dm.of_mine("daq", "show", "--json"))["first"] == ["2.*"]
+    assert "No file of DAQ" in dm("daq", "prioritise", uid, "--none")
+    dm("daq", "prioritise", uid)
+    assert (dm.status, "--none" in dm.err) == (2, True)
+    dm.of_mine("daq", "stop")
+
+
 def test_files_that_were_there_are_ignored_and_counted(dm: Dm, scan: Path) -> None:
     dm.of_mine("daq", "start", scan, "--ignore-existing")
     said = dm.of_mine("daq", "stop")
@@ -133,7 +144,18 @@ def test_what_is_not_delivered_is_listed_and_ends_with_status_10(dm: Dm, scan: P
     assert "other source" in said or "another source" in said
     dm.of_mine("upload", "watch")
     assert dm.status == 10
-    assert [e["path"] for e in json.loads(dm.of_mine("upload", "show", "--json"))["undelivered"]] == ["1.tif"]
+    shown = json.loads(dm.of_mine("upload", "show", "--json"))
+    assert [e["path"] for e in shown["undelivered"]] == ["1.tif"]
+    assert f"`dm upload retry {shown['uid']}` tries again what is quarantined." in dm.of_mine("upload", "show")
+    assert "`dm daq retry`" in dm("ledger", "show", dm.name)
+
+    dm("upload", "retry", shown["uid"], "2.*")
+    assert (dm.status, 'no quarantined file matches "2.*"' in dm.err) == (7, True)
+    (other / "1.tif").write_bytes(b"frame" * 2)  # what the experiment has
+    said = dm("upload", "retry", shown["uid"][-8:], "1.tif", "--follow")
+    assert (dm.status, "is done: 1 file available" in said) == (0, True), said
+    dm("upload", "retry", shown["uid"])
+    assert (dm.status, "it has no quarantined files" in dm.err) == (7, True)
 
 
 def test_the_mode_of_verification_is_told(dm: Dm, scan: Path) -> None:

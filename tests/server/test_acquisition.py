@@ -213,6 +213,76 @@ def test_who_only_looks_may_not_announce_nor_may_anybody_to_what_has_ended(site:
         site.client.daqs.announce(daq.uid, [b"a.tif"])
 
 
+def quarantine(site: Site, found: Acquisition, *paths: bytes) -> None:
+    site.see(found, *(Seen(path, JournalState.QUARANTINED, reason_code="damaged", reason="other") for path in paths))
+
+
+def test_quarantined_files_are_tried_again_while_it_runs_and_after_it_has_failed(site: Site) -> None:
+    experiment = site.experiment()
+    member = site.member(experiment)
+    daq = member.daqs.start(site.daq(site.directory(), experiment))
+    with pytest.raises(ConflictError, match="it has no quarantined files"):
+        member.daqs.retry(daq.uid)
+    quarantine(site, daq, b"scan/a.tif", b"b.dat")
+    with pytest.raises(ConflictError, match=r'no quarantined file matches "\*.h5"'):
+        member.daqs.retry(daq.uid, "*.h5")
+    picked = member.daqs.retry(daq.uid, "*.tif")
+    assert (picked.files, picked.acquisition.state) == (1, State.PENDING)
+    assert [(t.state, t.files) for t in picked.acquisition.tallies] == [("candidate", 1), ("quarantined", 1)]
+    site.end(daq.uid, State.FAILED)
+    picked = member.daqs.retry(daq.uid)
+    assert (picked.files, picked.acquisition.state, picked.acquisition.ended_at) == (1, State.STOPPING, None)
+    site.end(daq.uid)
+    with pytest.raises(ConflictError, match="start another for its directory"):
+        member.daqs.retry(daq.uid)
+
+
+def test_what_has_failed_and_runs_again_is_in_nobodys_way(site: Site) -> None:
+    experiment, scan = site.experiment(), site.directory()
+    daq = site.client.daqs.start(site.daq(scan, experiment))
+    quarantine(site, daq, b"a")
+    site.end(daq.uid, State.FAILED)
+    other = site.client.daqs.start(site.daq(scan, experiment))
+    assert site.client.daqs.retry(daq.uid).files == 1
+    site.end(other.uid)
+    site.end(site.client.daqs.start(site.daq(scan, experiment)).uid)
+
+
+def test_files_are_put_first_until_it_has_ended(site: Site) -> None:
+    experiment = site.experiment()
+    daq = site.client.daqs.start(site.daq(site.directory(), experiment, first=("*.h5",)))
+    assert daq.first == ("*.h5",)
+    site.see(daq, Seen(b"scan/a.tif", JournalState.CANDIDATE), Seen(b"b.dat", JournalState.CANDIDATE))
+    picked = site.member(experiment).daqs.prioritise(daq.uid, ["scan/*"])
+    assert (picked.files, picked.acquisition.first) == (1, ("scan/*",))
+    assert site.client.daqs.prioritise(daq.uid, []).acquisition.first == ()
+    site.end(daq.uid)
+    with pytest.raises(ConflictError, match="nothing left to put first"):
+        site.client.daqs.prioritise(daq.uid, ["*"])
+
+
+def test_who_only_looks_may_neither_try_again_nor_put_first(site: Site) -> None:
+    experiment, scan = site.experiment(), site.directory(files=1)
+    daq, viewer = site.client.daqs.start(site.daq(scan, experiment)), site.viewer()
+    quarantine(site, daq, b"a")
+    stranger = site.member()
+    with pytest.raises(NotPermittedError):
+        viewer.daqs.retry(daq.uid)
+    with pytest.raises(NotPermittedError):
+        viewer.daqs.prioritise(daq.uid, ["*"])
+    with pytest.raises(NotFoundError):
+        stranger.daqs.retry(daq.uid)
+    with pytest.raises(NotFoundError, match="no upload"):
+        site.client.uploads.retry(daq.uid)
+    site.end(daq.uid)
+    upload = site.client.uploads.start(site.upload(scan, experiment))
+    quarantine(site, upload, b"a")
+    assert site.client.uploads.prioritise(upload.uid, ["*"]).files == 0
+    assert site.client.uploads.retry(upload.uid).files == 1
+    with pytest.raises(NotFoundError):
+        stranger.uploads.prioritise(upload.uid, ["*"])
+
+
 def test_an_upload_takes_no_announcements(site: Site) -> None:
     scan = site.directory()
     (scan / "a.tif").write_bytes(b"x")

@@ -169,7 +169,7 @@ def test_a_transport_that_always_lies_ends_in_quarantine(
 ) -> None:
     _, client, gate = faulty
     of = experiment_in(client, "always", tmp_path / "area", "lying")
-    write(source, 2, 1000)
+    wanted = write(source, 2, 1000)
     gate.touch()
     ended = client.uploads.wait(upload(client, of, source).uid, timeout_s=60)
     gate.unlink()
@@ -178,6 +178,17 @@ def test_a_transport_that_always_lies_ends_in_quarantine(
     assert {(entry.reason_code, entry.attempts) for entry in entries} == {("damaged", 2)}
     assert stored(client, of, tmp_path / "area") == {}
     assert not list((tmp_path / "area" / of.directory / "data").iterdir())
+
+    # Now that it works, one command tries them again: those that are meant, and nothing that came since.
+    (source / "new.dat").write_bytes(b"new")
+    picked = client.uploads.retry(ended.uid, "0.*")
+    assert (picked.files, picked.acquisition.state) == (1, State.STOPPING)
+    assert client.uploads.wait(ended.uid, timeout_s=60).state is State.FAILED
+    assert set(stored(client, of, tmp_path / "area")) == {b"data/0.dat"}
+    assert client.uploads.retry(ended.uid).files == 1
+    again = client.uploads.wait(ended.uid, timeout_s=60)
+    assert (again.state, again.message) == (State.DONE, "2 available")
+    assert stored(client, of, tmp_path / "area") == wanted
 
 
 def test_files_that_a_transport_says_nothing_of_are_sent_again(

@@ -25,6 +25,7 @@ from beamkeeper.domain.acquisition import (
     JournalEntry,
     JournalState,
     Kind,
+    State,
     Tally,
 )
 from beamkeeper.domain.errors import InvalidError, NotFoundError
@@ -89,6 +90,7 @@ _TAKEN = (
     click.option("--no-hidden", is_flag=True, help="Leave out names that begin with a dot."),
     click.option("--include", multiple=True, metavar="GLOB", help="Only these files."),
     click.option("--exclude", multiple=True, metavar="GLOB", help="Not these files."),
+    click.option("--first", multiple=True, metavar="GLOB", help="These files go before all others."),
     click.option("--max-run-time", "max_run_time_s", type=Duration(), help="End by itself: 30m, 12h."),
     click.option("--resend", is_flag=True, help="Send files again that are stored and unchanged."),
 )
@@ -226,6 +228,7 @@ FIELDS: Mapping[str, Any] = {
     "directory": directory,
     "destination": lambda item: "/".join(part for part in (item.tree, item.destination) if part),
     "finished when": "policy",
+    "first": lambda item: " ".join(item.first),
     "each copy is": lambda item: item.verify.sentence,
     "existing files": lambda item: "" if item.with_existing else "ignored",
     "hidden files": lambda item: "" if item.with_hidden else "left out",
@@ -290,6 +293,8 @@ def show_undelivered(item: Acquisition, listed: Sequence[JournalEntry]) -> None:
     output.rows(listed, columns)
     if (more := undelivered_count(item) - len(listed)) > 0:
         output.say(f"and {more} more: --all lists them.")
+    if item.count(J.QUARANTINED) and item.state is not State.ABORTED:
+        output.say(f"`dm {item.kind} retry {item.uid}` tries again what is quarantined.")
 
 
 def show_masters(item: Acquisition, wanting: Sequence[MasterFile]) -> None:

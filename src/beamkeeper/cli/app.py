@@ -74,6 +74,8 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "list": ("daqs:list_", "List DAQs."),
             "show": ("daqs:show", "Show a DAQ, and what is not delivered and why."),
             "watch": ("daqs:watch", "Follow a DAQ until it ends."),
+            "retry": ("daqs:retry", "Try quarantined files again."),
+            "prioritise": ("daqs:prioritise", "Let some files go before all others."),
             "announce": ("daqs:announce", "Say that files are finished, as their writer."),
         },
     ),
@@ -85,6 +87,8 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "list": ("uploads:list_", "List uploads."),
             "show": ("uploads:show", "Show an upload, and what is not delivered and why."),
             "watch": ("uploads:watch", "Follow an upload until it ends."),
+            "retry": ("uploads:retry", "Try quarantined files again."),
+            "prioritise": ("uploads:prioritise", "Let some files go before all others."),
         },
     ),
     "file": (

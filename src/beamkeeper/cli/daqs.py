@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from beamkeeper.cli import acquiring, common, following, output
+from beamkeeper.cli import acquiring, common, following, output, picking
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS, Duration
 from beamkeeper.client.acquisition import Daqs
 from beamkeeper.domain.acquisition import ACTIVE, Acquisition, Finished, JournalState, NewDaq
@@ -126,6 +126,33 @@ def watch(uid: str | None, experiment: str | None) -> int:
     client = common.client()
     meant = acquiring.meant(client, client.daqs, uid, experiment=experiment, even_ended=True)
     return following.report(client.daqs, following.follow(client.daqs, meant.uid))
+
+
+@click.command
+@picking.WHICH
+@picking.PATTERN
+@picking.FOLLOW
+def retry(uid: str, pattern: str | None, follow: bool) -> int:
+    """Try quarantined files of a DAQ again: all, or those that PATTERN matches.
+
+    Also when it has ended: it runs again for them, and for nothing else. UID may be its last few characters. PATTERN is
+    held against the path below the directory, and against the name.
+    """
+    client = common.client()
+    return picking.retry(client.daqs, client, uid, pattern, is_followed=follow)
+
+
+@click.command
+@picking.WHICH
+@picking.PATTERNS
+@picking.NONE
+def prioritise(uid: str, patterns: tuple[str, ...], is_none: bool) -> None:
+    """Let files of a DAQ that PATTERN matches go before all others: this scan now.
+
+    Those that wait, and those that are still to come; it takes the place of what was asked before.
+    """
+    client = common.client()
+    picking.prioritise(client.daqs, client, uid, patterns, is_none=is_none)
 
 
 @click.command

@@ -92,7 +92,7 @@ def _sentence(total: LedgerCounts) -> str:
         (total.stored - total.verified, "stored and not verified (yet)"),
         (total.missing, "seen and not stored"),
         (total.growing, "growing"),
-        (total.quarantined, "quarantined: `dm daq show` says why"),
+        (total.quarantined, "quarantined: `dm daq show` says why, and `dm daq retry` tries them again"),
     ]
     rest = ", ".join(f"{count} {what}" for count, what in parts if count)
     return f"{total.verified} of {wanted} files are stored and verified ({output.size(total.bytes)} stored); {rest}."

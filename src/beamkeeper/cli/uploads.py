@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 from uuid6 import uuid7
 
-from beamkeeper.cli import acquiring, common, following, output, sending
+from beamkeeper.cli import acquiring, common, following, output, picking, sending
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS
 from beamkeeper.domain.acquisition import NewPut, NewUpload
 from beamkeeper.domain.files import Verify
@@ -93,6 +93,33 @@ def watch(uid: str | None, experiment: str | None) -> int:
     client = common.client()
     meant = acquiring.meant(client, client.uploads, uid, experiment=experiment, even_ended=True)
     return following.report(client.uploads, following.follow(client.uploads, meant.uid))
+
+
+@click.command
+@picking.WHICH
+@picking.PATTERN
+@picking.FOLLOW
+def retry(uid: str, pattern: str | None, follow: bool) -> int:
+    """Try quarantined files of an upload again: all, or those that PATTERN matches.
+
+    Also when it has ended: it runs again for them, and for nothing else. UID may be its last few characters. PATTERN is
+    held against the path below the directory, and against the name.
+    """
+    client = common.client()
+    return picking.retry(client.uploads, client, uid, pattern, is_followed=follow)
+
+
+@click.command
+@picking.WHICH
+@picking.PATTERNS
+@picking.NONE
+def prioritise(uid: str, patterns: tuple[str, ...], is_none: bool) -> None:
+    """Let files of an upload that PATTERN matches go before all others: this scan now.
+
+    Those that wait, and those that are still to come; it takes the place of what was asked before.
+    """
+    client = common.client()
+    picking.prioritise(client.uploads, client, uid, patterns, is_none=is_none)
 
 
 @click.command

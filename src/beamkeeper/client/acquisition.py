@@ -31,8 +31,11 @@ from beamkeeper.domain.acquisition import (
     NewPut,
     NewUpload,
     PathBelow,
+    Picked,
     PluginInfo,
+    PriorityRequest,
     PutChunk,
+    RetryRequest,
     StopRequest,
 )
 from beamkeeper.domain.errors import ConflictError, SourceError, UnavailableError
@@ -77,6 +80,18 @@ class _Acquisitions:
         """Ask for the end: after a last scan and the delivery of the rest, or now."""
         body = StopRequest(now=now)
         found: Acquisition = self._http().call("POST", f"{self.path}/{uid}:stop", Acquisition, body=body)
+        return found
+
+    def retry(self, uid: Uid, pattern: str | None = None) -> Picked:
+        """Try quarantined files again, all or those that a pattern matches; also when it has ended."""
+        body = RetryRequest(pattern=pattern)
+        found: Picked = self._http().call("POST", f"{self.path}/{uid}:retry", Picked, body=body)
+        return found
+
+    def prioritise(self, uid: Uid, patterns: Iterable[str]) -> Picked:
+        """Let files go before all others, in place of those that did before; none for no patterns."""
+        body = PriorityRequest(first=tuple(patterns))
+        found: Picked = self._http().call("POST", f"{self.path}/{uid}:prioritise", Picked, body=body)
         return found
 
     def entries(self, uid: Uid, state: JournalState | None = None) -> Iterator[JournalEntry]:

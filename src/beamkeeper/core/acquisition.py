@@ -144,15 +144,15 @@ def close_put(tx: AcquisitionTransaction, caller: Caller, uid: UUID) -> Acquisit
         tx.events.add(changed(put))
     if put.started_at is None:
         raise ConflictError(f"put {uid} was stopped before all was sent: begin another", state=str(put.state))
-    return _with_tallies(tx, put)
+    return with_tallies(tx, put)
 
 
 def stop(
     tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, request: StopRequest, kind: Kind | None = None
 ) -> Acquisition:
     """Ask a DAQ or upload to end: after what is there has been delivered, or now; asking again changes nothing."""
-    found = _readable(tx, caller, uid, kind=kind)
-    _require_run(tx, caller, found)  # even of an experiment that is deleted: its DAQs must be able to end
+    found = readable(tx, caller, uid, kind=kind)
+    require_run(tx, caller, found)  # even of an experiment that is deleted: its DAQs must be able to end
     if found.state not in ACTIVE:
         if found.stop_requested_at is not None:
             return found
@@ -163,12 +163,12 @@ def stop(
     else:
         stopped = tx.acquisitions.request_stop(uid, now=request.now)
     tx.events.add(changed(stopped))
-    return _with_tallies(tx, stopped)
+    return with_tallies(tx, stopped)
 
 
 def show(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, kind: Kind | None = None) -> Acquisition:
     """Return a DAQ or upload with where its files stand; NotFoundError also where the caller may not know of it."""
-    return _with_tallies(tx, _readable(tx, caller, uid, kind=kind))
+    return with_tallies(tx, readable(tx, caller, uid, kind=kind))
 
 
 def list_(
@@ -177,7 +177,7 @@ def list_(
     """Return DAQs or uploads that the caller may see, newest first; with tallies where they are active."""
     page = tx.acquisitions.page(kind, query, reach(caller, Action.ACQUISITION_READ))
     # Counting a journal of a million files takes long: of those that have ended, `show` does it.
-    items = [_with_tallies(tx, item) if item.state in ACTIVE else item for item in page.items]
+    items = [with_tallies(tx, item) if item.state in ACTIVE else item for item in page.items]
     return AcquisitionPage(items=items, next=page.next)
 
 
@@ -185,7 +185,7 @@ def entries(
     tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, query: JournalQuery, kind: Kind | None = None
 ) -> JournalPage:
     """Return files of a DAQ or upload in the order of their paths, with where they stand and why."""
-    _readable(tx, caller, uid, kind=kind)
+    readable(tx, caller, uid, kind=kind)
     return tx.journal.page(uid, query.state, query.after, query.limit)
 
 
@@ -193,13 +193,13 @@ def masters(
     tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, query: MasterQuery, kind: Kind | None = None
 ) -> MasterPage:
     """Return files of a DAQ or upload that link to others, and which of those are missing."""
-    _readable(tx, caller, uid, kind=kind)
+    readable(tx, caller, uid, kind=kind)
     return tx.masters.page(uid, query.is_complete, query.after, query.limit)
 
 
 def announce(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, announcement: Announcement) -> Announced:
     """Take the writer's word that files of a DAQ are finished; saying it again changes nothing."""
-    daq = _readable(tx, caller, uid, kind=Kind.DAQ)
+    daq = readable(tx, caller, uid, kind=Kind.DAQ)
     target = tx.experiments.get(daq.experiment_uid).target(tx.now)
     if not may(caller, Action.ACQUISITION_RUN, target):
         require(caller, Action.FILE_PUT, target, f'experiment "{daq.experiment}"')
@@ -230,7 +230,8 @@ def plugins(tx: AcquisitionTransaction, settings: Settings) -> list[PluginInfo]:
     return load.installed(frozenset(chain | transfers))
 
 
-def _readable(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, kind: Kind | None) -> Acquisition:
+def readable(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, kind: Kind | None) -> Acquisition:
+    """Return a DAQ or upload; NotFoundError also where the caller may not know of it."""
     found = tx.acquisitions.find(uid)
     if found is None or (kind is not None and found.kind is not kind) or not _may_read(tx, caller, found):
         what = "DAQ or upload" if kind is None else "DAQ" if kind is Kind.DAQ else "upload"
@@ -246,14 +247,15 @@ def _may_read(tx: AcquisitionTransaction, caller: Caller, acquisition: Acquisiti
     return may(caller, Action.ACQUISITION_READ, target)
 
 
-def _with_tallies(tx: AcquisitionTransaction, acquisition: Acquisition) -> Acquisition:
+def with_tallies(tx: AcquisitionTransaction, acquisition: Acquisition) -> Acquisition:
+    """Return it with where its files stand."""
     found = {"tallies": tuple(tx.journal.tallies(acquisition.uid)), "masters": tx.masters.count(acquisition.uid)}
     return with_pause(tx, acquisition.model_copy(update=found))
 
 
 def _own_put(tx: AcquisitionTransaction, caller: Caller, uid: UUID) -> Acquisition:
     """Return a put, for a caller who may put files into its experiment."""
-    put = _readable(tx, caller, uid, kind=Kind.UPLOAD)
+    put = readable(tx, caller, uid, kind=Kind.UPLOAD)
     rights.experiment(tx, caller, Action.FILE_PUT, put.experiment_uid)
     if not put.is_put:
         raise NotFoundError(f"upload {uid} is no put: it takes its files from a directory")
@@ -311,6 +313,7 @@ def _options(
         is_put=is_put,
         started_by=caller.username,
         verify=new.verify or place.verify,
+        first=new.first,
     )
 
 
@@ -350,10 +353,11 @@ def _overlap(
 def _check_take_over(tx: AcquisitionTransaction, caller: Caller, daq: Acquisition, *, place: Place) -> None:
     if not _may_read(tx, caller, daq):
         raise _overlap(tx, caller, daq, place=place)
-    _require_run(tx, caller, daq)
+    require_run(tx, caller, daq)
 
 
-def _require_run(tx: AcquisitionTransaction, caller: Caller, acquisition: Acquisition) -> None:
+def require_run(tx: AcquisitionTransaction, caller: Caller, acquisition: Acquisition) -> None:
+    """Refuse a caller who may not run DAQs and uploads of its experiment."""
     target = tx.experiments.get(acquisition.experiment_uid).target(tx.now)
     what = f'{acquisition.kind} {acquisition.uid} of experiment "{acquisition.experiment}"'
     require(caller, Action.ACQUISITION_RUN, target, what)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Index, UniqueConstraint, and_, func, or_, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import EPOCH, MICROSECOND, Base, BigId, JsonDocument, new_uid
+from beamkeeper.db.acquisition_rows import AcquisitionRow, Control, Options, to_acquisition
+from beamkeeper.db.base import EPOCH, MICROSECOND, new_uid
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.domain.acquisition import (
@@ -18,114 +18,21 @@ from beamkeeper.domain.acquisition import (
     Acquisition,
     AcquisitionPage,
     AcquisitionQuery,
-    Finished,
     Kind,
     State,
     check_step,
 )
 from beamkeeper.domain.errors import InvalidError, NotFoundError
-from beamkeeper.domain.experiments import Experiment, Tree
-from beamkeeper.domain.files import Verify
-from beamkeeper.domain.names import Metadata, path_fields
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.experiments import Experiment
+from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.users import Reach
+
+__all__ = ["AcquisitionRow", "Acquisitions", "Control", "Options"]
 
 START_LOCK = 0x42_6B_44_41_51
 """The key of PostgreSQL's advisory lock under which directories are claimed; any number that nobody else uses."""
 
 MESSAGE_LENGTH = 2000
-
-
-class AcquisitionRow(Base):
-    """A DAQ or an upload. `path` is the real path of its directory, without the leading slash."""
-
-    __tablename__ = "acquisitions"
-    services = frozenset({Service.ACQUISITION})
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    uid: Mapped[UUID]
-    kind: Mapped[str]
-    state: Mapped[str]
-    experiment_uid: Mapped[UUID] = mapped_column(index=True)
-    experiment: Mapped[str]
-    agent: Mapped[str]
-    path: Mapped[bytes]
-    destination: Mapped[str]
-    tree: Mapped[str]
-    include: Mapped[list[str]] = mapped_column(JsonDocument)
-    exclude: Mapped[list[str]] = mapped_column(JsonDocument)
-    with_hidden: Mapped[bool]
-    with_existing: Mapped[bool]
-    resend: Mapped[bool]
-    finished: Mapped[str]
-    quiet_s: Mapped[float | None]
-    meta: Mapped[Metadata] = mapped_column("metadata")
-    processors: Mapped[list[str] | None] = mapped_column(JsonDocument)
-    skip_processors: Mapped[list[str]] = mapped_column(JsonDocument)
-    max_run_time_s: Mapped[float | None]
-    is_put: Mapped[bool]
-    policy: Mapped[str]
-    message: Mapped[str]
-    started_by: Mapped[str]
-    created_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
-    stop_requested_at: Mapped[datetime | None]
-    stop_now: Mapped[bool]
-    ended_at: Mapped[datetime | None]
-    taken_over_by: Mapped[UUID | None] = mapped_column(index=True)
-    taken_over_at: Mapped[datetime | None]
-    existing_before: Mapped[datetime | None]
-    poll: Mapped[bool]
-    sentinel: Mapped[str | None]
-    root: Mapped[Metadata | None]
-    verify: Mapped[str]
-
-    __table_args__ = (UniqueConstraint("uid"), Index(None, "state"), Index(None, "created_at", "uid"))
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a new DAQ or upload is to be, with everything decided."""
-
-    uid: UUID | None
-    kind: Kind
-    agent: str
-    path: bytes
-    destination: str
-    tree: Tree
-    include: Sequence[str]
-    exclude: Sequence[str]
-    with_hidden: bool
-    with_existing: bool
-    resend: bool
-    finished: Finished
-    quiet_s: float | None
-    metadata: Metadata
-    processors: Sequence[str] | None
-    skip_processors: Sequence[str]
-    max_run_time_s: float | None
-    is_put: bool
-    started_by: str
-    poll: bool = False
-    sentinel: str | None = None
-    verify: Verify = Verify.READ_BACK
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """What the engine has to obey, beyond the options.
-
-    A DAQ that ignores existing files ignores what was there before `existing_before`. What the DAQs in
-    `took_over` saw before this one's `created_at` (their `taken_over_at`) stays with them.
-    """
-
-    state: State
-    stop_requested: bool
-    stop_now: bool
-    taken_over_by: UUID | None
-    taken_over_at: datetime | None
-    took_over: Sequence[UUID]
-    existing_before: datetime | None
 
 
 class Acquisitions:
@@ -173,19 +80,22 @@ class Acquisitions:
             poll=options.poll,
             sentinel=options.sentinel,
             verify=options.verify,
+            first=list(options.first),
+            retries=0,
+            is_retry=False,
         )
         self._session.add(row)
         self._session.flush()  # so that the uid's constraint speaks here, and later queries see the row
-        return _to_acquisition(row)
+        return to_acquisition(row)
 
     def find(self, uid: UUID) -> Acquisition | None:
         """Return one, or None where there is none."""
         row = self._session.scalars(select(AcquisitionRow).where(AcquisitionRow.uid == uid)).one_or_none()
-        return None if row is None else _to_acquisition(row)
+        return None if row is None else to_acquisition(row)
 
     def get(self, uid: UUID) -> Acquisition:
         """Return one; NotFoundError where there is none."""
-        return _to_acquisition(self._row(uid))
+        return to_acquisition(self._row(uid))
 
     def control(self, uid: UUID) -> Control:
         """Return what the engine has to obey."""
@@ -199,12 +109,15 @@ class Acquisitions:
             taken_over_at=row.taken_over_at,
             took_over=self._session.scalars(took_over).all(),
             existing_before=row.existing_before,
+            retries=row.retries,
+            is_retry=row.is_retry,
+            first=row.first,
         )
 
     def active(self) -> list[Acquisition]:
         """Return what the engine has to run, oldest first: all that has not ended, less puts that still receive."""
         wanted = select(AcquisitionRow).where(AcquisitionRow.state.in_(sorted(ACTIVE)), ~_IS_RECEIVING)
-        return [_to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
+        return [to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
 
     def covering(self, agent: str, directory: bytes) -> list[Acquisition]:
         """Return those of an agent in whose directory this one lies, or is: active ones first, then the newest."""
@@ -215,7 +128,7 @@ class Acquisitions:
         )
         is_active = AcquisitionRow.state.in_(sorted(ACTIVE))
         rows = self._session.scalars(wanted.order_by(is_active.desc(), AcquisitionRow.id.desc()))
-        return [_to_acquisition(row) for row in rows]
+        return [to_acquisition(row) for row in rows]
 
     def holding(self, agent: str) -> list[Acquisition]:
         """Return the DAQs that hold directories of an agent; one that was taken over holds none any more."""
@@ -224,8 +137,9 @@ class Acquisitions:
             AcquisitionRow.kind == Kind.DAQ,
             AcquisitionRow.agent == agent,
             AcquisitionRow.taken_over_at.is_(None),
+            ~AcquisitionRow.is_retry,  # it looks at a few files of its own, and at nothing else
         )
-        return [_to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
+        return [to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
 
     def page(self, kind: Kind | None, query: AcquisitionQuery, within: Reach | None = None) -> AcquisitionPage:
         """Return some, newest first, of the experiments that a caller's rights reach (None: of all)."""
@@ -234,7 +148,7 @@ class Acquisitions:
             wanted = wanted.where(_older(query.after))
         newest_first = (AcquisitionRow.created_at.desc(), AcquisitionRow.uid.desc())
         rows = self._session.scalars(wanted.order_by(*newest_first).limit(query.limit + 1)).all()
-        items = [_to_acquisition(row) for row in rows[: query.limit]]
+        items = [to_acquisition(row) for row in rows[: query.limit]]
         return AcquisitionPage(items=items, next=_cursor(items[-1]) if len(rows) > query.limit else None)
 
     def set_state(self, uid: UUID, state: State, *, message: str | None = None) -> Acquisition:
@@ -251,12 +165,12 @@ class Acquisitions:
         if message is not None:
             row.message = message[:MESSAGE_LENGTH]
         self._session.flush()
-        return _to_acquisition(row)
+        return to_acquisition(row)
 
     def mark_started(self, uid: UUID) -> Acquisition:
         """Say that it runs now; one whose end was asked for meanwhile stays as it is."""
         row = self._row(uid, for_update=True)
-        return self.set_state(uid, State.RUNNING) if row.state == State.PENDING else _to_acquisition(row)
+        return self.set_state(uid, State.RUNNING) if row.state == State.PENDING else to_acquisition(row)
 
     def request_stop(self, uid: UUID, *, now: bool = False) -> Acquisition:
         """Ask for the end; `now` can be added later, and is never taken back."""
@@ -266,7 +180,7 @@ class Acquisitions:
         row = self._row(uid)
         row.stop_now = True
         self._session.flush()
-        return _to_acquisition(row)
+        return to_acquisition(row)
 
     def take_over(self, uid: UUID, *, by: UUID) -> Acquisition:
         """End one in favour of another, which begins at this very instant."""
@@ -274,7 +188,28 @@ class Acquisitions:
         row = self._row(uid)
         row.taken_over_by, row.taken_over_at = by, self._now
         self._session.flush()
-        return _to_acquisition(row)
+        return to_acquisition(row)
+
+    def run_again(self, uid: UUID) -> Acquisition:
+        """Let one that failed run again for what was quarantined; nothing else of its directory is looked at."""
+        self.set_state(uid, State.STOPPING, message="")
+        row = self._row(uid)
+        row.is_retry, row.stop_now, row.ended_at = True, False, None
+        self._session.flush()
+        return to_acquisition(row)
+
+    def mark_retried(self, uid: UUID) -> None:
+        """Let the engine know that there are files to be looked at again."""
+        row = self._row(uid, for_update=True)
+        row.retries += 1
+        self._session.flush()
+
+    def set_first(self, uid: UUID, patterns: Sequence[str]) -> Acquisition:
+        """Say which files go before all others."""
+        row = self._row(uid, for_update=True)
+        row.first = list(patterns)
+        self._session.flush()
+        return to_acquisition(row)
 
     def mark_ended(self, uid: UUID, state: State, message: str = "") -> Acquisition:
         """Say how it ended."""
@@ -353,39 +288,3 @@ def _older(cursor: str) -> ColumnElement[bool]:
     except (ValueError, OverflowError) as error:
         raise InvalidError(f"{cursor[:80]!r} is no cursor of this list: take the `next` of the page before") from error
     return or_(AcquisitionRow.created_at < at, and_(AcquisitionRow.created_at == at, AcquisitionRow.uid < last))
-
-
-def _to_acquisition(row: AcquisitionRow) -> Acquisition:
-    return Acquisition(
-        uid=row.uid,
-        kind=Kind(row.kind),
-        state=State(row.state),
-        experiment_uid=row.experiment_uid,
-        experiment=row.experiment,
-        agent=row.agent,
-        destination=row.destination,
-        tree=Tree(row.tree),
-        include=row.include,
-        exclude=row.exclude,
-        with_hidden=row.with_hidden,
-        with_existing=row.with_existing,
-        resend=row.resend,
-        finished=Finished(row.finished),
-        quiet_s=row.quiet_s,
-        poll=row.poll,
-        sentinel=row.sentinel,
-        metadata=row.meta,
-        processors=row.processors,
-        skip_processors=row.skip_processors,
-        max_run_time_s=row.max_run_time_s,
-        is_put=row.is_put,
-        verify=Verify(row.verify),
-        policy=row.policy,
-        message=row.message,
-        started_by=row.started_by,
-        created_at=row.created_at,
-        started_at=row.started_at,
-        stop_requested_at=row.stop_requested_at,
-        ended_at=row.ended_at,
-        **path_fields(row.path),
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,8 @@ from beamkeeper.db.base import is_due, new_uid, upsert
 from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.journal_rows import (
     COLUMNS,
+    FIRST,
+    USUAL,
     Batch,
     Claimed,
     JournalRow,
@@ -32,6 +34,7 @@ from beamkeeper.domain.names import from_b64, to_b64
 __all__ = ["Batch", "Claimed", "Journal", "Known", "Seen", "backoff"]
 
 J = JournalState
+_ORDER = (JournalRow.priority, JournalRow.next_at, JournalRow.id)
 IN_CHUNK = 500
 """Values in one IN list: under every database's limit of bound parameters."""
 
@@ -45,9 +48,17 @@ class Journal:
 
     # What the watch does.
 
-    def see(self, acquisition_uid: UUID, files: Iterable[Seen]) -> None:
-        """Write what the watch says of files; a row that a worker holds is left as it is."""
+    def see(
+        self, acquisition_uid: UUID, files: Iterable[Seen], *, is_first: Callable[[bytes], bool] | None = None
+    ) -> None:
+        """Write what the watch says of files; a row that a worker holds is left as it is.
+
+        `is_first` tells which of them go before all others.
+        """
         rows = [self._seen_row(acquisition_uid, seen) for seen in files]
+        if is_first is not None:
+            for row in rows:
+                row["priority"] = FIRST if is_first(row["path"]) else USUAL
         if not rows:
             return
         keep = {"uid", "acquisition_uid", "path", "directory", "first_seen_at", "attempts"}
@@ -87,6 +98,7 @@ class Journal:
             "staged_at": None,
             "stored_at": None,
             "read_from": None,
+            "priority": USUAL,
         }
 
     def drop(self, acquisition_uid: UUID, paths: Sequence[bytes]) -> None:
@@ -179,7 +191,7 @@ class Journal:
         ready = self._session.execute(
             select(JournalRow.acquisition_uid)
             .where(due, JournalRow.state == J.READY)
-            .order_by(JournalRow.next_at)
+            .order_by(JournalRow.priority, JournalRow.next_at)
             .limit(1)
         ).first()
         return None if ready is None else self._claim_ready(ready.acquisition_uid, owner, files=files, size=size)
@@ -192,11 +204,12 @@ class Journal:
         """Take files of the oldest acquisition that has some; asked by acquisition, for a million may be waiting."""
         is_ready = (JournalRow.acquisition_uid == AcquisitionRow.uid) & (JournalRow.state == J.READY)
         due = JournalRow.lease.is_(None) & is_due(JournalRow.next_at, self._now)
+        has_first = select(JournalRow.id).where(is_ready, due, JournalRow.priority == FIRST).exists()
         wanted = (
             select(AcquisitionRow.uid)
             .join(ExperimentRow, ExperimentRow.uid == AcquisitionRow.experiment_uid)
             .where(is_meant, select(JournalRow.id).where(is_ready, due).exists())
-            .order_by(AcquisitionRow.id)
+            .order_by(has_first.desc(), AcquisitionRow.id)
             .limit(1)
         )
         uid = self._session.scalars(wanted).first()
@@ -221,7 +234,7 @@ class Journal:
         files: int,
         size: int,
     ) -> Batch | None:
-        wanted = select(*COLUMNS).where(condition).order_by(JournalRow.next_at, JournalRow.id).limit(files)
+        wanted = select(*COLUMNS).where(condition).order_by(*_ORDER).limit(files)
         rows = self._session.execute(wanted.with_for_update(skip_locked=True)).all()
         taken: list[Any] = []
         total = 0
@@ -233,13 +246,7 @@ class Journal:
         if not taken:
             return None  # another worker was faster
         lease, ids = new_uid(), [row.id for row in taken]
-        for start in range(0, len(ids), IN_CHUNK):
-            self._session.execute(
-                update(JournalRow)
-                .where(JournalRow.id.in_(ids[start : start + IN_CHUNK]))
-                .values(lease=lease, lease_owner=owner, batch_uid=batch_uid)
-                .execution_options(synchronize_session=False)
-            )
+        self._set(ids, lease=lease, lease_owner=owner, batch_uid=batch_uid)
         return Batch(batch_uid, lease, acquisition_uid, state, [to_claimed(row) for row in taken])
 
     def step(self, batch: Batch, state: JournalState, changes: Mapping[int, Mapping[str, Any]], *, free: bool) -> int:
@@ -287,14 +294,36 @@ class Journal:
         )
         return int(result.rowcount)  # type: ignore[attr-defined]
 
-    def retry(self, acquisition_uid: UUID) -> int:
-        """Let quarantined files begin again."""
-        result = self._session.execute(
-            update(JournalRow)
-            .where(JournalRow.acquisition_uid == acquisition_uid, JournalRow.state == J.QUARANTINED)
-            .values(state=J.CANDIDATE, attempts=0, reason="", reason_code="")
+    # What people want.
+
+    def retry(self, acquisition_uid: UUID, is_meant: Callable[[bytes], bool]) -> int:
+        """Let quarantined files begin again; returns how many."""
+        ids = self._ids(acquisition_uid, [J.QUARANTINED], is_meant)
+        self._set(ids, state=J.CANDIDATE, attempts=0, reason="", reason_code="", next_at=None)
+        return len(ids)
+
+    def prioritise(self, acquisition_uid: UUID, is_first: Callable[[bytes], bool]) -> int:
+        """Let some of the files that wait go before all others, and the rest not; returns how many."""
+        waiting = [J.CANDIDATE, J.GROWING, J.READY]
+        first = self._ids(acquisition_uid, waiting, is_first)
+        self._set(self._ids(acquisition_uid, waiting, lambda path: not is_first(path)), priority=USUAL)
+        self._set(first, priority=FIRST)
+        return len(first)
+
+    def _ids(
+        self, acquisition_uid: UUID, states: Sequence[JournalState], is_meant: Callable[[bytes], bool]
+    ) -> list[int]:
+        wanted = select(JournalRow.id, JournalRow.path).where(
+            JournalRow.acquisition_uid == acquisition_uid, JournalRow.state.in_(states), JournalRow.lease.is_(None)
         )
-        return int(result.rowcount)  # type: ignore[attr-defined]
+        return [id_ for id_, path in self._session.execute(wanted) if is_meant(path)]
+
+    def _set(self, ids: Sequence[int], **values: object) -> None:
+        for start in range(0, len(ids), IN_CHUNK):
+            part = JournalRow.id.in_(ids[start : start + IN_CHUNK])
+            self._session.execute(
+                update(JournalRow).where(part).values(**values).execution_options(synchronize_session=False)
+            )
 
     # What people ask.
 

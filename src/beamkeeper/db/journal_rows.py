@@ -56,14 +56,20 @@ class JournalRow(Base):
     stored_at: Mapped[datetime | None]
     read_from: Mapped[str | None]
     available_at: Mapped[datetime | None]
+    priority: Mapped[int]
+    """Lower numbers go first."""
 
     __table_args__ = (
         UniqueConstraint("uid"),
         UniqueConstraint("acquisition_uid", "path"),
         Index(None, "acquisition_uid", "directory"),
         Index(None, "acquisition_uid", "state"),
-        Index(None, "state", "next_at"),
+        Index(None, "state", "priority", "next_at"),
     )
+
+
+FIRST, USUAL = 0, 1
+"""Priorities: of files that somebody wants before all others, and of these."""
 
 
 @dataclass(frozen=True, slots=True)

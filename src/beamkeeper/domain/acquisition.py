@@ -70,9 +70,11 @@ STEPS: Mapping[State, frozenset[State]] = {
     State.RUNNING: frozenset({State.STOPPING, State.DONE, State.FAILED, State.ABORTED}),
     State.STOPPING: frozenset({State.DONE, State.FAILED, State.ABORTED}),
     State.DONE: frozenset(),
-    State.FAILED: frozenset(),
+    State.FAILED: frozenset({State.STOPPING}),
     State.ABORTED: frozenset(),
 }
+"""Which step follows which. One that failed can run again, for the files that were quarantined."""
+
 ACTIVE = frozenset({State.PENDING, State.RUNNING, State.STOPPING})
 
 
@@ -99,6 +101,7 @@ class _Options(Input):
     skip_processors: tuple[str, ...] = ()
     max_run_time_s: float | None = Field(default=None, gt=0, le=LONGEST_RUN_S)
     agent: str | None = Field(default=None, description="Where the directory is; the station's own by default.")
+    first: tuple[Pattern, ...] = Field(default=(), max_length=32, description="These go before all other files.")
     verify: Verify | None = Field(
         default=None, description="When copies are read back; as the station's settings say by default."
     )
@@ -311,6 +314,7 @@ class Acquisition(Model, WithPath):
     max_run_time_s: float | None
     is_put: bool = False
     verify: Verify = Verify.READ_BACK
+    first: tuple[str, ...] = ()
     policy: Title = Field(default="", description="When a file counts as finished here, and why.")
     message: Title = ""
     started_by: str
@@ -328,6 +332,25 @@ class Acquisition(Model, WithPath):
     def size(self, *states: JournalState) -> int:
         """Return how many bytes are in these states."""
         return sum(tally.bytes for tally in self.tallies if tally.state in states)
+
+
+class RetryRequest(Input):
+    """Files that were quarantined are to be tried again."""
+
+    pattern: Pattern | None = Field(default=None, description="Only those whose path, or name, it matches.")
+
+
+class PriorityRequest(Input):
+    """Which files go before all others from now on, in place of what was asked before; empty for none."""
+
+    first: tuple[Pattern, ...] = Field(max_length=32)
+
+
+class Picked(Model):
+    """What was asked for some files of a DAQ or upload: how many it concerns now, and where all stand."""
+
+    files: WireInt
+    acquisition: Acquisition
 
 
 class AcquisitionPage(Model):

@@ -84,6 +84,7 @@ class AcquireLoop(Loop):
                 return
         # Looked at again in the transaction that writes: a worker may have given files back meanwhile.
         with self._database.write() as tx:
+            tx.acquisitions.lock(acquisition.uid)  # nor may somebody want files to be tried again meanwhile
             wanted = self._wanted(tx, acquisition)
             if wanted is State.STOPPING:
                 tx.events.add(core.changed(tx.acquisitions.request_stop(acquisition.uid)))

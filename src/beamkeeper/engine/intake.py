@@ -17,6 +17,7 @@ from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.acquisition import Control
 from beamkeeper.db.journal import Seen
 from beamkeeper.domain.acquisition import Acquisition, JournalState, Kind, State
+from beamkeeper.domain.globs import matcher
 from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.engine import mounts
 from beamkeeper.engine.finish import Hints, Policy, make_policy
@@ -89,8 +90,10 @@ class Intake(Loop):
         self._is_lost = False
         self._is_first_scan = acquisition.state is State.PENDING
         self._has_scanned = False
-        self._is_final = False
-        self._is_final_scanned = False
+        self._is_final = self._is_final_scanned = self._is_retry = False
+        self._retries: int | None = None
+        """How often files were to be tried again, as far as this directory was looked at for them."""
+        self._first: Sequence[str] = ()
         self._notes: dict[str, str] = {}
         self._message, self._told_policy = acquisition.message, acquisition.policy
         self._unlisten = database.listen(self.wake)
@@ -108,11 +111,12 @@ class Intake(Loop):
         with self._database.read() as tx:
             control = tx.acquisitions.control(self.acquisition.uid)
             announced = tx.announcements.after(self.acquisition.uid, before.heard_to if before else 0)
+        self._is_retry = control.is_retry
         if control.stop_now or not self._is_root_there(control) or self._sorter is None:
             self._idle_s = 0.5
             return False
         sorter = self._sorter
-        self._begin_final(control, sorter)
+        self._obey(control, sorter)
         self._look_after_watch()
         self._take_news(sorter, control)
         self._scan_new_directories(sorter, control)
@@ -182,17 +186,20 @@ class Intake(Loop):
             sentinel=a.sentinel,
         )
         sorter = Sorter(a, self._database, root, self._policy, returned=self._returned, wrote=self._wrote)
+        sorter.is_first = matcher(self._first) if self._first else None
         sorter.is_first_scan, sorter.is_replaced = self._is_first_scan, standing is Standing.REPLACED
         if self._is_final:
             sorter.begin_final()
         self._sorter = sorter
         self._close_lookout()
-        if self._policy.is_watched:
+        if self._policy.is_watched and not self._is_retry:
             self._lookout = Lookout(root.path, a.uid, self.wake, canary_s=self._rules.canary_s)
         if root.known is not None:
             with self._database.write() as tx:
                 tx.acquisitions.set_root(a.uid, root.known.to_json())
-        self._next_scan, self._is_final_scanned = 0.0, False
+        # What runs again looks at the files that it runs again for, and scans nothing.
+        self._next_scan = float("inf") if self._is_retry else 0.0
+        self._is_final_scanned, self._retries = self._is_retry, None
         self._tell_standing(standing)
         self._tell_policy()
 
@@ -212,13 +219,21 @@ class Intake(Loop):
             self._lookout.close()
             self._lookout = None
 
-    def _begin_final(self, control: Control, sorter: Sorter) -> None:
-        is_one_pass = self.acquisition.kind is Kind.UPLOAD and self._has_scanned
+    def _obey(self, control: Control, sorter: Sorter) -> None:
+        """Do what people have asked for: the end, files that go first, files that are tried again."""
+        is_one_pass = control.is_retry or (self.acquisition.kind is Kind.UPLOAD and self._has_scanned)
         if (control.stop_requested or is_one_pass) and not self._is_final:
             self._is_final = True
             self._next_scan = float("inf") if is_one_pass else 0.0
             self._is_final_scanned = is_one_pass
             sorter.begin_final()
+        if control.first != self._first:
+            self._first = control.first
+            sorter.is_first = matcher(control.first) if control.first else None
+        before, self._retries = self._retries, control.retries
+        if control.is_retry if before is None else before != control.retries:
+            self.is_drained = False
+            self._look_for_missed(sorter, control)
 
     # What people are told.
 
@@ -239,7 +254,7 @@ class Intake(Loop):
 
     def _tell_policy(self) -> None:
         """Say when a file counts as finished here, and how files are found."""
-        if self._policy is None:
+        if self._policy is None or self._is_retry:
             return
         text = self._policy.sentence
         if self.acquisition.kind is Kind.DAQ:
@@ -349,6 +364,8 @@ class Intake(Loop):
             unsettled = tx.journal.unsettled(self.acquisition.uid)
         if missed := [path for path in unsettled if path not in sorter]:
             sorter.look([(path, Hints()) for path in missed], control)
+            root = b"/" + self.acquisition.relpath
+            self._new_directories |= {path for path in missed if os.path.isdir(os.path.join(root, path))}
 
     def _enter(self, directory: bytes) -> None:
         if self._lookout is not None:

@@ -50,6 +50,8 @@ class Sorter:
         """The number of the last announcement that was taken in."""
         self.is_replaced = False
         """Another directory stands in the place of the one that was: what went with that is kept until the end."""
+        self.is_first: Callable[[bytes], bool] | None = None
+        """Which files go before all others."""
         self._acquisition = acquisition
         self._database = database
         self._root = root
@@ -101,6 +103,8 @@ class Sorter:
         for path, status, hints in found:
             if not stat.S_ISDIR(status.st_mode):
                 self._meet(path, status, known.get(path), hints, control)
+            elif path in known:
+                self._drop.append(path)  # it could not be read, and is tried again: what is in it is listed itself
         for path in gone:
             self._gone(path, known.get(path))
         for path, refusal in barred.items():
@@ -269,7 +273,7 @@ class Sorter:
         hit(FailPoint.SEEN_WRITING)
         with self._database.write() as tx:
             tx.journal.drop(self._acquisition.uid, drop)
-            tx.journal.see(self._acquisition.uid, out)
+            tx.journal.see(self._acquisition.uid, out, is_first=self.is_first)
             tx.announcements.drop(self._acquisition.uid, sorted(self._settled), up_to=self.heard_to)
         self._heard -= self._settled
         self._out, self._drop, self._settled = {}, [], set()

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Query
 
 from beamkeeper.core import acquisition as core
+from beamkeeper.core import picking
 from beamkeeper.core.sources import Place, Rules
 from beamkeeper.core.spool import Chunk
 from beamkeeper.domain.acquisition import (
@@ -23,8 +24,11 @@ from beamkeeper.domain.acquisition import (
     NewDaq,
     NewPut,
     NewUpload,
+    Picked,
     PluginInfo,
+    PriorityRequest,
     PutChunk,
+    RetryRequest,
     StopRequest,
 )
 from beamkeeper.domain.masters import MasterPage, MasterQuery
@@ -97,6 +101,18 @@ def stop_daq(uid: UUID, request: StopRequest, tx: AcquisitionWriteTx, who: Who) 
     return core.stop(tx, who, uid, request=request, kind=Kind.DAQ)
 
 
+@router.post("/daqs/{uid}:retry", tags=["DAQs"], summary="Try quarantined files again")
+def retry_daq(uid: UUID, request: RetryRequest, tx: AcquisitionWriteTx, who: Who) -> Picked:
+    """All of them, or those that a pattern matches; a DAQ that has failed runs again for them, and nothing else."""
+    return picking.retry(tx, who, uid, request=request, kind=Kind.DAQ)
+
+
+@router.post("/daqs/{uid}:prioritise", tags=["DAQs"], summary="Say which files go first")
+def prioritise_daq(uid: UUID, request: PriorityRequest, tx: AcquisitionWriteTx, who: Who) -> Picked:
+    """They go before all other files of the station, also those that are still to come."""
+    return picking.prioritise(tx, who, uid, request=request, kind=Kind.DAQ)
+
+
 @router.get("/daqs/{uid}/entries", tags=["DAQs"], summary="List the files of a DAQ")
 def daq_entries(uid: UUID, query: Annotated[JournalQuery, Query()], tx: AcquisitionTx, who: Who) -> JournalPage:
     """Files in the order of their paths, with where they stand and why."""
@@ -144,6 +160,18 @@ def show_upload(uid: UUID, tx: AcquisitionTx, who: Who) -> Acquisition:
 def stop_upload(uid: UUID, request: StopRequest, tx: AcquisitionWriteTx, who: Who) -> Acquisition:
     """Ask for the end: after what was found is delivered, or now. A put that still receives is given up."""
     return core.stop(tx, who, uid, request=request, kind=Kind.UPLOAD)
+
+
+@router.post("/uploads/{uid}:retry", tags=["uploads"], summary="Try quarantined files again")
+def retry_upload(uid: UUID, request: RetryRequest, tx: AcquisitionWriteTx, who: Who) -> Picked:
+    """All of them, or those that a pattern matches; an upload that has failed runs again for them, and nothing else."""
+    return picking.retry(tx, who, uid, request=request, kind=Kind.UPLOAD)
+
+
+@router.post("/uploads/{uid}:prioritise", tags=["uploads"], summary="Say which files go first")
+def prioritise_upload(uid: UUID, request: PriorityRequest, tx: AcquisitionWriteTx, who: Who) -> Picked:
+    """They go before all other files of the station, also those that are still to come."""
+    return picking.prioritise(tx, who, uid, request=request, kind=Kind.UPLOAD)
 
 
 @router.get("/uploads/{uid}/entries", tags=["uploads"], summary="List the files of an upload")

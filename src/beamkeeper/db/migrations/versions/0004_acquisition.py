@@ -73,6 +73,9 @@ def create_acquisitions() -> None:
         sa.Column("sentinel", TEXT, nullable=True),
         sa.Column("root", DOCUMENT, nullable=True),
         sa.Column("verify", TEXT, nullable=False),
+        sa.Column("first", DOCUMENT, nullable=False),
+        sa.Column("retries", sa.Integer(), nullable=False),
+        sa.Column("is_retry", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_acquisitions"),
         sa.UniqueConstraint("uid", name="uq_acquisitions_uid"),
     )
@@ -117,6 +120,7 @@ def create_journal() -> None:
         sa.Column("stored_at", TIME, nullable=True),
         sa.Column("read_from", TEXT, nullable=True),
         sa.Column("available_at", TIME, nullable=True),
+        sa.Column("priority", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_journal"),
         sa.UniqueConstraint("acquisition_uid", "path", name="uq_journal_acquisition_uid_path"),
         sa.UniqueConstraint("uid", name="uq_journal_uid"),
@@ -125,7 +129,7 @@ def create_journal() -> None:
     op.create_index("ix_journal_acquisition_uid_state", "journal", ["acquisition_uid", "state"])
     op.create_index("ix_journal_batch_uid", "journal", ["batch_uid"])
     op.create_index("ix_journal_lease_owner", "journal", ["lease_owner"])
-    op.create_index("ix_journal_state_next_at", "journal", ["state", "next_at"])
+    op.create_index("ix_journal_state_priority_next_at", "journal", ["state", "priority", "next_at"])
 
 
 def create_stagings() -> None:
