@@ -122,7 +122,7 @@ def test_a_transfer_that_takes_long_and_shows_that_it_lives_is_waited_for(
 def test_who_must_wait_to_keep_to_a_limit_does_not_count_as_hanging(place: LocalPlace, sources: Sources) -> None:
     held: list[int] = []
 
-    def hold(moved: int, is_over: Callable[[], bool]) -> None:
+    def hold(moved: int, is_over: Callable[[], bool], device: int) -> None:
         held.append(moved)
         time.sleep(2 * STALL_S)
 

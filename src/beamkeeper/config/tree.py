@@ -26,6 +26,7 @@ from pydantic_core import PydanticCustomError
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.experiments import DEFAULT_LAYOUT, check_layout
 from beamkeeper.domain.files import Verify
+from beamkeeper.domain.limits import Limit
 from beamkeeper.domain.names import StationName, Title
 from beamkeeper.domain.status import Service
 
@@ -102,6 +103,12 @@ def _layout(value: str) -> str:
         raise ValueError(error.message) from error
 
 
+def _limit(value: str) -> str:
+    Limit.of(value)
+    return value
+
+
+HourlyLimit = Annotated[str, AfterValidator(_limit)]
 Address = Annotated[str, AfterValidator(_address)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
@@ -208,6 +215,23 @@ class Acquisition(ServiceSection):
         ge=1,
         le=10**12,
         description="How many bytes a second are read of what was stored unverified.",
+    )
+    io_class: Literal["idle", "best-effort", "none"] = Field(
+        default="idle",
+        description="The kernel's I/O class of threads that read from the source. idle: only when nobody else uses "
+        "its disk, which some schedulers obey and which may starve; best-effort: after others; none: as anybody.",
+    )
+    back_off_at: Number = Field(
+        default=2.0,
+        ge=0,
+        le=1000,
+        description="While a detector writes, copying slows down when writes to its disk take so many times as long "
+        "as without us; 0 for never.",
+    )
+    limits: tuple[HourlyLimit, ...] = Field(
+        default=(),
+        description='Bytes a second that are read from the source at most, by the time of day at the station: ["08:00'
+        '-18:00 50MB", "22:00-06:00 1GB"].',
     )
     threads: Whole = Field(default=2, ge=1, le=64, description="How many batches move at the same time.")
     stall_s: Number = Field(

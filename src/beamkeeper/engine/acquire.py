@@ -49,6 +49,11 @@ class AcquireLoop(Loop):
         """Return the intake of an acquisition, where it runs."""
         return self._intakes.get(uid)
 
+    def written(self) -> list[tuple[int, bytes]]:
+        """Return the directories that detectors write to now, each with its file system."""
+        found = [i.written for i in list(self._intakes.values()) if i.acquisition.kind is Kind.DAQ]
+        return [written for written in found if written is not None]
+
     def step(self) -> bool:
         """Bring the intakes to what the database says."""
         with self._database.read() as tx:

@@ -61,6 +61,8 @@ class Undecided:
         self._tracks: dict[bytes, Track] = {}
         self._due: list[tuple[float, bytes]] = []
         self._final_since: float | None = None
+        self.changed_at = float("-inf")
+        """When a file was last seen to have changed (monotonic)."""
 
     def __len__(self) -> int:
         return len(self._tracks)
@@ -87,6 +89,7 @@ class Undecided:
             if track is None:
                 track = self._tracks[path] = Track(identity, now, datetime.now(UTC))
             track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
+            self.changed_at = now
             track.hints, track.hold_until = hints or Hints(), _hold_until(identity, known, now)
             # Of a file that grows the journal is told now and then how far, not of each change.
             if not track.is_growing and (known is None or known.state is not J.CANDIDATE or known.identity != identity):
@@ -141,6 +144,7 @@ class Undecided:
             identity = identity_of(os.fstat(descriptor))
             if identity != track.identity:
                 track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
+                self.changed_at = now
                 track.hints = Hints()
             writer = writer_of(descriptor)
             if writer is Writer.NONE and self._policy.is_remote:

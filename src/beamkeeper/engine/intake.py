@@ -41,6 +41,9 @@ BREATH_S = 0.2
 SCANS_APART_S = 1.0
 """When hints were lost again, the next scan begins so long after the last at the earliest, or as long as that took."""
 
+WRITTEN_S = 5.0
+"""A directory in which nothing changed for so long is not being written."""
+
 OFTEN = 6
 """Where no watch can be trusted, scans follow one another so many times more often."""
 
@@ -97,6 +100,15 @@ class Intake(Loop):
         self._notes: dict[str, str] = {}
         self._message, self._told_policy = acquisition.message, acquisition.policy
         self._unlisten = database.listen(self.wake)
+
+    @property
+    def written(self) -> tuple[int, bytes] | None:
+        """The file system and the directory, where something was written there in the last seconds."""
+        root, sorter = self._root, self._sorter
+        if root is None or sorter is None or not root.is_open or self.acquisition.is_put:
+            return None
+        is_written = time.monotonic() - sorter.undecided.changed_at < WRITTEN_S and not self._is_first_scan
+        return (root.device, root.path) if is_written else None
 
     def give_back(self, paths: Sequence[bytes]) -> None:
         """Take files back from a worker: they changed or went while they were copied."""

@@ -35,8 +35,8 @@ NO_AREA = UUID(int=0)
 SOURCE = "source"
 """The code of the UnavailableError of a source that does not answer."""
 
-Hold = Callable[[int, Callable[[], bool]], None]
-"""Takes how many bytes were moved and whether to end; returns when more may be moved."""
+Hold = Callable[[int, Callable[[], bool], int], None]
+"""Takes how many bytes were moved, whether to end, and their file system; returns when more may be moved."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +47,7 @@ class _Sending:
     staging: str
     hold: Hold
     is_stopping: Callable[[], bool]
+    device: int
     heard_at: float = field(default_factory=time.monotonic)
     held: list[int] = field(default_factory=list)
     is_left: bool = False
@@ -58,7 +59,7 @@ class _Sending:
         if moved and not self._is_over():
             self.held.append(moved)
             try:
-                self.hold(moved, self._is_over)
+                self.hold(moved, self._is_over, self.device)
             finally:
                 self.held.pop()
                 self.heard_at = time.monotonic()
@@ -72,10 +73,11 @@ class _Sending:
     def _is_over(self) -> bool:
         return self.is_left or self.is_stopping()
 
-    def run(self, items: Sequence[TransferItem]) -> None:
-        """Send, and hand over what comes of it."""
+    def run(self, items: Sequence[TransferItem], begin: Callable[[], None]) -> None:
+        """Send, and hand over what comes of it; `begin` is called first, in this thread."""
         end: BaseException | None = None
         try:
+            begin()
             for result in self.transfer.send(items, self.staging, self.stop):
                 self.heard_at = time.monotonic()
                 self.answers.put(result)
@@ -93,11 +95,17 @@ class Sender:
     """Sends batches; shared by the workers of a process."""
 
     def __init__(
-        self, transfer: Callable[[str], Transfer], *, stall_s: float = STALL_S, hold: Hold | None = None
+        self,
+        transfer: Callable[[str], Transfer],
+        *,
+        stall_s: float = STALL_S,
+        hold: Hold | None = None,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         self._transfer = transfer
         self._stall_s = stall_s
-        self._hold = hold or (lambda moved, is_over: None)
+        self._hold = hold or (lambda moved, is_over, device: None)
+        self._begin_thread = begin
         self._lock = threading.Lock()
         self._under_way: dict[_Sending, UUID] = {}
         self._left: list[tuple[UUID, threading.Thread]] = []
@@ -117,8 +125,10 @@ class Sender:
             transfer = self._transfer(area.transfer)
         except DmError as error:  # not installed, or set wrongly
             raise DestinationError(f'storage area "{area.name}": {error.message}', code="failed") from error
-        sending = _Sending(transfer, staging, self._hold, is_stopping)
-        thread = threading.Thread(target=sending.run, args=(items,), name=f"send to {area.name}", daemon=True)
+        sending = _Sending(transfer, staging, self._hold, is_stopping, items[0].identity.dev)
+        thread = threading.Thread(
+            target=sending.run, args=(items, self._begin_thread), name=f"send to {area.name}", daemon=True
+        )
         self._begin(sending, area)
         try:
             thread.start()

@@ -17,6 +17,7 @@ from beamkeeper.core.sources import Rules as SourceRules
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.storage_tasks import TaskKind
 from beamkeeper.domain.errors import SettingsError
+from beamkeeper.domain.limits import Limit
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.audit import AuditLoop
@@ -24,7 +25,9 @@ from beamkeeper.engine.deferred import DeferredLoop
 from beamkeeper.engine.destinations import Destinations
 from beamkeeper.engine.intake import Rules
 from beamkeeper.engine.look import LookLoop
+from beamkeeper.engine.manners import Limiter, Manners, set_io_class
 from beamkeeper.engine.masters import MastersLoop
+from beamkeeper.engine.minding import MindLoop
 from beamkeeper.engine.mirror import MirrorLoop
 from beamkeeper.engine.pipeline import Limits, Worker
 from beamkeeper.engine.problems import Problems
@@ -36,7 +39,7 @@ from beamkeeper.engine.sending import Sender
 from beamkeeper.engine.staging import Stager
 from beamkeeper.engine.tidy import TidyLoop
 from beamkeeper.engine.wipe import WipeLimits, WipeLoop
-from beamkeeper.engine.worker import Loop
+from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
 from beamkeeper.server.deps import Context
@@ -97,7 +100,9 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     problems = Problems(settings.acquisition.on_problem, station=settings.station.name, report=report)
     told: dict[str, Any] = {"wake_workers": partial(_wake, workers), "report": report, "tell": problems.tell}
     acquire = AcquireLoop(context.database, SourceRules.of(settings), _rules(settings), **told)
-    sender = Sender(transfer, stall_s=settings.acquisition.stall_s)
+    manners = _manners(settings)
+    begin = partial(_begin_sending, settings.acquisition.io_class, report, set())
+    sender = Sender(transfer, stall_s=settings.acquisition.stall_s, hold=manners.hold, begin=begin)
     destinations = Destinations(context.database, client, sender, **told)
     chain = Chain(settings.acquisition.processors, processor, lambda: client.files)
     limits = Limits(settings.acquisition.batch_files, settings.acquisition.batch_bytes, settings.acquisition.attempts)
@@ -116,8 +121,33 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     workers += [Worker(n, context.database, client, **common) for n in range(settings.acquisition.threads)]
     care = _care(context, client, mirror, owner, problems)
     tidy = TidyLoop(context.database, transfer, report=report)
-    loops = [acquire, *workers, destinations, *care, tidy, masters, reaper, problems, mirror]
+    mind = _mind(context, manners, acquire)
+    loops = [acquire, *workers, mind, destinations, *care, tidy, masters, reaper, problems, mirror]
     return Engine(loops, before=reaper.register)
+
+
+def _manners(settings: Settings) -> Manners:
+    limits = [Limit.of(text) for text in settings.acquisition.limits]
+    return Manners(Limiter(limits), rise=settings.acquisition.back_off_at)
+
+
+def _mind(context: Context, manners: Manners, acquire: AcquireLoop) -> MindLoop:
+    return MindLoop(
+        context.database,
+        manners,
+        context.settings.station.name,
+        written=acquire.written,
+        is_minding=context.settings.acquisition.back_off_at > 0,
+        report=context.errors.append,
+    )
+
+
+def _begin_sending(io_class: str, report: Report, told: set[str]) -> None:
+    """Give a copying thread its I/O class; say once where that cannot be."""
+    why_not = set_io_class(io_class)
+    if why_not and why_not not in told:
+        told.add(why_not)
+        report(f"copying: {why_not}; files are copied all the same")
 
 
 def _give_back(acquire: AcquireLoop, uid: UUID, paths: Sequence[bytes]) -> None:
