@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -452,3 +453,31 @@ def test_the_plugins_in_use_are_marked(station: Station, tmp_path: Path) -> None
     assert found[("beamkeeper.processors", "catalogue")]
     assert not found[("beamkeeper.processors", "metadata")]
     assert found[("beamkeeper.transfers", "copy")]
+
+
+@pytest.fixture
+def view(station: Station, tmp_path: Path) -> Iterator[Path]:
+    """The detector's directory, mounted at another place, too."""
+    if os.geteuid():
+        pytest.skip("only root may mount")
+    place = tmp_path / "view"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", str(station.detector), str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_bind_mount_of_a_directory_that_is_held_is_held(station: Station, view: Path) -> None:
+    scan, other = station.directory("scan", files=1), station.directory("other", files=1)
+    held = station.start(station.beamline.daq(scan))
+    for new in (
+        station.beamline.daq(view / "scan"),
+        station.beamline.daq(view),
+        station.beamline.upload(view / "scan"),
+    ):
+        refused = station.refusal(new)
+        assert isinstance(refused, OverlapError)
+        assert refused.details["daq_uid"] == str(held.uid)
+    station.start(station.beamline.daq(view / "other"))
+    assert isinstance(station.refusal(station.beamline.daq(other)), OverlapError)
+    assert station.start(station.beamline.daq(view / "scan", take_over=True)).state is State.PENDING

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -29,7 +30,10 @@ from beamkeeper.domain.errors import (
     TooLargeError,
 )
 from beamkeeper.domain.names import RelPath
+from beamkeeper.domain.problems import Problem, ProblemKind
 from beamkeeper.domain.users import Caller, Role
+from beamkeeper.engine.acquire import AcquireLoop
+from beamkeeper.engine.intake import Rules as IntakeRules
 from beamkeeper.testing.beamline import Beamline
 
 UID = UUID(int=7)
@@ -309,3 +313,50 @@ def test_a_put_that_is_stopped_is_given_up_and_swept_away(beamline: Beamline, ru
         assert core.sweep_spool(tx, rules) == 2
         assert core.sweep_spool(tx, rules) == 0
     assert sorted(os.listdir(rules.spool)) == sorted([str(kept.uid), "somebody's"])
+
+
+def test_a_put_whose_client_never_comes_back_is_given_up_and_told_of(beamline: Beamline, rules: Rules) -> None:
+    member = beamline.caller(Role.USER)
+    beamline.clock.now = datetime.now(UTC)
+    put, other, closed = (begin(beamline, rules, member) for _ in range(3))
+    for each in (put, closed):
+        send(beamline, rules, member, each, chunk("a", b"1234"))
+    upload = close(beamline, rules, member, closed)
+    told: list[Problem] = []
+    loop = AcquireLoop(
+        beamline.database,
+        replace(rules, agent="another"),
+        IntakeRules(quiet_s=1.0, scan_interval_s=1.0),
+        wake_workers=lambda: None,
+        report=list[str]().append,
+        tell=told.append,
+    )
+    beamline.clock.now += timedelta(hours=23)
+    with beamline.database.read() as tx:
+        assert core.expired_puts(tx, rules) == []
+    beamline.clock.now += timedelta(hours=2)
+    loop.step()
+    with beamline.database.read() as tx:
+        found = {uid: tx.acquisitions.get(uid) for uid in (put.uid, other.uid, closed.uid)}
+    assert [found[uid].state for uid in found] == [State.ABORTED, State.ABORTED, upload.state]
+    assert "nothing was sent for 24 hours" in found[put.uid].message
+    assert [(problem.kind, problem.acquisition_uid) for problem in told] == [
+        (ProblemKind.PUT_EXPIRED, put.uid),
+        (ProblemKind.PUT_EXPIRED, other.uid),
+    ]
+    assert spool.puts_in(rules.spool) == [closed.uid]
+    with pytest.raises(ConflictError, match="takes no more files"):
+        send(beamline, rules, member, put, chunk("a", b"1234"))
+    loop.ended()
+
+
+def test_a_put_that_still_sends_is_not_given_up(beamline: Beamline, rules: Rules) -> None:
+    member = beamline.caller(Role.USER)
+    beamline.clock.now = datetime.now(UTC) - timedelta(hours=30)
+    put = begin(beamline, rules, member)
+    beamline.clock.now = datetime.now(UTC)
+    send(beamline, rules, member, put, chunk("d/a", b"12", 0))  # just now, however old its source is
+    with beamline.database.write() as tx:
+        assert core.expired_puts(tx, rules) == []
+        assert core.expire_put(tx, put.uid, rules) is not None
+        assert core.expire_put(tx, put.uid, rules) is None

@@ -79,3 +79,12 @@ def test_answers_are_forgotten_after_a_day_and_questions_never(storage: Storage,
         assert tx.tasks.sweep() == 1
         assert tx.tasks.get(answered.uid) is None
         assert tx.tasks.get(waiting.uid) is not None
+
+
+def test_a_question_does_not_wait_for_a_clock_that_was_set_back(storage: Storage, clock: Clock) -> None:
+    task = ask(storage)
+    with storage.write() as tx:
+        tx.tasks.pause(task, "not mounted", until=clock.now + timedelta(seconds=4))
+    assert next_of(storage, TaskKind.STAT) is None
+    clock.now -= timedelta(days=3)
+    assert next_of(storage, TaskKind.STAT) == task.uid

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from sqlalchemy import select
 
 from beamkeeper.client import Client
 from beamkeeper.db.base import new_uid
-from beamkeeper.db.storage_tasks import TaskKind
+from beamkeeper.db.storage_tasks import StorageTaskRow, TaskKind
 from beamkeeper.domain.errors import InvalidError, NotFoundError, NotPermittedError, UnavailableError
 from beamkeeper.domain.experiments import Experiment, NewExperiment
 from beamkeeper.domain.names import Algorithm, Checksum, to_b64
@@ -163,3 +164,40 @@ def test_what_cannot_be_answered_is_refused(service: Client, coffee: Experiment)
     climbing = NewListing(uid=new_uid(), experiment_uid=coffee.uid, after_b64=to_b64(b"../etc"))
     with pytest.raises(InvalidError):
         service.listings.request(climbing)
+
+
+def test_a_storage_that_says_nothing_is_not_waited_for_without_end(
+    site: Running, service: Client, coffee: Experiment
+) -> None:
+    (data(site, coffee) / "good").write_bytes(b"frame")
+    for mode in CheckMode:
+        with pytest.raises(UnavailableError, match="it may hang"):
+            service.checks.run(check(coffee, mode, "good"), patience_s=30, silence_s=0.1)
+    with looking(site):  # what was asked meanwhile is in nobody's way
+        assert service.checks.run(check(coffee, CheckMode.READ, "good"), patience_s=5).state is TaskState.DONE
+
+
+def test_a_long_read_is_waited_for_while_the_storage_finds_its_files(
+    site: Running, service: Client, coffee: Experiment
+) -> None:
+    (data(site, coffee) / "good").write_bytes(b"frame")
+    reports: list[str] = []
+    finding = LookLoop(site.database, [TaskKind.STAT], report=reports.append)
+    reading = LookLoop(site.database, [TaskKind.READ], report=reports.append)
+    finding.start()
+
+    def stop() -> bool:
+        is_asked = StorageTaskRow.kind == TaskKind.STAT, StorageTaskRow.experiment_uid == coffee.uid
+        with site.database.engine.connect() as connection:
+            has_asked = connection.execute(select(StorageTaskRow.id).where(*is_asked)).first() is not None
+        if has_asked and not reading.is_alive():
+            reading.start()  # once it was asked for a sign of life
+        return False
+
+    done = service.checks.run(check(coffee, CheckMode.READ, "good"), patience_s=5, silence_s=0.2, stop=stop)
+    finding.stop()
+    reading.stop()
+    finding.join()
+    reading.join()
+    assert [item.outcome for item in done.items] == [CheckOutcome.MATCH]
+    assert reports == []

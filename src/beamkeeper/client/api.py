@@ -20,7 +20,7 @@ from beamkeeper.client.arrivals import Arrivals
 from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
-from beamkeeper.client.http import Credentials, Http
+from beamkeeper.client.http import TRIES, Credentials, Http
 from beamkeeper.client.inspections import Audits, Scrubs
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.client.mirror import Mirrors
@@ -50,6 +50,7 @@ class Client:
         station: str | None = None,
         urls: dict[Service, str] | None = None,
         timeout_s: float = 30.0,
+        tries: int = TRIES,
         logins: Logins | None = None,
     ) -> None:
         self.logins = logins or Logins()
@@ -74,7 +75,7 @@ class Client:
         if username and password and not token:
             self.credentials.token = None
         self._urls = dict(urls or {})
-        self._timeout_s = timeout_s
+        self._timeout_s, self._tries = timeout_s, tries
         self._open: dict[Service, Http] = {}
 
     def _login(self) -> str | None:
@@ -86,7 +87,7 @@ class Client:
         """Return the connection to a service; of the station's, where there are several."""
         if service not in self._open:
             url = self.url if service is Service.STORAGE else self._urls.get(service) or self._find(service)
-            self._open[service] = Http(url, self.credentials, timeout_s=self._timeout_s)
+            self._open[service] = Http(url, self.credentials, timeout_s=self._timeout_s, tries=self._tries)
         return self._open[service]
 
     def site(self) -> SiteServices:

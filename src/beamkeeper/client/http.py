@@ -82,10 +82,13 @@ class Http:
         credentials: Credentials,
         *,
         timeout_s: float = 30.0,
+        tries: int = TRIES,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.credentials = credentials
+        self.timeout_s = timeout_s
+        self._tries = tries
         self._http = httpx2.Client(
             base_url=self.url,
             timeout=httpx2.Timeout(timeout_s, connect=5.0),
@@ -128,7 +131,7 @@ class Http:
 
     def _send(self, request: _Request) -> httpx2.Response:
         is_renewed = False
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, self._tries + 1):
             try:
                 return self._once(request)
             except NotAuthenticatedError:
@@ -137,7 +140,7 @@ class Http:
                     raise
                 self.credentials.token, is_renewed = token, True
             except UnavailableError as error:
-                if attempt == TRIES or (isinstance(error, MirrorBehindError) and attempt > 1):
+                if attempt == self._tries or (isinstance(error, MirrorBehindError) and attempt > 1):
                     raise
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
         raise UnavailableError(f"{self.url} did not answer {request.method} {request.path}")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote
 from uuid import UUID
+
+from uuid6 import uuid7
 
 from beamkeeper.client.http import Http
 from beamkeeper.domain.errors import UnavailableError
 from beamkeeper.domain.storage import (
     AreaCheck,
     Check,
+    CheckMode,
     Listing,
     NewCheck,
     NewListing,
@@ -27,6 +31,7 @@ CHECK_TIMEOUT_S = 60.0
 """A disk that must first wake up, or a network mount that hangs, may take its time."""
 
 WAIT_S = 10.0
+SHORTEST_SILENCE_S = 10.0
 """How long one question stays open; then it is asked again."""
 
 AnswerT = TypeVar("AnswerT", Check, Listing)
@@ -87,16 +92,38 @@ class Checks:
 
     def get(self, uid: UUID, wait_s: float = 0.0) -> Check:
         """Return what was found, waiting so long for it."""
-        found: Check = self._http().get(f"/api/v1/checks/{uid}", Check, query={"wait": wait_s}, timeout_s=wait_s + 30)
+        http = self._http()
+        timeout_s = wait_s + http.timeout_s
+        found: Check = http.get(f"/api/v1/checks/{uid}", Check, query={"wait": wait_s}, timeout_s=timeout_s)
         return found
 
-    def run(self, new: NewCheck, *, patience_s: float, stop: Callable[[], bool] = lambda: False) -> Check:
+    def run(
+        self,
+        new: NewCheck,
+        *,
+        patience_s: float,
+        stop: Callable[[], bool] = lambda: False,
+        silence_s: float | None = None,
+    ) -> Check:
         """Ask, and return what was found.
 
-        UnavailableError where the storage says that it cannot look, for longer than `patience_s`, or on `stop`.
+        UnavailableError where the storage says for longer than `patience_s` that it cannot look, or says nothing for
+        longer than `silence_s` (as long, and not less than 10 s), or on `stop`. Files may take long to be read: it is
+        the storage that hangs where they cannot even be found meanwhile.
         """
+        longest_s = max(patience_s, SHORTEST_SILENCE_S) if silence_s is None else silence_s
+
+        def is_alive() -> bool:
+            if new.mode is CheckMode.STAT:
+                return False
+            uid = UUID(bytes=uuid7().bytes)
+            found = new.model_copy(update={"uid": uid, "mode": CheckMode.STAT})
+            self.run(found, patience_s=patience_s, stop=stop, silence_s=longest_s)
+            return True
+
         asked = self.request(new)
-        return _awaited(asked, lambda wait_s: self.get(new.uid, wait_s), patience_s=patience_s, stop=stop)
+        alive = _Alive(longest_s, is_alive)
+        return _awaited(asked, lambda wait_s: self.get(new.uid, wait_s), patience_s=patience_s, stop=stop, alive=alive)
 
 
 class Listings:
@@ -123,11 +150,24 @@ class Listings:
         return _awaited(asked, lambda wait_s: self.get(new.uid, wait_s), patience_s=patience_s, stop=stop)
 
 
+@dataclass(frozen=True, slots=True)
+class _Alive:
+    """How to find out whether a storage that says nothing lives, and after how long."""
+
+    longest_s: float
+    ask: Callable[[], bool]
+
+
 def _awaited(
-    asked: AnswerT, get: Callable[[float], AnswerT], *, patience_s: float, stop: Callable[[], bool]
+    asked: AnswerT,
+    get: Callable[[float], AnswerT],
+    *,
+    patience_s: float,
+    stop: Callable[[], bool],
+    alive: _Alive | None = None,
 ) -> AnswerT:
     """Return an answer once it is there. A long read is waited for; a storage that fails as a whole only so long."""
-    found, fails_since = asked, time.monotonic()
+    found, fails_since, silent_since = asked, time.monotonic(), time.monotonic()
     while found.state is not TaskState.DONE:
         if stop():
             raise UnavailableError("the service stops; what it asked of the storage is asked again when it is up")
@@ -135,5 +175,9 @@ def _awaited(
             fails_since = time.monotonic()
         elif time.monotonic() - fails_since >= patience_s:
             raise UnavailableError(f"the storage cannot look at its files: {found.message}")
-        found = get(min(WAIT_S, patience_s))
+        if alive is not None and time.monotonic() - silent_since >= alive.longest_s:
+            if not alive.ask():
+                raise UnavailableError(f"the storage has not found its files within {alive.longest_s:g} s: it may hang")
+            silent_since = time.monotonic()
+        found = get(min(WAIT_S, patience_s, alive.longest_s if alive else WAIT_S))
     return found

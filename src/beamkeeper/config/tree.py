@@ -181,6 +181,12 @@ class Acquisition(ServiceSection):
     spool: AbsolutePath = Field(
         default=Path("spool"), description="Directory for files that `dm put` sends; spool in data_dir unless set."
     )
+    put_hours: Number = Field(
+        default=24.0,
+        gt=0,
+        le=LONGEST_HOURS,
+        description="A put that was begun, and whose client has sent nothing for so many hours, is given up.",
+    )
     roots: tuple[AbsolutePath, ...] = Field(
         default=(), description="Members may start DAQs and uploads below these directories; station managers anywhere."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from uuid import UUID
 
 from beamkeeper.config import Settings
@@ -211,6 +212,28 @@ def announce(tx: AcquisitionTransaction, caller: Caller, uid: UUID, *, announcem
     return Announced(paths=count)
 
 
+def expired_puts(tx: AcquisitionTransaction, rules: Rules) -> list[Acquisition]:
+    """Return the open puts whose clients have sent nothing for too long. For the engine."""
+    before = tx.now - timedelta(hours=rules.put_hours)
+    return [
+        put
+        for put in tx.acquisitions.receiving(before)
+        if (touched := spool.touched_at(rules.spool, put.uid)) is None or touched < before
+    ]
+
+
+def expire_put(tx: AcquisitionTransaction, uid: UUID, rules: Rules) -> Acquisition | None:
+    """Give up a put that is still open; None where it was closed meanwhile. What it sent goes with the next sweep."""
+    tx.acquisitions.lock(uid)
+    if tx.acquisitions.get(uid).state is not State.PENDING:
+        return None
+    tx.acquisitions.request_stop(uid, now=True)
+    why = f"nothing was sent for {rules.put_hours:g} hours: what had arrived is removed, so send it with another put"
+    ended = tx.acquisitions.mark_ended(uid, State.ABORTED, why)
+    tx.events.add(changed(ended))
+    return ended
+
+
 def sweep_spool(tx: AcquisitionTransaction, rules: Rules) -> int:
     """Remove from the spool what puts sent that are done or were given up; returns how many. For the engine."""
     over = [
@@ -328,7 +351,8 @@ def _check_options(new: NewDaq | NewUpload | NewPut) -> None:
 
 
 def _holders(tx: AcquisitionTransaction, place: Place) -> list[Acquisition]:
-    return [daq for daq in tx.acquisitions.holding(place.agent) if overlaps(daq.relpath, place.path)]
+    holding = tx.acquisitions.holding(place.agent)
+    return [daq for daq in holding if overlaps(daq.relpath, place.path) or daq.uid in place.held_as]
 
 
 def _overlap(

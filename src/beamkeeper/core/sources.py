@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
+from uuid import UUID
 
 from beamkeeper.config import Settings
+from beamkeeper.core.mounts import Whereabouts
 from beamkeeper.db import AcquisitionTransaction
 from beamkeeper.domain.acquisition import NewDaq, NewUpload, overlaps
 from beamkeeper.domain.errors import InvalidError, NotFoundError, NotPermittedError, SourceError
@@ -31,6 +33,7 @@ class Rules:
     roots: Sequence[Path]
     forbidden: Sequence[Path]
     verify: Verify = Verify.READ_BACK
+    put_hours: float = 24.0
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -41,6 +44,7 @@ class Rules:
             roots=settings.acquisition.roots,
             forbidden=(settings.data_dir, settings.acquisition.spool, settings.storage.area_path),
             verify=settings.acquisition.verify,
+            put_hours=settings.acquisition.put_hours,
         )
 
 
@@ -61,6 +65,8 @@ class Place:
     path: RelPath
     verify: Verify = Verify.READ_BACK
     """When copies are read back, unless the request says otherwise."""
+    held_as: frozenset[UUID] = frozenset()
+    """DAQs that hold the same files under another path, such as a bind mount's."""
 
 
 def agent_of(new: WithAgent, rules: Rules) -> str:
@@ -85,7 +91,22 @@ def look(tx: AcquisitionTransaction, caller: Caller, new: NewDaq | NewUpload, *,
         _check_upload(given, agent)
     else:
         _check_watched(given, agent, wait=new.wait)
-    return Place(agent, RelPath(real.lstrip(b"/")), rules.verify)
+    return Place(agent, RelPath(real.lstrip(b"/")), rules.verify, _held_as(tx, agent, real))
+
+
+def _held_as(tx: AcquisitionTransaction, agent: str, real: bytes) -> frozenset[UUID]:
+    """Return the DAQs whose directories are or hold the same one, whatever path leads there."""
+    here = Whereabouts.of(real)
+    if here is None:
+        return frozenset()  # it is waited for
+    found = set()
+    for daq in tx.acquisitions.holding(agent):
+        path, root = b"/" + daq.relpath, tx.acquisitions.root(daq.uid)
+        # One that was started this moment was looked at this moment, too.
+        there = Whereabouts.of(path) if root is None else Whereabouts.known(path, root)
+        if there is not None and here.meets(there):
+            found.add(daq.uid)
+    return frozenset(found)
 
 
 def real_path(path: bytes) -> bytes:

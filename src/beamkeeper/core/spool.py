@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -226,6 +227,20 @@ def _sync(directory: bytes) -> None:
 def discard(spool: Path, uid: UUID) -> None:
     """Remove what a put has sent; nothing there is no error."""
     shutil.rmtree(spool / str(uid), ignore_errors=True)
+
+
+def touched_at(spool: Path, uid: UUID) -> datetime | None:
+    """Return when a put last sent something; None where nothing of it is there.
+
+    By the times of inodes: those of the files themselves are their sources'.
+    """
+    top = os.path.join(os.fsencode(spool), str(uid).encode())
+    latest = 0.0
+    for directory, _, names in os.walk(top):
+        for path in (directory, *(os.path.join(directory, name) for name in names)):
+            with suppress(FileNotFoundError):
+                latest = max(latest, os.lstat(path).st_ctime)
+    return datetime.fromtimestamp(latest, UTC) if latest else None
 
 
 def puts_in(spool: Path) -> list[UUID]:

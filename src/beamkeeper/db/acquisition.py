@@ -119,6 +119,11 @@ class Acquisitions:
         wanted = select(AcquisitionRow).where(AcquisitionRow.state.in_(sorted(ACTIVE)), ~_IS_RECEIVING)
         return [to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
 
+    def receiving(self, before: datetime) -> list[Acquisition]:
+        """Return the puts that were begun before then and still receive, oldest first."""
+        wanted = select(AcquisitionRow).where(_IS_RECEIVING, AcquisitionRow.created_at < before)
+        return [to_acquisition(row) for row in self._session.scalars(wanted.order_by(AcquisitionRow.id))]
+
     def covering(self, agent: str, directory: bytes) -> list[Acquisition]:
         """Return those of an agent in whose directory this one lies, or is: active ones first, then the newest."""
         parts = bytes(directory).split(b"/")

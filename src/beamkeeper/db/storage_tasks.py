@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Index, UniqueConstraint, delete, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from beamkeeper.db.base import Base, BigId
+from beamkeeper.db.base import Base, BigId, is_due
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import TaskState
@@ -104,7 +104,7 @@ class StorageTasks:
             select(StorageTaskRow)
             .where(
                 StorageTaskRow.state == TaskState.PENDING,
-                StorageTaskRow.next_at <= self._now,
+                is_due(StorageTaskRow.next_at, self._now),
                 StorageTaskRow.kind.in_(sorted(kinds)),
             )
             .order_by(StorageTaskRow.next_at, StorageTaskRow.id)

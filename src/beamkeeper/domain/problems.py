@@ -32,6 +32,8 @@ class ProblemKind(StrEnum):
     """What stands in the storage is not what is catalogued: two audits found it, one after the other."""
     AUDIT_STOPPED = "audit-stopped"
     """An audit has found so much that it no longer believes it: part of the storage may not be mounted."""
+    PUT_EXPIRED = "put-expired"
+    """The client of a put never came back: the put is given up, and what it sent is removed."""
     DAQ_FAILED = "daq-failed"
     """A DAQ or upload has ended without all of its files."""
 

@@ -41,7 +41,7 @@ class AcquireLoop(Loop):
         self._wake_workers = wake_workers
         self._tell = tell
         self._sources = sources
-        self._swept_at = 0.0
+        self._swept_at = float("-inf")
         self._intakes: dict[UUID, Intake] = {}
         self._unlisten = database.listen(self.wake)
 
@@ -67,9 +67,19 @@ class AcquireLoop(Loop):
             self._end(uid)
         if time.monotonic() - self._swept_at > SWEEP_S:
             self._swept_at = time.monotonic()
-            with self._database.read() as tx:
-                core.sweep_spool(tx, self._sources)
+            self._sweep()
         return False
+
+    def _sweep(self) -> None:
+        with self._database.read() as tx:
+            expired = core.expired_puts(tx, self._sources)
+        for put in expired:
+            with self._database.write() as tx:
+                ended = core.expire_put(tx, put.uid, self._sources)
+            if ended is not None:
+                self._tell(about(ProblemKind.PUT_EXPIRED, ended, f"put {put.uid} is given up: {ended.message}"))
+        with self._database.read() as tx:
+            core.sweep_spool(tx, self._sources)
 
     def _start(self, acquisition: Acquisition) -> None:
         intake = Intake(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.globs import compiled, matches
 from beamkeeper.engine.watch import is_temporary
@@ -12,6 +15,14 @@ EXISTING = "existing"
 TAKEN_OVER = "taken-over"
 UNREADABLE = "unreadable"
 OTHER_DEVICE = "other-device"
+TOO_LONG = "path-too-long"
+
+
+def unreadable(error: OSError, what: str = "it") -> tuple[str, str]:
+    """Return the code and sentence why something cannot be read."""
+    if error.errno == errno.ENAMETOOLONG:
+        return TOO_LONG, f"{what} cannot be opened: its path has more than the 4095 bytes that Linux takes: shorten it"
+    return UNREADABLE, f"{what} cannot be read: {os.strerror(error.errno or 0)}"
 
 
 class Choice:

@@ -47,17 +47,25 @@ class Undecided:
     """Tracks files until the policy calls them finished; `put` takes what was decided.
 
     `is_there` tells whether the directory itself is there: without it, a file that is not found is not gone.
+    `unopened` says what is written of a file that cannot be opened.
 
     Only our own observations are counted, by the monotonic clock: a file's times are the writer's word at best.
     """
 
     def __init__(
-        self, root: bytes, policy: Policy, put: Callable[[Seen], None], *, is_there: Callable[[], bool]
+        self,
+        root: bytes,
+        policy: Policy,
+        put: Callable[[Seen], None],
+        *,
+        is_there: Callable[[], bool],
+        unopened: Callable[[bytes, SourceIdentity | None, OSError], Seen],
     ) -> None:
         self._root = root
         self._policy = policy
         self._put = put
         self._is_there = is_there
+        self._unopened = unopened
         self._tracks: dict[bytes, Track] = {}
         self._due: list[tuple[float, bytes]] = []
         self._final_since: float | None = None
@@ -138,7 +146,7 @@ class Undecided:
                 self._look_at(path, track, now + 1.0)
                 return
             self._tracks.pop(path)
-            self._put(unopened(path, track.identity, error))
+            self._put(self._unopened(path, track.identity, error))
             return
         try:
             identity = identity_of(os.fstat(descriptor))
@@ -191,8 +199,8 @@ def unopened(path: bytes, identity: SourceIdentity | None, error: OSError) -> Se
     """Return what is written of a file that is not there, or that we may not read."""
     if isinstance(error, FileNotFoundError):
         return vanished(path, identity)
-    why = f"it cannot be read: {os.strerror(error.errno or 0)}"
-    return Seen(path, J.QUARANTINED, identity=identity, reason_code=choose.UNREADABLE, reason=why)
+    code, why = choose.unreadable(error)
+    return Seen(path, J.QUARANTINED, identity=identity, reason_code=code, reason=why)
 
 
 def _growing(path: bytes, track: Track, verdict: Verdict) -> Seen:

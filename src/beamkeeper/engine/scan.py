@@ -34,7 +34,11 @@ def walk(root: bytes, top: bytes, entering: Callable[[bytes], None]) -> Iterator
     is told. Directories on another device are not entered: they are another mount.
     """
     device = os.lstat(root).st_dev
-    waiting = [top]
+    try:
+        is_elsewhere = bool(top) and os.lstat(os.path.join(root, top)).st_dev != device
+    except OSError:
+        is_elsewhere = False  # what opening it shows is told
+    waiting = [] if is_elsewhere else [top]
     while waiting:
         directory = waiting.pop()
         entering(directory)

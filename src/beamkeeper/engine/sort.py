@@ -15,6 +15,7 @@ from beamkeeper.db.acquisition import Control
 from beamkeeper.db.journal import Known, Seen
 from beamkeeper.domain.acquisition import Acquisition, JournalState, Kind
 from beamkeeper.domain.files import FileKind, SourceIdentity
+from beamkeeper.domain.names import show_path
 from beamkeeper.engine import choose
 from beamkeeper.engine.choose import Choice
 from beamkeeper.engine.decide import Undecided, unopened, vanished
@@ -25,6 +26,7 @@ from beamkeeper.engine.sentinel import Sentinels
 
 J = JournalState
 UNDECIDED = (J.CANDIDATE, J.GROWING)
+_OF_DIRECTORIES = (choose.UNREADABLE, choose.OTHER_DEVICE, choose.TOO_LONG)
 
 
 class Sorter:
@@ -43,7 +45,7 @@ class Sorter:
         returned: deque[bytes],
         wrote: Callable[[list[Seen]], None],
     ) -> None:
-        self.undecided = Undecided(root.path, policy, self.put, is_there=root.is_same)
+        self.undecided = Undecided(root.path, policy, self.put, is_there=root.is_same, unopened=self._unopened)
         self.is_first_scan = False
         self.is_final = False
         self.heard_to = 0
@@ -115,15 +117,15 @@ class Sorter:
     def compare(self, listing: Listing, known: dict[bytes, Known], control: Control) -> None:
         """Compare what stands in a directory with what is known of it."""
         if listing.error is not None and listing.directory:
-            why = f"the directory cannot be read: {os.strerror(listing.error.errno or 0)}"
-            self.put(Seen(listing.directory, J.QUARANTINED, reason_code=choose.UNREADABLE, reason=why))
+            code, why = choose.unreadable(listing.error, "the directory")
+            self.put(Seen(listing.directory, J.QUARANTINED, reason_code=code, reason=why))
         for path, status in listing.entries:
             before = known.pop(path, None)
             if not stat.S_ISDIR(status.st_mode):
                 self._meet(path, status, before, None, control)
             elif status.st_dev != self._root.device:
                 self._pass_over(path, before)
-            elif before is not None and before.reason_code in (choose.UNREADABLE, choose.OTHER_DEVICE):
+            elif before is not None and before.reason_code in _OF_DIRECTORIES:
                 self._drop.append(path)
         for path in listing.passed_over:
             if known.pop(path, None) is None:
@@ -208,7 +210,10 @@ class Sorter:
     def _link(self, path: bytes, identity: SourceIdentity) -> None:
         try:
             target = os.readlink(os.path.join(self._root.path, path))
-        except OSError:
+        except FileNotFoundError:
+            return  # the next look finds it gone
+        except OSError as error:
+            self.put(unopened(path, identity, error))
             return
         self.put(Seen(path, J.READY, FileKind.LINK, identity, finished_at=datetime.now(UTC), link_target=target))
 
@@ -220,7 +225,26 @@ class Sorter:
         if known.reason_code == choose.TEMPORARY:
             self._drop.append(path)
         elif known.state in UNDECIDED and (self.is_final or not self.is_replaced):
-            self.put(vanished(path, known.identity, is_replaced=self.is_replaced))
+            gone = vanished(path, known.identity, is_replaced=self.is_replaced)
+            self.put(self._hidden(path, known.identity) or gone)
+
+    def _unopened(self, path: bytes, identity: SourceIdentity | None, error: OSError) -> Seen:
+        hidden = self._hidden(path, identity) if isinstance(error, FileNotFoundError) else None
+        return hidden or unopened(path, identity, error)
+
+    def _hidden(self, path: bytes, identity: SourceIdentity | None) -> Seen | None:
+        """Return what is written of a file that a mount over a directory above it hides: it may not be gone at all."""
+        above = path
+        while above := above.rpartition(b"/")[0]:
+            try:
+                found = os.lstat(os.path.join(self._root.path, above))
+            except OSError:
+                continue
+            if found.st_dev == self._root.device:
+                return None
+            why = f'another file system is mounted over "{show_path(above)}", and hides it'
+            return Seen(path, J.QUARANTINED, identity=identity, reason_code=choose.UNREADABLE, reason=why)
+        return None
 
     # The writer's own word.
 

@@ -46,6 +46,7 @@ from beamkeeper.server.deps import Context
 
 logger = logging.getLogger(__name__)
 
+SHORTEST_TIMEOUT_S = 10.0
 STOP_S = 15.0
 """How long a loop may take for its last step."""
 
@@ -158,16 +159,17 @@ def _give_back(acquire: AcquireLoop, uid: UUID, paths: Sequence[bytes]) -> None:
 def _care(context: Context, client: Client, mirror: MirrorLoop, owner: UUID, problems: Problems) -> list[Loop]:
     """Return the loops that look after what is stored: wiping at the source, scrubs, audits."""
     settings, report = context.settings, context.errors.append
+    patience_s, tell = settings.wipe.patience_s, problems.tell
     wipe = WipeLoop(
         context.database,
-        client,
+        # Its requests are sent again while there is patience, and no longer: a plan is refused, not kept waiting.
+        _client(settings, timeout_s=max(patience_s, SHORTEST_TIMEOUT_S), tries=1),
         settings.station.agent,
         owner,
         limits=WipeLimits(settings.wipe.heard_within_s, settings.wipe.patience_s, settings.data_dir / "wipes"),
         unheard_s=lambda: _unheard_s(context, mirror),
         report=report,
     )
-    patience_s, tell = settings.wipe.patience_s, problems.tell
     rate = settings.acquisition.verify_bytes_s
     return [
         wipe,
@@ -217,13 +219,14 @@ def _plugins(settings: Settings) -> tuple[Callable[[str], Transfer], Callable[[s
     return transfer, processor
 
 
-def _client(settings: Settings) -> Client:
+def _client(settings: Settings, **options: Any) -> Client:
     """Return a client that acts under the station's service key."""
     return Client(
         settings.url(Service.STORAGE),
         token=read_key(settings.service_key_file),
         urls={service: settings.url(service) for service in Service},
         logins=Logins(settings.data_dir / "run" / "no-logins.json"),
+        **options,
     )
 
 
