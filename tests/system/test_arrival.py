@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import h5py
 import numpy as np
@@ -47,8 +48,8 @@ def client(made: Station) -> Client:
 
 
 @pytest.fixture
-def coffee(client: Client, request: pytest.FixtureRequest) -> Experiment:
-    return experiment(client, f"e{abs(hash(request.node.nodeid)) % 10**12}")
+def coffee(client: Client) -> Experiment:
+    return experiment(client, f"e{uuid4().hex[:12]}")
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -27,6 +28,7 @@ from beamkeeper.domain.inspections import (
 from beamkeeper.domain.names import path_fields
 from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.testing.station import Station, experiment, station, until
+from beamkeeper.testing.stored import writable
 
 PASSWORD = "correct horse"
 SETTINGS = "[wipe]\npatience_s = 1.0\n"
@@ -79,16 +81,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Station,
 
 
 @pytest.fixture
-def scene(running: tuple[Station, Client], tmp_path: Path, request: pytest.FixtureRequest) -> Scene:
+def scene(running: tuple[Station, Client], tmp_path: Path) -> Scene:
     (source := tmp_path / "detector").mkdir()
-    return Scene(*running, experiment(running[1], f"e{abs(hash(request.node.nodeid)) % 10**12}"), source)
+    return Scene(*running, experiment(running[1], f"e{uuid4().hex[:12]}"), source)
 
 
 def flip(path: Path) -> bytes:
     """Turn one bit over, as a failing disk does; returns what the file has now."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    writable(path).write_bytes(content)
     return bytes(content)
 
 
@@ -121,7 +123,7 @@ def test_a_copy_that_is_gone_or_short_is_suspect_until_it_is_right_again(scene: 
     gone, short = scene.stored("gone.tif"), scene.stored("short.tif")
     kept = {path: path.read_bytes() for path in (gone, short)}
     gone.unlink()
-    os.truncate(short, 10)
+    os.truncate(writable(short), 10)
     done = scene.scrub()
     assert (done.matched, done.different, done.missing, done.bad) == (1, 1, 1, 2)
     assert set(scene.found(done)) == {

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import blake3
 import pytest
@@ -36,8 +37,8 @@ def client(running: tuple[Station, Client]) -> Client:
 
 
 @pytest.fixture
-def coffee(running: tuple[Station, Client], request: pytest.FixtureRequest) -> Experiment:
-    return experiment(running[1], f"e{abs(hash(request.node.nodeid)) % 10**12}")
+def coffee(running: tuple[Station, Client]) -> Experiment:
+    return experiment(running[1], f"e{uuid4().hex[:12]}")
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "list": ("files:list_", "List files."),
             "show": ("files:show", "Show a file: versions, replicas and the ledger."),
             "find": ("files:find", "Find files by path, size, time and metadata."),
+            "facets": ("stats:facets", "Show which values metadata keys have."),
             "delete": ("files:delete", "Hide files; a manager can bring them back."),
             "restore": ("files:restore", "Bring hidden files back."),
         },
@@ -220,6 +221,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "logout": ("logins:logout", "End the session."),
     "whoami": ("logins:whoami", "Show who is logged in, where, and with which roles."),
     "why": ("why:why", "Show what a file was made from, down to the raw frames."),
+    "stats": ("stats:stats", "Count files and bytes by experiment, directory, type or day."),
     "put": ("uploads:put", "Send files from this machine."),
 }
 

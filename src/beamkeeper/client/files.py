@@ -21,7 +21,6 @@ from beamkeeper.domain.files import (
     FileQuery,
     MetadataPatch,
     NewFile,
-    NewFiles,
     PathRef,
     Registered,
     RegisteredFiles,
@@ -42,6 +41,7 @@ from beamkeeper.domain.ledger import (
 )
 from beamkeeper.domain.metadata import MetadataChange, acceptable
 from beamkeeper.domain.names import Metadata, to_b64
+from beamkeeper.domain.stats import FacetQuery, Facets, Stat, StatPage, StatsBy, StatsQuery
 
 CALL_BYTES = 16 * 1024 * 1024
 """About the largest body of one call that registers; services take several times this."""
@@ -62,7 +62,7 @@ class Files:
         answers: list[Registered] = []
         for part in _parts(files):
             done: RegisteredFiles = self._http().call(
-                "POST", "/api/v1/files:register", RegisteredFiles, body=NewFiles(files=part)
+                "POST", "/api/v1/files:register", RegisteredFiles, body=b'{"files":[' + b",".join(part) + b"]}"
             )
             answers.extend(done.files)
         return RegisteredFiles(files=answers)
@@ -130,6 +130,27 @@ class Files:
         count: FileCount = self._http().call("POST", "/api/v1/files:restore", FileCount, body=query)
         return count
 
+    def facets(self, keys: Sequence[str], files: FileQuery | None = None, *, limit: int = 20) -> Facets:
+        """Return which values metadata keys have; without conditions that is counted already."""
+        query = FacetQuery(keys=tuple(keys), files=files or FileQuery(), limit=limit)
+        found: Facets = self._http().call("POST", "/api/v1/files:facets", Facets, body=query)
+        return found
+
+    def stats(self, by: StatsBy = StatsBy.EXPERIMENT, experiment_uid: UUID | None = None) -> Iterator[Stat]:
+        """Yield how many files there are, by experiment, directory, type or day."""
+        query = StatsQuery(by=by, experiment_uid=experiment_uid, limit=1000)
+        while True:
+            page = self.stat_page(query)
+            yield from page.items
+            if page.next is None:
+                return
+            query = query.model_copy(update={"after": page.next})
+
+    def stat_page(self, query: StatsQuery) -> StatPage:
+        """Return one page of counts, with the sum of all."""
+        page: StatPage = self._http().get("/api/v1/stats", StatPage, query=query)
+        return page
+
     def summary(self, experiment_uid: UUID) -> ExperimentSummary:
         """Return the files of an experiment in numbers."""
         found: ExperimentSummary = self._http().get(f"/api/v1/experiments/{experiment_uid}/summary", ExperimentSummary)
@@ -173,17 +194,18 @@ class Files:
             query = query.model_copy(update={"after": page.next})
 
 
-def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[NewFile]]:
-    """Yield the files in calls that a service takes, by number and by size."""
-    part: list[NewFile] = []
+def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[bytes]]:
+    """Yield the files as JSON in calls that a service takes, by number and by size."""
+    part: list[bytes] = []
     size = 0
     for file in files:
-        sent = file.model_copy(update={"metadata": acceptable(file.metadata)})
-        weight = len(sent.model_dump_json())
-        if part and (len(part) == REGISTER_LIMIT or size + weight > CALL_BYTES):
+        kept = acceptable(file.metadata)
+        meant = file if kept is file.metadata else file.model_copy(update={"metadata": kept})
+        sent = meant.model_dump_json().encode()
+        if part and (len(part) == REGISTER_LIMIT or size + len(sent) > CALL_BYTES):
             yield part
             part, size = [], 0
         part.append(sent)
-        size += weight
+        size += len(sent)
     if part:
         yield part

@@ -104,7 +104,7 @@ class Http:
         path: str,
         model: type[ModelT] | Any = None,
         *,
-        body: BaseModel | Mapping[str, object] | None = None,
+        body: BaseModel | Mapping[str, object] | bytes | None = None,
         content: bytes | None = None,
         query: object = None,
         timeout_s: float | None = None,
@@ -176,7 +176,9 @@ class Http:
         self._http.close()
 
 
-def _json(body: BaseModel | Mapping[str, object] | None) -> bytes | None:
+def _json(body: BaseModel | Mapping[str, object] | bytes | None) -> bytes | None:
+    if isinstance(body, bytes):  # JSON already
+        return body
     if isinstance(body, BaseModel):
         return body.model_dump_json().encode()
     return None if body is None else json.dumps(body).encode()

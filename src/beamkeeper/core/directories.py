@@ -102,6 +102,7 @@ def _enter(above: int, part: str, path: str, new: list[str], *, mode: int, is_pa
     try:
         os.mkdir(part, 0o700, dir_fd=above)
         new.append(path)
+        os.chmod(part, 0o700, dir_fd=above)  # the umask may have taken our own right to enter it
     except FileExistsError:
         is_new = False
     entered = os.open(part, _OPEN, dir_fd=above)

@@ -66,7 +66,8 @@ def checked_text(metadata: Metadata) -> str:
     """
     try:
         text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        is_plain = len(text.encode()) <= MAX_BYTES and text.count("{") + text.count("[") <= MAX_DEPTH
+        size = len(text.encode()) + text.count(",") + text.count(":")  # with a space after each, as it is measured
+        is_plain = size <= MAX_BYTES and text.count("{") + text.count("[") <= MAX_DEPTH
     except (ValueError, RecursionError):  # of which UnicodeEncodeError is one
         is_plain = False
     # A colon in a text counts as a key, and a long number in one as a number: then the slow way decides.
@@ -92,9 +93,10 @@ def refusal(error: InvalidError) -> Metadata:
 def acceptable(metadata: Metadata) -> Metadata:
     """Return metadata that can be kept: as given, or why it was refused. A file is never lost for its metadata."""
     try:
-        return check_metadata(metadata)
+        checked_text(metadata)
     except InvalidError as error:
         return refusal(error)
+    return metadata
 
 
 def _walk(metadata: JsonValue) -> Iterator[tuple[JsonValue, int]]:

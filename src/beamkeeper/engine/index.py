@@ -15,8 +15,14 @@ KEYS_S = 60.0
 """How often it is looked whether experiment types name other keys than those by which files were indexed."""
 
 
+QUIET_S = 0.05
+PATIENCE_S = 2.0
+"""While files are registered without a pause the index waits, for at most so long: both use one processor, and files
+that are registered soon matter more than files that are found soon."""
+
+
 class IndexLoop(Loop):
-    """Takes a batch of the files that have changed, and begins at once when some do.
+    """Takes a batch of the files that have changed, and begins as soon as no more come for a moment.
 
     A batch is one transaction: what a crash cuts off has not happened, and is done anew.
     """
@@ -24,8 +30,13 @@ class IndexLoop(Loop):
     def __init__(self, database: Database[CatalogTransaction], *, report: Report) -> None:
         super().__init__("index", report=report, idle_s=IDLE_S)
         self._database = database
-        self._stop_listening = database.listen(self.wake)
+        self._stop_listening = database.listen(self._hear)
+        self._heard_at = 0.0
         self._looked_at = 0.0
+
+    def _hear(self) -> None:
+        self._heard_at = time.monotonic()
+        self.wake()
 
     def step(self) -> bool:
         """Index a batch; tell whether there may be more."""
@@ -34,10 +45,18 @@ class IndexLoop(Loop):
                 tx.search.follow_types()
             self._looked_at = time.monotonic()
         with self._database.read() as tx:
-            if not tx.search.is_behind():
-                return False
+            oldest, now = tx.search.oldest(), tx.now
+        if oldest is None:
+            return False
+        is_late = (now - oldest).total_seconds() >= PATIENCE_S
+        if not is_late and time.monotonic() - self._heard_at < QUIET_S:
+            self._stopping.wait(QUIET_S)
+            return True
+        began = time.monotonic()
         with self._database.write() as tx:
             done = tx.search.step(BATCH)
+        if is_late and time.monotonic() - self._heard_at < QUIET_S:
+            self._stopping.wait(time.monotonic() - began)  # by turns with those who register
         return done > 0
 
     def ended(self) -> None:

@@ -30,6 +30,7 @@ from beamkeeper.server import (
     provenance,
     replication,
     runs,
+    stats,
     status,
     storage,
     users,
@@ -54,6 +55,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     ),
     Service.CATALOG: (
         files.router,
+        stats.router,
         ledger.router,
         datasets.router,
         runs.router,

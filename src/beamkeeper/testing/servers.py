@@ -81,8 +81,10 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def postgres() -> Iterator[PostgresServer]:
+def postgres(**options: str) -> Iterator[PostgresServer]:
     """Run a PostgreSQL of our own while the block lasts, in a temporary directory and on a free port.
+
+    `options` are settings of the server, in place of those that tests use.
 
     Enter it in the main thread: the server is told to end when the thread that started it does, so that a
     killed test run leaves no server behind.
@@ -95,7 +97,8 @@ def postgres() -> Iterator[PostgresServer]:
             os.chown(directory, account.pw_uid, account.pw_gid)
         password = secrets.token_urlsafe(16)
         _create_cluster(binaries, directory, password=password, account=account)
-        process, server = _start(binaries, directory, password=password, account=account)
+        settings = {**_OPTIONS, **options}
+        process, server = _start(binaries, directory, settings, password=password, account=account)
         try:
             yield server
         finally:
@@ -191,14 +194,14 @@ def _create_cluster(binaries: Path, directory: Path, *, password: str, account: 
 
 
 def _start(
-    binaries: Path, directory: Path, *, password: str, account: pwd.struct_passwd | None
+    binaries: Path, directory: Path, options: Mapping[str, str], *, password: str, account: pwd.struct_passwd | None
 ) -> tuple[subprocess.Popen[bytes], PostgresServer]:
     """Start the server; another port where somebody was quicker to take the first."""
     log = directory / "log"
     for _ in range(_TRIES):
         server = PostgresServer(port=free_port(), password=password, log=log)
         command = [str(binaries / "postgres"), "-D", str(directory / "data"), "-p", str(server.port)]
-        for key, value in _OPTIONS.items():
+        for key, value in options.items():
             command += ["-c", f"{key}={value}"]
         with log.open("ab") as output:
             process = subprocess.Popen(

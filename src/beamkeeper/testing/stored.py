@@ -31,6 +31,12 @@ EXPERIMENT = uuid7()
 AREA = uuid7()
 
 
+def writable(path: Path) -> Path:
+    """Return a stored file that may be written now, as only root and failing disks otherwise can."""
+    path.chmod(path.stat().st_mode | 0o200)
+    return path
+
+
 def stored_file(
     path: Path, *, metadata: dict[str, JsonValue] | None = None, kind: FileKind = FileKind.FILE, is_local: bool = True
 ) -> StoredFile:

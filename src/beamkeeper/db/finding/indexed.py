@@ -137,7 +137,7 @@ def _experiments(
         select(row.id, row.uid, row.files, row.index_keys).where(*within).order_by(row.uid)
     ):
         found.append(Indexed(id_, uid, files))
-        if only is not None and not all(terms.is_indexed(name, only) for name in names):
+        if not all(terms.is_indexed(name, only) for name in names):
             unsure.append(id_)
     return found, unsure
 

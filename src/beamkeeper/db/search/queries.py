@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, text, update
@@ -24,6 +25,10 @@ from beamkeeper.db.search.tables import (
     SearchTermRow,
     SearchTextRow,
 )
+from beamkeeper.domain.users import Reach
+
+if TYPE_CHECKING:  # it searches files, and their queries tell the index of changes
+    from beamkeeper.db.search.facets import Statistics
 
 _INDEX = (
     SearchChangeRow,
@@ -50,9 +55,16 @@ class Search:
         """Index up to so many of the files that have changed; return how many. The indexer's, and nobody else's."""
         return Indexing(self._session, self._now).step(limit)
 
-    def is_behind(self) -> bool:
-        """Whether there are files that have changed since they were indexed."""
-        return self._session.execute(select(SearchChangeRow.id).limit(1)).first() is not None
+    def statistics(self, reach: Reach) -> Statistics:
+        """Return the queries on what is counted, for somebody with this reach."""
+        from beamkeeper.db.search.facets import Statistics
+
+        return Statistics(self._session, self._now, reach)
+
+    def oldest(self) -> datetime | None:
+        """Return when the first of the files changed that have changed since they were indexed; None: there is none."""
+        wanted = select(SearchChangeRow.at).order_by(SearchChangeRow.id).limit(1)
+        return self._session.execute(wanted).scalar_one_or_none()
 
     def lag(self) -> tuple[int, datetime | None]:
         """Return about how many files have changed since they were indexed, and since when."""

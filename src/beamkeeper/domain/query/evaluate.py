@@ -87,7 +87,10 @@ def _terms(value: JsonValue, key: str) -> Iterator[tuple[str, float | str]]:
         si = to_si(*quantity, key=key)
         if si is not None:
             yield si.dimension, si.value
-        return
+    if isinstance(value, dict):
+        value = value.get("value")
+        if isinstance(value, list):
+            return
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, str):
             yield TEXT, item[:TEXT_CHARACTERS]

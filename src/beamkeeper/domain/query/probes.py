@@ -89,6 +89,8 @@ def probes_of(leaf: Leaf) -> Sequence[Probe]:
     if isinstance(leaf, Text) or isinstance(leaf.field, Builtin):
         raise TypeError("not a condition on metadata")
     key = leaf.field.key
+    if not isinstance(leaf, Exists) and "." in key:
+        key = key.removesuffix(".value")  # an object stands for its value, and the index has that under its own key
     match leaf:
         case Exists():
             return [Below(key)]
@@ -112,7 +114,7 @@ def _of_list(key: str, values: Sequence[Value]) -> Sequence[Probe]:
     if flags:
         probes.append(Points(key, BOOLEAN, flags))
     if numbers:
-        probes += [Points(key, PLAIN, numbers), Points(f"{key}.value", PLAIN, numbers)]
+        probes.append(Points(key, PLAIN, numbers))
     for value in values:
         if isinstance(value, Quantity):
             probes.extend(_of_comparison(key, "=", value))
@@ -131,8 +133,8 @@ def _of_comparison(key: str, op: Op, value: Value) -> Sequence[Probe]:
         return [_span(key, TEXT, op, value)]
     if isinstance(value, bool):
         return [Points(key, BOOLEAN, (float(value),))]
-    # A number without a unit means what was written, whatever the unit: `energy.value` of a quantity.
-    return [_span(key, PLAIN, op, float(value)), _span(f"{key}.value", PLAIN, op, float(value))]
+    # A number without a unit means what was written, whatever the unit.
+    return [_span(key, PLAIN, op, float(value))]
 
 
 def _span(key: str, dimension: str, op: Op, value: float | str) -> Points | Span:
