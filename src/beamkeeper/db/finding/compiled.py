@@ -44,6 +44,7 @@ from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, In, Leaf, M
 from beamkeeper.domain.query.evaluate import wanted_words
 from beamkeeper.domain.query.probes import Below, Points, Probe, Shape, Span, probes_of
 from beamkeeper.domain.query.regex import prefix_of
+from beamkeeper.domain.terms import TEXT
 
 Condition = ColumnElement[bool]
 _WORDS = table(WORDS, column("rowid", Integer()), column(WORDS, SqlText()))
@@ -130,7 +131,9 @@ class Compiler:
         dimension = index.dimensions.get(probe.dimension)
         if dimension is None or (key_id, dimension) not in index.met:
             return None
-        if is_exact:
+        if (
+            is_exact or probe.dimension != TEXT
+        ):  # the index of numbers has it, since 12 and 12 keV in joule lie far apart
             of_key.append(row.dimension == literal(dimension, SmallInteger()))
         return [*of_key, *_between(probe)]
 

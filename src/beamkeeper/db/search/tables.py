@@ -134,6 +134,7 @@ class SearchTermRow(Base):
         Index(
             "ix_search_terms_num",
             "key_id",
+            "dimension",
             "experiment_id",
             "num",
             "file_id",
