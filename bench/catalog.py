@@ -23,6 +23,7 @@ from statistics import median
 import catalog_data as data
 from catalog_load import load
 from catalog_plans import plans
+from catalog_plot import draw
 from catalog_site import Site, batches, p95, site, timed
 from catalog_tiled import TILED_ENTRIES, tiled
 
@@ -207,7 +208,8 @@ def main() -> int:
             rows.append(row)
             print(f"# {row.name}: {row.figure:.4g} {row.unit}", flush=True)
     if options.write:
-        write(options.write, facts, rows)
+        is_drawn = draw(((row.name, row.figure) for row in rows), ROOT)
+        write(options.write, facts, rows, is_drawn=is_drawn)
     print("\n".join(row.line() for row in rows))
     return 1 if any(not row.is_met for row in rows) else 0
 
@@ -226,7 +228,7 @@ def against_tiled(known: list[Row]) -> Iterator[Row]:
 BEGIN, END = "<!-- catalogue: begin -->", "<!-- catalogue: end -->"
 
 
-def write(page: Path, facts: dict[str, str], rows: list[Row]) -> None:
+def write(page: Path, facts: dict[str, str], rows: list[Row], *, is_drawn: bool) -> None:
     """Put the table into its place on the page, at the end where it has none yet."""
     lines = [
         BEGIN,
@@ -241,6 +243,7 @@ def write(page: Path, facts: dict[str, str], rows: list[Row]) -> None:
         "| measured on | |",
         "| --- | --- |",
         *(f"| {name} | {fact} |" for name, fact in facts.items()),
+        *(["", "![How the answers grow with the files](catalogue-growth.svg)"] if is_drawn else []),
         END,
     ]
     text = page.read_text()

@@ -40,7 +40,8 @@ def plans(url: str, name: str) -> None:
             seen.clear()
             with database.read() as tx:
                 tx.files.find(FileQuery(query=query, limit=100), Reach(is_all=True))
-            finding = [each for each in seen if "window" in each[0] or "anon_1" in each[0]] or seen
+            walked = [each for each in seen if "files.path" in each[0] and "anon_1" in each[0]]
+            finding = walked or [each for each in seen if "anon_1" in each[0]] or seen
             lines += [f"## {title[0].upper()}{title[1:]}", "", f"`{query}`", "", "```text"]
             lines += _explained(database.engine, *finding[0], kind)
             lines += ["```", ""]

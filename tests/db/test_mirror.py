@@ -13,7 +13,7 @@ import pytest
 
 from beamkeeper.db import CatalogTransaction, Database, StorageTransaction
 from beamkeeper.db.schema import create
-from beamkeeper.domain.experiments import Experiment, ExperimentChange, NewExperiment, NewStation
+from beamkeeper.domain.experiments import Experiment, ExperimentChange, NewExperiment, NewExperimentType, NewStation
 from beamkeeper.domain.mirror import Mirror
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import NewStorageArea
@@ -47,6 +47,7 @@ def fill(storage: Storage, clock: Clock, name: str = "ada") -> tuple[User, Exper
         station = tx.experiments.find_station("8ID") or tx.experiments.add_station(NewStation(name="8ID"))
         user = tx.users.add(NewUser(username=name))
         tx.users.set_password_hash(user.uid, "secret")
+        tx.experiments.add_type(NewExperimentType(name=f"type-of-{name}", index_keys=["a"] if name == "ada" else None))
         made = tx.experiments.add(
             NewExperiment(name=f"of-{name}", station="8ID", metadata={"a": [1]}),
             station=station,
@@ -118,6 +119,7 @@ def test_what_changed_since_a_number_is_all_that_is_needed(source: Storage, mirr
     assert {user.username for user in news.users} == {"ada", "eve"}
     assert {experiment.name for experiment in news.experiments} == {"of-ada", "of-eve"}
     assert [station.name for station in news.stations] == []
+    assert [kind.name for kind in news.experiment_types] == ["type-of-eve"]
     apply(mirror, news)
     assert identities(mirror) == identities(source)
     with mirror.read() as tx:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.metadata import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_KEYS,
     acceptable,
+    acceptable_text,
     check_metadata,
+    checked_text,
     difference,
     joined,
     merge,
@@ -115,3 +121,41 @@ def test_limits_hold_to_the_last_one(good: dict[str, JsonValue], bad: dict[str, 
     with pytest.raises(InvalidError) as refusal:
         check_metadata(bad)
     assert acceptable(bad) == {"extraction": {"error": refusal.value.message}}
+
+
+HOSTILE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.sampled_from([2**63 - 1, -(2**63), 2**63, 10**18, 10**19]),
+    st.floats(),
+    st.text(),
+    st.sampled_from(["\0", "\\u0000", "\ud800", "9" * 25, "a:b" * 20]),
+)
+TREES = st.recursive(
+    HOSTILE,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(metadata=st.dictionaries(st.text(max_size=3), TREES, max_size=4))
+@example(metadata=nested(MAX_DEPTH))
+@example(metadata=nested(MAX_DEPTH + 1))
+@example(metadata={str(n): [{}] for n in range(40)})
+@example(metadata={str(n): 1 for n in range(MAX_KEYS + 1)})
+@example(metadata={"a": "é" * (MAX_BYTES // 2)})
+@example(metadata={"\ud800": 1})
+def test_the_text_of_metadata_shows_what_a_look_at_each_value_does(metadata: dict[str, Any]) -> None:
+    why = refusal_of(check_metadata, metadata)
+    assert refusal_of(checked_text, metadata) == why
+    kept = metadata if why is None else {"extraction": {"error": why}}
+    assert json.loads(acceptable_text(metadata)) == acceptable(metadata) == kept
+
+
+def refusal_of(check: Callable[[dict[str, Any]], object], metadata: dict[str, Any]) -> str | None:
+    try:
+        check(metadata)
+    except InvalidError as error:
+        return error.message
+    return None

@@ -66,7 +66,8 @@ def checked_text(metadata: Metadata) -> str:
     """
     try:
         text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        is_plain = len(text.encode()) <= MAX_BYTES and text.count("{") + text.count("[") <= MAX_DEPTH
+        size = len(text.encode()) + text.count(",") + text.count(":")  # with a space after each, as it is measured
+        is_plain = size <= MAX_BYTES and text.count("{") + text.count("[") <= MAX_DEPTH
     except (ValueError, RecursionError):  # of which UnicodeEncodeError is one
         is_plain = False
     # A colon in a text counts as a key, and a long number in one as a number: then the slow way decides.
