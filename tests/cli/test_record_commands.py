@@ -88,7 +88,7 @@ def test_a_dataset_of_a_saved_query_is_what_the_query_finds(dm: Dm) -> None:
     shown = dm.json("dataset", "show", "hard")
     assert [member["file"]["path"] for member in shown["members"]] == ["data/a.h5"]
     assert "are what its query finds" in dm("dataset", "add", "hard", "data/b.h5", status=7)
-    assert "character" in dm("dataset", "create", "bad", "--query", "energy >", status=2)
+    assert "expected a value" in dm("dataset", "create", "bad", "--query", "energy >", status=2)
 
 
 def test_a_run_and_the_rules_by_which_files_come_to_it(dm: Dm) -> None:
