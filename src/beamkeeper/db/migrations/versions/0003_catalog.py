@@ -216,12 +216,12 @@ def create_search_terms() -> None:
         sa.PrimaryKeyConstraint("file_id", "key_id", "ordinal", name="pk_search_terms"),
         sqlite_with_rowid=False,
     )
-    for column in ("num", "text"):
+    for column, of in (("num", ["key_id", "dimension"]), ("text", ["key_id"])):
         where = sa.text(f"{column} IS NOT NULL")
         op.create_index(
             f"ix_search_terms_{column}",
             "search_terms",
-            ["key_id", "experiment_id", column, "file_id"],
+            [*of, "experiment_id", column, "file_id"],
             sqlite_where=where,
             postgresql_where=where,
         )
