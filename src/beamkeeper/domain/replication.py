@@ -71,6 +71,7 @@ class ReplicaDocument(Input):
     created_at: UtcTime
     verified_at: UtcTime | None = None
     checked_at: UtcTime | None = None
+    is_to_read: bool = False
     ledger: tuple[LedgerDocument, ...] = ()
 
 
@@ -86,6 +87,7 @@ class VersionDocument(Input):
     chunks: tuple[str, ...] = ()
     is_snapshot: bool = False
     is_verified: bool = False
+    is_suspect: bool = False
     modified_at: UtcTime
     finished_at: UtcTime
     transferred_at: UtcTime

@@ -263,6 +263,7 @@ def _version(row: VersionRow, checksums: Checksums, replicas: tuple[ReplicaDocum
         chunks=tuple(row.chunks or ()),
         is_snapshot=row.is_snapshot,
         is_verified=row.is_verified,
+        is_suspect=row.is_suspect,
         modified_at=row.modified_at,
         finished_at=row.finished_at,
         transferred_at=row.transferred_at,
@@ -280,6 +281,7 @@ def _replica(row: ReplicaRow, ledger: Sequence[VerificationRow]) -> ReplicaDocum
         created_at=row.created_at,
         verified_at=row.verified_at,
         checked_at=row.checked_at if row.checked_at > EPOCH else None,
+        is_to_read=row.is_to_read,
         ledger=tuple(
             LedgerDocument(
                 uid=each.uid,

@@ -299,6 +299,7 @@ def _version(file_id: int, version: VersionDocument) -> Row:
         "chunks": list(version.chunks) or None,
         "is_snapshot": version.is_snapshot,
         "is_verified": version.is_verified,
+        "is_suspect": version.is_suspect,
         "modified_at": version.modified_at,
         "finished_at": version.finished_at,
         "transferred_at": version.transferred_at,
@@ -316,4 +317,5 @@ def _replica(version_id: int, replica: ReplicaDocument) -> Row:
         "created_at": replica.created_at,
         "verified_at": replica.verified_at,
         "checked_at": replica.checked_at or EPOCH,
+        "is_to_read": replica.is_to_read,
     }
