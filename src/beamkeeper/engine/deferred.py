@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from beamkeeper.client import Client
-from beamkeeper.domain.errors import DmError, UnavailableError
+from beamkeeper.domain.errors import DmError, NotAuthenticatedError, UnavailableError
 from beamkeeper.domain.ledger import ReplicaQuery, StoredReplica
 from beamkeeper.domain.problems import Problem, ProblemKind
 from beamkeeper.domain.storage import CheckOutcome
@@ -25,6 +25,9 @@ PAGE = 200
 IDLE_S = 2.0
 BATCH_S = 2.0
 """About so long a batch takes at the rate that is allowed."""
+
+KNOWN_WITHIN_S = 60.0
+"""By then a catalogue that has just started knows the station's key."""
 
 LEAST_BATCH, MOST_BATCH = 8_000_000, 1_000_000_000
 
@@ -45,6 +48,8 @@ class DeferredLoop(Loop):
         self._client = client
         self._rate = rate_bytes_s
         self._tell = tell
+        self._is_known = False
+        self._known_by = time.monotonic() + KNOWN_WITHIN_S
         self._services = Services(client, patience_s=patience_s, stop=lambda: self.is_stopping)
 
     def step(self) -> bool:
@@ -71,7 +76,13 @@ class DeferredLoop(Loop):
     def _pages(self) -> Iterator[Sequence[StoredReplica]]:
         after: str | None = None
         while not self.is_stopping:
-            page = self._client.files.replicas(ReplicaQuery(is_to_read=True, after=after, limit=PAGE))
+            try:
+                page = self._client.files.replicas(ReplicaQuery(is_to_read=True, after=after, limit=PAGE))
+            except NotAuthenticatedError:
+                if self._is_known or time.monotonic() > self._known_by:
+                    raise
+                return  # the catalogue has just started, and has not heard of the station's key yet
+            self._is_known = True
             yield page.items
             if (after := page.next) is None:
                 return
