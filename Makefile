@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long faults check lint layout types layers bench bench-ingest bench-catalog docs openapi format system-deps clean FORCE
+.PHONY: help demo test test-beamlines test-parts test-long faults check lint layout types layers bench bench-ingest bench-catalog docs openapi format system-deps clean FORCE
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,7 +18,17 @@ demo: $(VENV)/.server ## Bring up a beamline on this machine with a simulated de
 
 test: system-deps $(VENV)/.dev ## Check the code and run all the tests (as root, installs the servers that they need)
 	@$(MAKE) --no-print-directory check
-	$(RUN) pytest -m "not long" -rsR --reruns 2
+	@$(MAKE) --no-print-directory --jobs=2 test-beamlines test-parts
+
+# Two halves side by side: whole beamlines wait for disks most of the time, and the rest computes.
+BEAMLINES := tests/system tests/faults tests/engine
+PYTEST := pytest -m "not long" -rsR --reruns 2
+
+test-beamlines: $(VENV)/.dev
+	$(RUN) $(PYTEST) -o cache_dir=.pytest_cache/beamlines $(BEAMLINES)
+
+test-parts: $(VENV)/.dev
+	$(RUN) $(PYTEST) -o cache_dir=.pytest_cache/parts $(addprefix --ignore=,$(BEAMLINES))
 
 test-long: system-deps $(VENV)/.dev ## Run the long campaigns of faults
 	$(RUN) pytest -m long -rs --timeout=3600
