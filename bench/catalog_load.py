@@ -25,7 +25,7 @@ AREA = UUID(int=10)
 COLUMNS = {
     "files": "id uid experiment_uid path path_shown parent kind number source_agent source_path metadata annotations",
     "versions": "id uid file_id number size identity is_snapshot is_verified modified_at finished_at transferred_at "
-    "verified_at catalogued_at",
+    "verified_at catalogued_at is_suspect",
     "search_files": "file_id experiment_id is_partial size modified_at directory_id type_id day_id",
     "search_terms": "file_id key_id ordinal dimension experiment_id num text",
     "search_texts": "file_id experiment_id document",
@@ -93,7 +93,7 @@ class Generated:
                 f"{id_}\t01900000-{tail}\t{uid}\t{raw}\t{path}\t\\\\x{parent.encode().hex()}\tfile\t1\tdet\t{raw}\t{shown}\t{{}}\n"
             )
             rows["versions"].append(
-                f"{id_}\t01900001-{tail}\t{id_}\t1\t{size}\t{identity}\tf\tt\t{at}\t{at}\t{at}\t{at}\t{at}\n"
+                f"{id_}\t01900001-{tail}\t{id_}\t1\t{size}\t{identity}\tf\tt\t{at}\t{at}\t{at}\t{at}\t{at}\tf\n"
             )
             rows["search_files"].append(f"{id_}\t{experiment}\tf\t{size}\t{at}\t{places[0]}\t{places[1]}\t{day}\n")
             rows["search_terms"].append(terms.replace("@0", str(id_)).replace("@1", str(frame)))

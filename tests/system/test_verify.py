@@ -16,6 +16,7 @@ from beamkeeper.domain.inspections import NewScrub
 from beamkeeper.domain.names import path_fields
 from beamkeeper.domain.wipes import NewWipe, WipeState
 from beamkeeper.testing.station import Station, experiment, station, until
+from beamkeeper.testing.stored import writable
 
 DEFERRED = 'verify = "deferred"\n[wipe]\nmin_age_hours = 0\n'
 NEVER = "verify_bytes_s = 1\n"
@@ -82,7 +83,7 @@ def test_a_copy_that_decayed_before_it_was_read_is_suspect_and_no_longer_taken_f
     write(tmp_path / "det", "a.tif")
     take(client, of, tmp_path / "det", Verify.NONE)
     stored = made.storage / of.directory / "data" / "a.tif"
-    stored.write_bytes(bytes(1000))
+    writable(stored).write_bytes(bytes(1000))
     scrub = client.scrubs.wait(client.scrubs.start(NewScrub(experiment_uid=of.uid, older_than_s=0)).uid)
     assert scrub.different == 1
     assert client.files.history(histories(client, of)[0].file.uid).file.is_suspect
