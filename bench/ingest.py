@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -303,7 +304,7 @@ def main() -> int:
     scale = QUICK if options.quick else WHOLE
     if options.repeats:
         scale = Scale(**{**vars(scale), "repeats": options.repeats})
-    facts = {**machine(), "command": "make bench-ingest BENCH='--write docs/reference/benchmarks.md'"}
+    facts = {**machine(), "command": f"make bench-ingest BENCH='{shlex.join(sys.argv[1:])}'"}
     for name, fact in facts.items():
         say(f"{name}: {fact}")
     rows: list[Row] = []
