@@ -12,6 +12,8 @@ from pydantic import JsonValue
 from beamkeeper.domain.errors import InvalidError
 
 MAX_DIGITS = 4000
+MAX_NESTING = 900
+"""Ours, since how deep a parser goes differs between versions of Python."""
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN|[-+.0-9eE]+|[{}\[\]:,]', re.DOTALL)
 _IS_KEY = re.compile(r"\s*:")
@@ -41,7 +43,20 @@ def parse_json(content: bytes) -> JsonValue:
         raise _refusal(str(error), _place(text)) from error
     except RecursionError as error:
         raise _refusal("it is nested too deeply", _place(text)) from error
+    if _is_too_deep(value):
+        raise _refusal("it is nested too deeply", _place(text))
     return value
+
+
+def _is_too_deep(value: JsonValue) -> bool:
+    """Go down level by level, so that what is deep cannot exhaust the stack here."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_NESTING):
+        if not level:
+            return False
+        inside = (child for item in level for child in (item.values() if isinstance(item, dict) else item))
+        level = [child for child in inside if isinstance(child, dict | list)]
+    return bool(level)
 
 
 def _unique(pairs: Sequence[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
@@ -76,7 +91,7 @@ def _place(text: str) -> int:
         word, at = token.group(), token.start()
         if word in ("{", "["):
             keys.append(set() if word == "{" else None)
-            if len(keys) > 900:
+            if len(keys) > MAX_NESTING:
                 return at
         elif word in ("}", "]") and keys:
             keys.pop()
