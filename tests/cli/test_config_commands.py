@@ -21,7 +21,6 @@ def test_show_says_where_each_value_comes_from_and_no_secret(
     file.write_text("site = 'APS'\nstorage.database = 'postgresql://dm:hunter2@db/dm'\n")
     monkeypatch.setenv("BEAMKEEPER_CONFIG", str(file))
     monkeypatch.setenv("BEAMKEEPER_ACQUISITION__THREADS", "3")
-    monkeypatch.setenv("COLUMNS", "1000")  # a table folds long paths, as those of some temporary directories are
     assert run(["config", "show", "--json", "--data", "/data"]) == 0
     told = capsys.readouterr().out
     rows = {row["key"]: (row["value"], row["origin"]) for row in json.loads(told)}

@@ -26,11 +26,15 @@ def is_json() -> bool:
     return bool(ctx and ctx.find_root().obj and ctx.find_root().obj.get("json"))
 
 
+UNCUT = 10_000
+"""The width of what goes to a file or a pipe: no path is cut there."""
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console that never takes a name for markup, and keeps long names whole where nobody looks."""
     is_tty = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(
-        stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=not is_tty, width=None if is_tty else 200
+        stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=not is_tty, width=None if is_tty else UNCUT
     )
 
 
