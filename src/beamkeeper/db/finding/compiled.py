@@ -131,10 +131,13 @@ class Compiler:
         dimension = index.dimensions.get(probe.dimension)
         if dimension is None or (key_id, dimension) not in index.met:
             return None
-        if (
-            is_exact or probe.dimension != TEXT
-        ):  # the index of numbers has it, since 12 and 12 keV in joule lie far apart
-            of_key.append(row.dimension == literal(dimension, SmallInteger()))
+        of_dimension = literal(dimension, SmallInteger())
+        if is_exact:
+            # Of one file, by its terms: the sum keeps SQLite, which has no statistics, from walking the index of
+            # numbers for each file because more of its columns are named.
+            of_key.append(row.dimension + 0 == of_dimension)
+        elif probe.dimension != TEXT:  # the index of numbers has it, since 12 and 12 keV in joule lie far apart
+            of_key.append(row.dimension == of_dimension)
         return [*of_key, *_between(probe)]
 
     def _shaped(self, probe: Shape, *, is_exact: bool) -> list[Condition]:
