@@ -152,6 +152,12 @@ def test_a_database_that_does_not_answer_is_unavailable() -> None:
         upgrade.check(database, Service.CATALOG)
 
 
+def test_without_its_driver_postgresql_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(SettingsError, match=r"beamkeeper\[postgresql\]"):
+        open_database("postgresql+psycopg://nobody:x@127.0.0.1:1/none", Service.CATALOG)
+
+
 def test_a_start_looks_for_the_newest_step_without_alembic(tmp_path: Path) -> None:
     settings = Config()
     settings.set_main_option("script_location", str(Path(migrations.__file__).parent))

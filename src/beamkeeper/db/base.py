@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
@@ -37,7 +38,7 @@ from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, OperationalErro
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, registry
 
 from beamkeeper.db.many import execute_many
-from beamkeeper.domain.errors import InvalidError, UnavailableError
+from beamkeeper.domain.errors import InvalidError, SettingsError, UnavailableError
 from beamkeeper.domain.names import Metadata
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -255,6 +256,8 @@ def make_engine(url: str) -> Engine:
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
+    if not find_spec("psycopg"):
+        raise SettingsError("PostgreSQL needs psycopg: install it with `pip install 'beamkeeper[postgresql]'`")
     return create_engine(
         parsed,
         json_serializer=_dump,
