@@ -18,7 +18,7 @@ from beamkeeper.db import Database, StorageTransaction
 from beamkeeper.db.schema import create
 from beamkeeper.domain.errors import ConflictError, DestinationError, NotAuthenticatedError
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.users import UserChange
+from beamkeeper.domain.users import SITE, Action, UserChange, may
 
 Storage = Database[StorageTransaction]
 
@@ -56,7 +56,7 @@ def test_a_fresh_database_gets_what_a_beamline_needs(storage: Storage, tmp_path:
         "America/Chicago",
     )
     assert (station.storage_area_uid, station.catalog_url) == (area.uid, tree.url(Service.CATALOG))
-    assert operator.is_administrator
+    assert may(operator, Action.SITE_ADMINISTER, SITE)
     assert operator.username in (pwd.getpwuid(os.getuid()).pw_name, "admin")
     assert (service.is_service, service.station_uid) == (True, station.uid)
     for secret in (made.service_key, made.operator.token):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from beamkeeper.domain.errors import NotPermittedError
 from beamkeeper.domain.users import (
+    ALLOWED_BY,
     EXPERIMENT_ROLES,
     SITE,
     STATION_ROLES,
@@ -17,8 +19,11 @@ from beamkeeper.domain.users import (
     Caller,
     Grant,
     Publicity,
+    Reason,
     Role,
+    Scope,
     Target,
+    decide,
     may,
     reach,
     require,
@@ -131,7 +136,7 @@ def test_a_session_bound_to_an_experiment_has_its_roles_there_and_no_others(role
         is_of_experiment and may(person(role), action, OWN_TARGET)
     )
     assert not may(person(role, bound=OTHER), action, OWN_TARGET)
-    assert not person(role, bound=OWN).is_administrator
+    assert not may(person(role, bound=OWN), Action.SITE_ADMINISTER, SITE)
 
 
 def test_one_reads_and_changes_ones_own_account_and_no_other() -> None:
@@ -139,6 +144,32 @@ def test_one_reads_and_changes_ones_own_account_and_no_other() -> None:
         assert may(person(), action, Target(user_uid=ME))
         assert not may(person(), action, Target(user_uid=SOMEBODY))
         assert not may(Caller("nobody"), action, Target())
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_key_does_what_its_scope_and_its_owner_allow_and_never_more(scope: Scope) -> None:
+    keyed = replace(person(Role.ADMINISTRATOR), scopes=frozenset({scope}))
+    within = ALLOWED_BY[scope] | {Action.EXPERIMENT_READ}
+    for action in Action:
+        assert may(keyed, action, OWN_TARGET) is (
+            may(person(Role.ADMINISTRATOR), action, OWN_TARGET) and action in within
+        )
+        assert not may(replace(keyed, scopes=frozenset()), action, OWN_TARGET)
+    assert not may(keyed, Action.USER_CHANGE_OWN, Target(user_uid=ME))
+    assert may(replace(person(Role.USER), scopes=frozenset({scope})), Action.FILE_READ, OWN_TARGET) is (
+        scope in (Scope.READ, Scope.ADMINISTER)
+    )
+
+
+def test_a_decision_says_which_role_allows_and_which_would_have() -> None:
+    allowed = decide(person(Role.PI, Role.STATION_VIEWER), Action.FILE_READ, OWN_TARGET)
+    assert (allowed.reason, allowed.roles) == (Reason.ROLE, frozenset({Role.PI}))
+    refused = decide(person(Role.USER), Action.EXPERIMENT_PEOPLE, OWN_TARGET)
+    assert (refused.reason, refused.roles) == (
+        Reason.NO_ROLE,
+        frozenset({Role.ADMINISTRATOR, Role.STATION_MANAGER, Role.PI}),
+    )
+    assert decide(person(Role.USER, bound=OTHER), Action.FILE_READ, OWN_TARGET).reason is Reason.BOUND_ELSEWHERE
 
 
 @pytest.mark.parametrize("publicity", Publicity)
@@ -159,6 +190,11 @@ callers = st.one_of(
         lambda roles, bound: person(*roles, bound=bound),
         st.lists(st.sampled_from(ROLES), max_size=3),
         st.sampled_from([None, OWN, OTHER]),
+    ),
+    st.builds(
+        lambda roles, scopes: replace(person(*roles), scopes=scopes),
+        st.lists(st.sampled_from(ROLES), min_size=1, max_size=3),
+        st.frozensets(st.sampled_from(Scope), max_size=2),
     ),
     st.builds(
         lambda station: Caller("station", is_service=True, station_uid=station),

@@ -7,33 +7,39 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
-    JsonValue,
     SecretStr,
-    Strict,
     StringConstraints,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from beamkeeper.domain.errors import InvalidError
-from beamkeeper.domain.experiments import DEFAULT_LAYOUT, check_layout
+from beamkeeper.config.values import (
+    LONGEST_HOURS,
+    WILDCARDS,
+    AbsolutePath,
+    Address,
+    Cycle,
+    DatabaseUrl,
+    DataDir,
+    HourlyLimit,
+    HttpUrl,
+    Layout,
+    Number,
+    Section,
+    SiteUrl,
+    Tables,
+    Timezone,
+    Whole,
+    split_address,
+)
+from beamkeeper.domain.experiments import DEFAULT_LAYOUT
 from beamkeeper.domain.files import Verify
-from beamkeeper.domain.limits import Limit
 from beamkeeper.domain.names import StationName, Title
 from beamkeeper.domain.status import Service
-
-DATABASE_SCHEMES = ("sqlite:///", "postgresql://", "postgresql+psycopg://")
-WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 - recognised, never bound by default
-LARGEST_PORT = 65535
-LONGEST_HOURS = 10 * 366 * 24.0
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -45,96 +51,13 @@ def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return (Path(home) if home else Path.home()) / ".local" / "share" / "beamkeeper"
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of HOST:PORT; an IPv6 host stands in brackets."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > LARGEST_PORT:
-        raise ValueError("it should be HOST:PORT, such as 127.0.0.1:22236")
-    if host.startswith("[") and host.endswith("]"):
-        return host[1:-1], int(port)
-    if ":" in host:
-        raise ValueError("an IPv6 host stands in brackets, such as [::1]:22236")
-    return host, int(port)
-
-
-def _address(value: str) -> str:
-    split_address(value)
-    return value
-
-
-def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("it should be http://HOST:PORT or https://HOST")
-    return value.rstrip("/")
-
-
-def _database(value: SecretStr) -> SecretStr:
-    url = value.get_secret_value()
-    if not url.startswith(DATABASE_SCHEMES) or url == "sqlite:///":
-        raise ValueError("it should be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE")
-    return value
-
-
-def _timezone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f'there is no time zone "{value}" here: use an IANA name such as America/Chicago') from error
-    return value
-
-
-def _path(value: Path) -> Path:
-    if not value.is_absolute() or "\0" in str(value):
-        raise ValueError("it should be an absolute path")
-    return value
-
-
-def _data_dir(value: Path) -> Path:
-    if any(char in "?%" or "\ud800" <= char <= "\udfff" for char in str(value)):
-        raise ValueError("it may have neither ? nor %, nor bytes that are not UTF-8: it is part of its databases' URLs")
-    return value
-
-
-def _layout(value: str) -> str:
-    try:
-        return check_layout(value)
-    except InvalidError as error:
-        raise ValueError(error.message) from error
-
-
-def _limit(value: str) -> str:
-    Limit.of(value)
-    return value
-
-
-HourlyLimit = Annotated[str, AfterValidator(_limit)]
-Address = Annotated[str, AfterValidator(_address)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
-SiteUrl = Annotated[str, AfterValidator(lambda value: _http_url(value) if value else "")]
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
-AbsolutePath = Annotated[Path, AfterValidator(_path)]
-Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict()]
-Cycle = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,32}$")]
-Tables = Mapping[str, Mapping[str, JsonValue]]
-
-
-class Section(BaseModel):
-    """A table of the file; a key that is not here is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 class Station(Section):
     """The beamline that this deployment serves; used when it is first started."""
 
     name: StationName = Field(default="station", description="Its short name.")
     title: Title = Field(default="", description="Its full name, for people.")
-    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
-        default="UTC", description="IANA time zone, for display and for layout fields."
-    )
-    layout: Annotated[str, AfterValidator(_layout)] = Field(
+    timezone: Timezone = Field(default="UTC", description="IANA time zone, for display and for layout fields.")
+    layout: Layout = Field(
         default=DEFAULT_LAYOUT,
         description="Where an experiment lies below its storage area: fields "
         "{cycle} {year} {month} {proposal} {pi} {type} {station} {experiment}.",
@@ -300,7 +223,7 @@ class Log(Section):
 class Settings(Section):
     """Every setting. What depends on another (paths in data_dir, URLs) is filled in when the tree is built."""
 
-    data_dir: Annotated[AbsolutePath, AfterValidator(_data_dir)] = Field(
+    data_dir: DataDir = Field(
         default_factory=default_data_dir, description="Directory of databases, logs and, unless set, of all else."
     )
     site: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(

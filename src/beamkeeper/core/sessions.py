@@ -172,7 +172,7 @@ def whoami(tx: StorageTransaction, caller: Caller) -> Whoami:
 
 
 def _user(tx: StorageTransaction, caller: Caller, username: str) -> User:
-    if caller.user_uid is None or (username != caller.username and not caller.is_administrator):
+    if caller.user_uid is None or (username != caller.username and not may(caller, Action.SITE_ADMINISTER, SITE)):
         raise NotPermittedError(f'the sessions of "{username}" are shown to administrators')
     return tx.users.named(username)
 

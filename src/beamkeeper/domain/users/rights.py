@@ -1,151 +1,24 @@
-"""Users, roles and sessions, and the one function that decides who may do what."""
+"""The one function that decides who may do what: callers, objects, actions, and the rules."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated
-
-from pydantic import Field, SecretStr, StringConstraints
 
 from beamkeeper.domain.errors import NotPermittedError
-from beamkeeper.domain.names import Input, Model, Title, Uid, Username, UtcTime
+from beamkeeper.domain.names import Uid
+from beamkeeper.domain.users.people import EXPERIMENT_ROLES, STATION_ROLES, Grant, Role
 
 
-class Role(StrEnum):
-    """What somebody is: of the site, of a station, or of an experiment."""
+class Scope(StrEnum):
+    """What an API key may be used for, of what its owner may."""
 
-    ADMINISTRATOR = "administrator"
-    STATION_MANAGER = "station-manager"
-    STATION_VIEWER = "station-viewer"
-    PI = "pi"
-    MANAGER = "manager"
-    USER = "user"
-
-
-STATION_ROLES = frozenset({Role.STATION_MANAGER, Role.STATION_VIEWER})
-EXPERIMENT_ROLES = frozenset({Role.PI, Role.MANAGER, Role.USER})
-
-
-class User(Model):
-    """A person, or an account that a beamline's people share."""
-
-    uid: Uid
-    number: int = Field(description="Site-wide integer, for old clients.")
-    username: Username
-    full_name: Title = ""
-    email: Title = ""
-    badge: Title = Field(default="", description="The facility's number of the person.")
-    is_shared: bool = Field(default=False, description="Shared by several people: a login is bound to one experiment.")
-    is_enabled: bool = True
-    created_at: UtcTime
-
-
-Password = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
-
-
-class NewUser(Input):
-    """An account to be made."""
-
-    username: Username
-    password: Password | None = None
-    full_name: Title = ""
-    email: Title = ""
-    badge: Title = ""
-    is_shared: bool = False
-    is_administrator: bool = False
-
-
-class UserChange(Input):
-    """What may be changed of an account; what is left out stays."""
-
-    full_name: Title | None = None
-    email: Title | None = None
-    badge: Title | None = None
-    is_enabled: bool | None = None
-
-
-class PasswordChange(Input):
-    """A new password, with the present one where it is one's own."""
-
-    new: Password
-    present: SecretStr | None = None
-
-
-class UserPage(Model):
-    """Some accounts by name, and the cursor that continues the list."""
-
-    items: tuple[User, ...]
-    next: str | None = None
-
-
-class Grant(Model):
-    """A role that a user holds: of the site, or of the station or experiment named."""
-
-    user_uid: Uid
-    role: Role
-    station_uid: Uid | None = None
-    experiment_uid: Uid | None = None
-
-
-class NewGrant(Input):
-    """A role to be given or taken away: of the site, of a station, or of an experiment."""
-
-    username: Username
-    role: Role
-    station_uid: Uid | None = None
-    experiment_uid: Uid | None = None
-
-
-class Login(Input):
-    """A login; on an account that is shared, `experiment_uid` or the experiment's name says what for."""
-
-    username: Annotated[str, StringConstraints(max_length=256)]
-    password: SecretStr
-    experiment_uid: Uid | None = None
-    experiment: Annotated[str, StringConstraints(max_length=128)] | None = None
-
-
-class Session(Model):
-    """A login that holds until it expires or is revoked."""
-
-    uid: Uid
-    user_uid: Uid
-    username: Username
-    experiment_uid: Uid | None = Field(default=None, description="The only experiment that it may touch, if bound.")
-    experiment: str | None = Field(default=None, description="The name of that experiment.")
-    created_at: UtcTime
-    expires_at: UtcTime
-
-
-class NewSession(Model):
-    """The answer to a login; the token is shown once and kept by us only as a hash."""
-
-    session: Session
-    token: str = Field(repr=False)
-
-
-class SessionRecord(Model):
-    """A session as the mirror carries it: by the hash of its token."""
-
-    uid: Uid
-    token_sha256: str
-    user_uid: Uid | None = None
-    station_uid: Uid | None = Field(default=None, description="Set on a service key: the station that it acts for.")
-    experiment_uid: Uid | None = None
-    created_at: UtcTime
-    expires_at: UtcTime | None = None
-    revoked_at: UtcTime | None = None
-
-
-class Whoami(Model):
-    """Who a session belongs to and what it may do."""
-
-    user: User | None
-    session: Session | None
-    grants: tuple[Grant, ...] = ()
-    is_service: bool = False
-    station_uid: Uid | None = None
+    READ = "read"
+    ANNOTATE = "annotate"
+    ACQUIRE = "acquire"
+    PROCESS = "process"
+    MANAGE = "manage"
+    ADMINISTER = "administer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +32,8 @@ class Caller:
     session_uid: Uid | None = None
     bound_experiment_uid: Uid | None = None
     grants: tuple[Grant, ...] = field(default=())
-
-    @property
-    def is_administrator(self) -> bool:
-        """Whether the caller administers the site (a session bound to an experiment never does)."""
-        return self.bound_experiment_uid is None and any(g.role is Role.ADMINISTRATOR for g in self.grants)
+    scopes: frozenset[Scope] | None = None
+    """What an API key is for; None is a session, which has no such limit."""
 
     def roles_on(self, target: Target) -> frozenset[Role]:
         """Return the roles that count for an object."""
@@ -304,23 +174,104 @@ SERVICE_MAY = frozenset(
 )
 """What a service key may do, at its own station only."""
 
+ALLOWED_BY: dict[Scope, frozenset[Action]] = {
+    Scope.READ: frozenset({Action.FILE_READ, Action.ACQUISITION_READ, Action.STATION_READ}),
+    Scope.ANNOTATE: frozenset({Action.FILE_ANNOTATE}),
+    Scope.ACQUIRE: frozenset(
+        {
+            Action.ACQUISITION_READ,
+            Action.ACQUISITION_RUN,
+            Action.ACQUISITION_ANYWHERE,
+            Action.FILE_PUT,
+            Action.HOLD,
+        }
+    ),
+    Scope.PROCESS: frozenset(),
+    Scope.MANAGE: frozenset(
+        {
+            Action.EXPERIMENT_CREATE,
+            Action.EXPERIMENT_UPDATE,
+            Action.EXPERIMENT_DELETE,
+            Action.EXPERIMENT_PEOPLE,
+            Action.FILE_DELETE,
+            Action.STATION_READ,
+            Action.STATION_MANAGE,
+            Action.STATION_ANNOUNCE,
+            Action.USER_READ,
+            Action.WIPE,
+            Action.SCRUB,
+            Action.AUDIT,
+            Action.CATALOG_CHECK,
+        }
+    ),
+    Scope.ADMINISTER: frozenset(Action) - {Action.USER_CHANGE_OWN},
+}
+"""What an API key of a scope may be used for, besides seeing experiments; no key changes passwords or makes keys."""
+
 _EVERYBODY_MAY_READ = frozenset({Action.EXPERIMENT_READ, Action.FILE_READ})
+_OF_ONESELF = frozenset({Action.USER_READ, Action.USER_CHANGE_OWN})
+
+
+class Reason(StrEnum):
+    """Why something is allowed or refused."""
+
+    OWN = "own"
+    ROLE = "role"
+    OPEN = "open"
+    SERVICE = "service"
+    NO_ROLE = "no-role"
+    OUT_OF_SCOPE = "out-of-scope"
+    BOUND_ELSEWHERE = "bound-elsewhere"
+    NOT_OF_SERVICES = "not-of-services"
+    OTHER_STATION = "other-station"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether something is allowed, and why: `roles` are those that allow it, or of which one is wanting."""
+
+    is_allowed: bool
+    reason: Reason
+    roles: frozenset[Role] = frozenset()
 
 
 def may(caller: Caller, action: Action, target: Target) -> bool:
     """Decide whether the caller may do it; what no rule allows is refused."""
+    return decide(caller, action, target).is_allowed
+
+
+def decide(caller: Caller, action: Action, target: Target) -> Decision:
+    """Decide whether the caller may do it, and say why; what no rule allows is refused."""
     if caller.is_service:
-        own = caller.station_uid is not None and target.station_uid == caller.station_uid
-        return action in SERVICE_MAY and (own or action is Action.MIRROR_READ)
-    if action is Action.USER_CHANGE_OWN and caller.user_uid is not None and caller.user_uid == target.user_uid:
-        return True
-    if action is Action.USER_READ and caller.user_uid is not None and caller.user_uid == target.user_uid:
-        return True
-    if ROLES_FOR[action] & caller.roles_on(target):
-        return True
+        return _decide_service(caller, action, target)
+    if not _is_in_scope(caller, action):
+        return Decision(False, Reason.OUT_OF_SCOPE)
+    if action in _OF_ONESELF and caller.user_uid is not None and caller.user_uid == target.user_uid:
+        return Decision(True, Reason.OWN)
+    if roles := ROLES_FOR[action] & caller.roles_on(target):
+        return Decision(True, Reason.ROLE, roles)
+    bound = caller.bound_experiment_uid
     is_open = target.publicity is not Publicity.PROPRIETARY and not target.is_embargoed
-    unbound = caller.bound_experiment_uid is None
-    return unbound and is_open and action in _EVERYBODY_MAY_READ and caller.user_uid is not None
+    if bound is None and is_open and action in _EVERYBODY_MAY_READ and caller.user_uid is not None:
+        return Decision(True, Reason.OPEN)
+    is_elsewhere = bound is not None and bound != target.experiment_uid
+    return Decision(False, Reason.BOUND_ELSEWHERE if is_elsewhere else Reason.NO_ROLE, ROLES_FOR[action])
+
+
+def _decide_service(caller: Caller, action: Action, target: Target) -> Decision:
+    if action not in SERVICE_MAY:
+        return Decision(False, Reason.NOT_OF_SERVICES)
+    is_own = caller.station_uid is not None and target.station_uid == caller.station_uid
+    if is_own or action is Action.MIRROR_READ:
+        return Decision(True, Reason.SERVICE)
+    return Decision(False, Reason.OTHER_STATION)
+
+
+def _is_in_scope(caller: Caller, action: Action) -> bool:
+    if caller.scopes is None:
+        return True
+    is_always = action is Action.EXPERIMENT_READ and bool(caller.scopes)
+    return is_always or any(action in ALLOWED_BY[scope] for scope in caller.scopes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +289,8 @@ def reach(caller: Caller, action: Action) -> Reach:
     if caller.is_service:
         allowed = action in SERVICE_MAY and caller.station_uid is not None
         return Reach(stations=frozenset({caller.station_uid}) if allowed and caller.station_uid else frozenset())
+    if not _is_in_scope(caller, action):
+        return Reach()
     roles, bound = ROLES_FOR[action], caller.bound_experiment_uid
     counting = [grant for grant in caller.grants if grant.role in roles]
     experiments = {g.experiment_uid for g in counting if g.role in EXPERIMENT_ROLES and g.experiment_uid}

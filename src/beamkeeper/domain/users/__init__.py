@@ -1,0 +1,69 @@
+"""Users, roles and sessions, and the one function that decides who may do what."""
+
+from beamkeeper.domain.users.people import EXPERIMENT_ROLES as EXPERIMENT_ROLES
+from beamkeeper.domain.users.people import STATION_ROLES as STATION_ROLES
+from beamkeeper.domain.users.people import Grant as Grant
+from beamkeeper.domain.users.people import Login as Login
+from beamkeeper.domain.users.people import NewGrant as NewGrant
+from beamkeeper.domain.users.people import NewSession as NewSession
+from beamkeeper.domain.users.people import NewUser as NewUser
+from beamkeeper.domain.users.people import Password as Password
+from beamkeeper.domain.users.people import PasswordChange as PasswordChange
+from beamkeeper.domain.users.people import Role as Role
+from beamkeeper.domain.users.people import Session as Session
+from beamkeeper.domain.users.people import SessionRecord as SessionRecord
+from beamkeeper.domain.users.people import User as User
+from beamkeeper.domain.users.people import UserChange as UserChange
+from beamkeeper.domain.users.people import UserPage as UserPage
+from beamkeeper.domain.users.people import Whoami as Whoami
+from beamkeeper.domain.users.rights import ALLOWED_BY as ALLOWED_BY
+from beamkeeper.domain.users.rights import ROLES_FOR as ROLES_FOR
+from beamkeeper.domain.users.rights import SERVICE_MAY as SERVICE_MAY
+from beamkeeper.domain.users.rights import SITE as SITE
+from beamkeeper.domain.users.rights import Action as Action
+from beamkeeper.domain.users.rights import Caller as Caller
+from beamkeeper.domain.users.rights import Decision as Decision
+from beamkeeper.domain.users.rights import Publicity as Publicity
+from beamkeeper.domain.users.rights import Reach as Reach
+from beamkeeper.domain.users.rights import Reason as Reason
+from beamkeeper.domain.users.rights import Scope as Scope
+from beamkeeper.domain.users.rights import Target as Target
+from beamkeeper.domain.users.rights import decide as decide
+from beamkeeper.domain.users.rights import may as may
+from beamkeeper.domain.users.rights import reach as reach
+from beamkeeper.domain.users.rights import require as require
+
+__all__ = [
+    "ALLOWED_BY",
+    "EXPERIMENT_ROLES",
+    "ROLES_FOR",
+    "SERVICE_MAY",
+    "SITE",
+    "STATION_ROLES",
+    "Action",
+    "Caller",
+    "Decision",
+    "Grant",
+    "Login",
+    "NewGrant",
+    "NewSession",
+    "NewUser",
+    "Password",
+    "PasswordChange",
+    "Publicity",
+    "Reach",
+    "Reason",
+    "Role",
+    "Scope",
+    "Session",
+    "SessionRecord",
+    "Target",
+    "User",
+    "UserChange",
+    "UserPage",
+    "Whoami",
+    "decide",
+    "may",
+    "reach",
+    "require",
+]

@@ -1,0 +1,146 @@
+"""Accounts, the roles that they hold, and their sessions."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, SecretStr, StringConstraints
+
+from beamkeeper.domain.names import Input, Model, Title, Uid, Username, UtcTime
+
+
+class Role(StrEnum):
+    """What somebody is: of the site, of a station, or of an experiment."""
+
+    ADMINISTRATOR = "administrator"
+    STATION_MANAGER = "station-manager"
+    STATION_VIEWER = "station-viewer"
+    PI = "pi"
+    MANAGER = "manager"
+    USER = "user"
+
+
+STATION_ROLES = frozenset({Role.STATION_MANAGER, Role.STATION_VIEWER})
+EXPERIMENT_ROLES = frozenset({Role.PI, Role.MANAGER, Role.USER})
+
+
+class User(Model):
+    """A person, or an account that a beamline's people share."""
+
+    uid: Uid
+    number: int = Field(description="Site-wide integer, for old clients.")
+    username: Username
+    full_name: Title = ""
+    email: Title = ""
+    badge: Title = Field(default="", description="The facility's number of the person.")
+    is_shared: bool = Field(default=False, description="Shared by several people: a login is bound to one experiment.")
+    is_enabled: bool = True
+    created_at: UtcTime
+
+
+Password = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
+
+
+class NewUser(Input):
+    """An account to be made."""
+
+    username: Username
+    password: Password | None = None
+    full_name: Title = ""
+    email: Title = ""
+    badge: Title = ""
+    is_shared: bool = False
+    is_administrator: bool = False
+
+
+class UserChange(Input):
+    """What may be changed of an account; what is left out stays."""
+
+    full_name: Title | None = None
+    email: Title | None = None
+    badge: Title | None = None
+    is_enabled: bool | None = None
+
+
+class PasswordChange(Input):
+    """A new password, with the present one where it is one's own."""
+
+    new: Password
+    present: SecretStr | None = None
+
+
+class UserPage(Model):
+    """Some accounts by name, and the cursor that continues the list."""
+
+    items: tuple[User, ...]
+    next: str | None = None
+
+
+class Grant(Model):
+    """A role that a user holds: of the site, or of the station or experiment named."""
+
+    user_uid: Uid
+    role: Role
+    station_uid: Uid | None = None
+    experiment_uid: Uid | None = None
+
+
+class NewGrant(Input):
+    """A role to be given or taken away: of the site, of a station, or of an experiment."""
+
+    username: Username
+    role: Role
+    station_uid: Uid | None = None
+    experiment_uid: Uid | None = None
+
+
+class Login(Input):
+    """A login; on an account that is shared, `experiment_uid` or the experiment's name says what for."""
+
+    username: Annotated[str, StringConstraints(max_length=256)]
+    password: SecretStr
+    experiment_uid: Uid | None = None
+    experiment: Annotated[str, StringConstraints(max_length=128)] | None = None
+
+
+class Session(Model):
+    """A login that holds until it expires or is revoked."""
+
+    uid: Uid
+    user_uid: Uid
+    username: Username
+    experiment_uid: Uid | None = Field(default=None, description="The only experiment that it may touch, if bound.")
+    experiment: str | None = Field(default=None, description="The name of that experiment.")
+    created_at: UtcTime
+    expires_at: UtcTime
+
+
+class NewSession(Model):
+    """The answer to a login; the token is shown once and kept by us only as a hash."""
+
+    session: Session
+    token: str = Field(repr=False)
+
+
+class SessionRecord(Model):
+    """A session as the mirror carries it: by the hash of its token."""
+
+    uid: Uid
+    token_sha256: str
+    user_uid: Uid | None = None
+    station_uid: Uid | None = Field(default=None, description="Set on a service key: the station that it acts for.")
+    experiment_uid: Uid | None = None
+    created_at: UtcTime
+    expires_at: UtcTime | None = None
+    revoked_at: UtcTime | None = None
+
+
+class Whoami(Model):
+    """Who a session belongs to and what it may do."""
+
+    user: User | None
+    session: Session | None
+    grants: tuple[Grant, ...] = ()
+    is_service: bool = False
+    station_uid: Uid | None = None
