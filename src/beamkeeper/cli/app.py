@@ -166,6 +166,13 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "check": ("config:check", "Say whether the settings can be used."),
         },
     ),
+    "tls": (
+        "Certificates, for a site without an authority of its own.",
+        {
+            "make-ca": ("tls:make_ca", "Make a certificate authority."),
+            "issue": ("tls:issue", "Issue a certificate for a host."),
+        },
+    ),
     "db": (
         "Databases.",
         {

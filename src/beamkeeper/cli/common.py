@@ -25,10 +25,12 @@ from beamkeeper.domain.users import Grant
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def client(*, station: str | None = None) -> Client:
+def client(*, station: str | None = None, ca: str | None = None) -> Client:
     """Return the client that the options for all commands name; `station` is a command's own option."""
     options: dict[str, Any] = click.get_current_context().find_root().obj or {}
-    opened = Client(options.get("url"), profile=options.get("profile"), station=station or options.get("station"))
+    opened = Client(
+        options.get("url"), profile=options.get("profile"), station=station or options.get("station"), ca=ca
+    )
     if is_bound(opened):
         output.note(f"{opened.profile.username}, for experiment {opened.profile.experiment} only")
     click.get_current_context().find_root().call_on_close(lambda: _close(opened))

@@ -23,12 +23,18 @@ PASSWORD_OTHERWISE = "set BEAMKEEPER_PASSWORD, or name a private file with --pas
 @click.option(
     "--password-file", type=click.Path(path_type=Path), metavar="FILE", help="A file (mode 0600) with the password."
 )
-def login(username: str | None, experiment: str | None, password_file: Path | None) -> None:
+@click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    metavar="FILE",
+    help="The site's certificate authority (PEM); kept with the login.  [env: BEAMKEEPER_CA]",
+)
+def login(username: str | None, experiment: str | None, password_file: Path | None, ca: str | None) -> None:
     """Log in; later commands go on with it, until it expires or `dm logout`.
 
     The password is asked for, or taken from BEAMKEEPER_PASSWORD or a private file; never from the command line.
     """
-    client = common.client()
+    client = common.client(ca=ca)
     name = username or client.profile.username or _ask_name()
     new = client.sessions.login(name, _password(name, password_file), experiment=experiment)
     bound = new.session.experiment or ""
@@ -43,6 +49,7 @@ def login(username: str | None, experiment: str | None, password_file: Path | No
             experiment_uid=str(new.session.experiment_uid or ""),
             station=client.profile.station,
             mirror=client.credentials.mirror,
+            ca=client.ca or "",
         ),
     )
     _tell(client, new)

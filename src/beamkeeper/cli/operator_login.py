@@ -48,7 +48,11 @@ def log_in(loaded: Loaded) -> tuple[str, str]:
         services.call("session", loaded)
     new = TypeAdapter(OperatorSession).validate_json(path.read_bytes())
     # A beamline that is new at an old address knows nothing of the experiment that was chosen there.
-    before = kept if kept and kept.url.rstrip("/") == url and not is_first else Profile(url=new.url)
+    before = (
+        kept
+        if kept and kept.url.rstrip("/") == url and not is_first
+        else Profile(url=new.url, ca=loaded.settings.tls.ca_file)
+    )
     told = {"username": new.username, "token": new.token, "expires_at": new.expires_at, "station": new.station}
     logins.put(name, before.model_copy(update=told))
     path.unlink()

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,7 @@ def refuse_taken_ports(loaded: Loaded) -> None:
 def answers(loaded: Loaded, service: Service) -> bool:
     """Whether a service of this machine answers, and is that service."""
     host, port = loaded.settings.listen(service)
-    connection = http.client.HTTPConnection(_WILDCARDS.get(host, host), port, timeout=2)
+    connection = _connection(loaded, service, _WILDCARDS.get(host, host), port)
     try:
         connection.request("GET", "/health")
         found = json.loads(connection.getresponse().read(4096))
@@ -103,6 +104,14 @@ def answers(loaded: Loaded, service: Service) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _connection(loaded: Loaded, service: Service, host: str, port: int) -> http.client.HTTPConnection:
+    if not loaded.settings.certificate(service)[0]:
+        return http.client.HTTPConnection(host, port, timeout=2)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # to our own machine, and nothing is told
+    return http.client.HTTPSConnection(host, port, timeout=2, context=context)
 
 
 def restarts(data_dir: Path) -> int | None:

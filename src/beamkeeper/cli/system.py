@@ -226,15 +226,16 @@ def _client(loaded: Loaded, options: Mapping[str, Any]) -> Client:
     from beamkeeper.client import Client
 
     local = {service: loaded.settings.url(service) for service in Service}
+    ca = loaded.settings.tls.ca_file or None
     try:
         client = Client(options.get("url"), profile=options.get("profile"), station=options.get("station"))
     except SettingsError:
-        return Client(local[Service.STORAGE], urls=local, station=loaded.settings.station.name)
+        return Client(local[Service.STORAGE], urls=local, station=loaded.settings.station.name, ca=ca)
     if client.url != local[Service.STORAGE]:
         return client
     client.close()
     # Of this machine the addresses are known, also while storage, which would tell them, is down.
-    return Client(client.url, profile=options.get("profile"), station=options.get("station"), urls=local)
+    return Client(client.url, profile=options.get("profile"), station=options.get("station"), urls=local, ca=ca)
 
 
 def _row(client: Client, service: Service) -> Row:

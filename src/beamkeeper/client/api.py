@@ -42,7 +42,8 @@ class Client:
 
     `url` is the address of the storage service, from which the others are found; without it, the profile's
     (as `dm login` left it). With `username` and `password` the client logs in by itself, and again when its
-    session ends. `urls` names services whose address is known, and spares the question.
+    session ends. `urls` names services whose address is known, and spares the question. `ca` is a file with the
+    certificate authority to believe, instead of those of the operating system.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Client:
         password: str | None = None,
         station: str | None = None,
         urls: dict[Service, str] | None = None,
+        ca: str | None = None,
         timeout_s: float = 30.0,
         tries: int = TRIES,
         logins: Logins | None = None,
@@ -81,6 +83,7 @@ class Client:
         if username and password and not token:
             self.credentials.token = None
         self._urls = dict(urls or {})
+        self.ca = ca or os.environ.get("BEAMKEEPER_CA") or self.profile.ca or None
         self._timeout_s, self._tries = timeout_s, tries
         self._open: dict[Service, Http] = {}
 
@@ -93,7 +96,7 @@ class Client:
         """Return the connection to a service; of the station's, where there are several."""
         if service not in self._open:
             url = self.url if service is Service.STORAGE else self._urls.get(service) or self._find(service)
-            self._open[service] = Http(url, self.credentials, timeout_s=self._timeout_s, tries=self._tries)
+            self._open[service] = Http(url, self.credentials, ca=self.ca, timeout_s=self._timeout_s, tries=self._tries)
         return self._open[service]
 
     def site(self) -> SiteServices:

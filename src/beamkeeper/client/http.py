@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from beamkeeper.domain.errors import (
     InternalError,
     MirrorBehindError,
     NotAuthenticatedError,
+    SettingsError,
     UnavailableError,
     error_classes,
 )
@@ -81,6 +83,7 @@ class Http:
         url: str,
         credentials: Credentials,
         *,
+        ca: str | None = None,
         timeout_s: float = 30.0,
         tries: int = TRIES,
         transport: httpx2.BaseTransport | None = None,
@@ -94,6 +97,7 @@ class Http:
             timeout=httpx2.Timeout(timeout_s, connect=5.0),
             headers={"User-Agent": f"beamkeeper/{beamkeeper.__version__}"},
             transport=transport,
+            verify=_trust(self.url, ca),
             trust_env=False,
         )
 
@@ -164,6 +168,12 @@ class Http:
                 timeout=httpx2.USE_CLIENT_DEFAULT if request.timeout_s is None else request.timeout_s,
             )
         except httpx2.TransportError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise UnavailableError(
+                    f"{self.url} shows a certificate that is not believed ({_reason(error)}): name the site's "
+                    f"certificate authority with `dm login --ca FILE`, BEAMKEEPER_CA, or for services tls.ca_file",
+                    url=self.url,
+                ) from error
             raise UnavailableError(
                 f"{self.url} does not answer ({str(error) or type(error).__name__}): is it up? "
                 f"`dm status` tells, `dm up` starts it",
@@ -182,6 +192,24 @@ class Http:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+
+def _trust(url: str, ca: str | None) -> ssl.SSLContext | bool:
+    """Return whose certificates are believed: those of one authority where it is named, else of the system's."""
+    if not url.startswith("https://"):
+        return True
+    try:
+        context = ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"{ca} cannot be read as certificates of authorities ({error}): it should be PEM"
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _reason(error: Exception) -> str:
+    return str(error).rpartition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (_ssl")[0]
 
 
 def _json(body: BaseModel | Mapping[str, object] | bytes | None) -> bytes | None:

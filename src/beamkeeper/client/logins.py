@@ -29,6 +29,7 @@ class Profile(BaseModel):
     experiment_uid: str = ""
     station: str = ""
     mirror: str = ""
+    ca: str = ""
 
 
 _PROFILES = TypeAdapter(dict[str, Profile])

@@ -27,6 +27,7 @@ RESERVED_ENVIRONMENT: Mapping[str, str] = {
     "BEAMKEEPER_PROFILE": "The profile of `dm` and of the Python client.",
     "BEAMKEEPER_URL": "The address of the storage service, for `dm` and the Python client.",
     "BEAMKEEPER_STATION": "The station, for `dm` and the Python client.",
+    "BEAMKEEPER_CA": "A file with the certificate authority to believe, for `dm` and the Python client.",
     "BEAMKEEPER_TOKEN": "The token of a session, for `dm` and the Python client.",
     "BEAMKEEPER_PASSWORD": "The password of `dm login`.",
     "BEAMKEEPER_FAILPOINT": "Where the services die, for the tests.",

@@ -29,6 +29,7 @@ from beamkeeper.config.values import (
     HttpUrl,
     Layout,
     Number,
+    OptionalFile,
     Section,
     SiteUrl,
     Tables,
@@ -80,6 +81,10 @@ class ServiceSection(Section):
         description="Its database: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/DATABASE; "
         "an SQLite file in data_dir unless set.",
     )
+    certificate_file: OptionalFile = Field(
+        default="", description="Its own certificate with the chain, instead of tls.certificate_file."
+    )
+    key_file: OptionalFile = Field(default="", description="The key of its own certificate.")
 
 
 class Storage(ServiceSection):
@@ -211,6 +216,19 @@ class Wipe(Section):
     )
 
 
+class Tls(Section):
+    """How the services prove who they are, and whom they believe. Without a certificate they speak plain HTTP."""
+
+    certificate_file: OptionalFile = Field(
+        default="", description="Certificate of this host with its chain (PEM): every service here speaks TLS with it."
+    )
+    key_file: OptionalFile = Field(default="", description="The key of that certificate (PEM, without passphrase).")
+    ca_file: OptionalFile = Field(
+        default="",
+        description="The authorities (PEM) that services here believe when they call others; the system's where empty.",
+    )
+
+
 class Log(Section):
     """What the services write about themselves."""
 
@@ -238,6 +256,7 @@ class Settings(Section):
     catalog: Catalog = Field(default_factory=Catalog, description="The catalog service.")
     acquisition: Acquisition = Field(default_factory=Acquisition, description="The acquisition service.")
     wipe: Wipe = Field(default_factory=Wipe, description="What has to be proven before a directory may be wiped.")
+    tls: Tls = Field(default_factory=Tls, description="How the services prove who they are, and whom they believe.")
     log: Log = Field(default_factory=Log, description="What the services write about themselves.")
     transfer: Tables = Field(default_factory=dict, description="A table of options for each transfer plugin, by name.")
     processor: Tables = Field(default_factory=dict, description="A table of options for each file processor, by name.")
@@ -264,6 +283,12 @@ class Settings(Section):
         """Return host and port that a service listens on."""
         return split_address(self.section(service).listen)
 
+    def certificate(self, service: str) -> tuple[str, str]:
+        """Return the files with a service's certificate and its key; empty where it speaks plain HTTP."""
+        own = self.section(service)
+        given = own if own.certificate_file or own.key_file else self.tls
+        return given.certificate_file, given.key_file
+
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, values: Any) -> Any:
@@ -279,8 +304,22 @@ class Settings(Section):
             if isinstance(section, BaseModel):
                 section = section.model_dump(exclude_unset=True)
             if isinstance(section, dict):
-                filled[str(service)] = {**_derived(service, section, base), **section}
+                has_tls = _has_certificate(section) or _has_certificate(filled.get("tls"))
+                filled[str(service)] = {**_derived(service, section, base, has_tls=has_tls), **section}
         return filled
+
+    @model_validator(mode="after")
+    def _certificates_whole(self) -> Self:
+        sections: dict[str, Tls | ServiceSection] = {"tls": self.tls, **{str(s): self.section(s) for s in Service}}
+        for name, section in sections.items():
+            if bool(section.certificate_file) is not bool(section.key_file):
+                given, other = ("certificate_file", "key_file")[:: 1 if section.certificate_file else -1]
+                raise PydanticCustomError(
+                    "half_certificate",
+                    "{key} is set, and {other} is not: set both or none",
+                    {"key": f"{name}.{given}", "other": f"{name}.{other}"},
+                )
+        return self
 
     @model_validator(mode="after")
     def _listen_apart(self) -> Self:
@@ -301,7 +340,12 @@ class Settings(Section):
         return self
 
 
-def _derived(service: Service, section: Mapping[str, Any], base: Path) -> dict[str, Any]:
+def _has_certificate(section: Any) -> bool:
+    value = section.get("certificate_file") if isinstance(section, Mapping) else None
+    return bool(value or (isinstance(section, Tls) and section.certificate_file))
+
+
+def _derived(service: Service, section: Mapping[str, Any], base: Path, *, has_tls: bool) -> dict[str, Any]:
     """Return what a service's settings are where they are not set, as far as it depends on others."""
     models: dict[Service, type[ServiceSection]] = {
         Service.STORAGE: Storage,
@@ -315,7 +359,7 @@ def _derived(service: Service, section: Mapping[str, Any], base: Path) -> dict[s
         pass  # the setting's own validation refuses it, with its place
     else:
         name = socket.gethostname() if host in WILDCARDS else f"[{host}]" if ":" in host else host
-        found["url"] = f"http://{name}:{port}"
+        found["url"] = f"{'https' if has_tls else 'http'}://{name}:{port}"
     if service is Service.STORAGE:
         found["area_path"] = base / "storage"
     if service is Service.ACQUISITION:

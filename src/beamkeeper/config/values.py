@@ -65,6 +65,10 @@ def _path(value: Path) -> Path:
     return value
 
 
+def _optional_file(value: str) -> str:
+    return str(_path(Path(value))) if value else ""
+
+
 def _data_dir(value: Path) -> Path:
     if any(char in "?%" or "\ud800" <= char <= "\udfff" for char in str(value)):
         raise ValueError("it may have neither ? nor %, nor bytes that are not UTF-8: it is part of its databases' URLs")
@@ -91,6 +95,7 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 SiteUrl = Annotated[str, AfterValidator(lambda value: _http_url(value) if value else "")]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
 AbsolutePath = Annotated[Path, AfterValidator(_path)]
+OptionalFile = Annotated[str, AfterValidator(_optional_file)]
 DataDir = Annotated[AbsolutePath, AfterValidator(_data_dir)]
 Whole = Annotated[int, Strict()]
 Number = Annotated[float, Strict()]

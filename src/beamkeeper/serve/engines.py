@@ -238,6 +238,7 @@ def _client(settings: Settings, elsewhere: Mapping[Service, str] | None = None, 
         settings.url(Service.STORAGE),
         token=read_key(settings.service_key_file),
         urls={service: settings.url(service) for service in Service} | dict(elsewhere or {}),
+        ca=settings.tls.ca_file or None,
         logins=Logins(settings.data_dir / "run" / "no-logins.json"),
         **options,
     )

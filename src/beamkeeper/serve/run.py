@@ -18,12 +18,15 @@ from beamkeeper import config
 from beamkeeper.domain.errors import ConflictError, InvalidError, SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.processes import die_with_supervisor
-from beamkeeper.serve import databases, logs, restoring
+from beamkeeper.serve import certificates, databases, logs, restoring
 from beamkeeper.serve.engines import Engine, build_engine
 from beamkeeper.server.app import build_app
 from beamkeeper.server.deps import Context
 
 logger = logging.getLogger(__name__)
+
+MAX_HEADER_BYTES = 64 * 1024
+"""The largest head of a request."""
 
 GRACE_S = 5
 """How long open answers may take when the services stop."""
@@ -91,7 +94,7 @@ async def _serve(
     contexts: dict[Service, Context], sockets: dict[Service, socket.socket], engines: Sequence[Engine]
 ) -> None:
     apps = {service: build_app(context) for service, context in contexts.items()}
-    servers = {service: _server(app) for service, app in apps.items()}
+    servers = {service: _server(app, contexts[service].settings, service) for service, app in apps.items()}
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -118,17 +121,20 @@ async def _serve(
     logger.info("services are down")
 
 
-def _server(app: FastAPI) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            timeout_graceful_shutdown=GRACE_S,
-            server_header=False,
-        )
+def _server(app: FastAPI, settings: config.Settings, service: Service) -> _Server:
+    certificate, key = settings.certificate(service)
+    options = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=GRACE_S,
+        server_header=False,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
+    options.load()
+    options.ssl = certificates.server_context(certificate, key) if certificate else None
+    return _Server(options)
 
 
 def _raise_first(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -10,7 +10,15 @@ from beamkeeper.server.errors import answer
 BODY_LIMIT = 64 * 1024 * 1024
 """The largest request body in bytes: a full register call with metadata, or a chunk of a file that is put."""
 
-HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+)
+STRICT = ((b"strict-transport-security", b"max-age=31536000"),)
+"""Over TLS only: that this host is never to be called without it."""
 
 
 class BodyTooLargeError(Exception):
@@ -48,7 +56,8 @@ class Limits:
             nonlocal is_begun
             if message["type"] == "http.response.start":
                 is_begun = True
-                message["headers"] = [*message.get("headers", ()), *HEADERS]
+                more = STRICT if scope.get("scheme") == "https" else ()
+                message["headers"] = [*message.get("headers", ()), *HEADERS, *more]
             await send(message)
 
         try:
