@@ -223,7 +223,7 @@ def test_up_in_the_foreground_is_the_supervisor_itself(beamline: Beamline) -> No
 def test_serve_knows_its_services() -> None:
     done = subprocess.run([*DM, "serve", "portal"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "'storage', 'catalog', 'acquisition'" in done.stderr
+    assert "'storage', 'catalog', 'acquisition', 'processing'" in done.stderr
 
 
 def test_serve_runs_services_in_the_foreground(beamline: Beamline) -> None:

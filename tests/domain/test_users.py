@@ -67,6 +67,11 @@ MATRIX = {
     Action.REPLICATE:                "no     no         no         no     no       no",
     Action.CATALOG_IMPORT:           "yes    no         no         no     no       no",
     Action.CATALOG_CHECK:            "yes    yes        no         no     no       no",
+    Action.WORKFLOW_READ:            "yes    yes        yes        yes    yes      yes",
+    Action.WORKFLOW_MANAGE:          "yes    yes        no         no     no       no",
+    Action.JOB_READ:                 "yes    yes        yes        yes    yes      yes",
+    Action.JOB_RUN:                  "yes    yes        no         yes    yes      yes",
+    Action.JOB_ANYWHERE:             "yes    yes        no         no     no       no",
 }  # fmt: skip
 """On an experiment of one's own station: what each role may do. On everything else only an administrator may."""
 

@@ -23,12 +23,14 @@ COLUMNS = {
     "time zone": "timezone",
     "catalog": "catalog_url",
     "acquisition": "acquisition_url",
+    "processing": "processing_url",
 }
 PATH = click.Path(path_type=Path)
 
 
 def _options(function: Callable[..., None]) -> Callable[..., None]:
     for decorate in (
+        click.option("--processing-url", metavar="URL", help="Where its processing service is."),
         click.option("--acquisition-url", metavar="URL", help="Where its acquisition service is."),
         click.option("--catalog-url", metavar="URL", help="Where its catalog service is."),
         click.option("--storage-area", metavar="NAME", help="Where new experiments are stored."),

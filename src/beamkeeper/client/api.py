@@ -119,7 +119,11 @@ class Client:
 
     def _find(self, service: Service) -> str:
         station = self.station()
-        url = station.catalog if service is Service.CATALOG else station.acquisition
+        url = {
+            Service.CATALOG: station.catalog,
+            Service.ACQUISITION: station.acquisition,
+            Service.PROCESSING: station.processing,
+        }[service]
         if not url:
             raise NotFoundError(f'station "{station.name}" has told no address of its {service} service')
         return url

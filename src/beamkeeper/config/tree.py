@@ -195,6 +195,16 @@ class Acquisition(ServiceSection):
     )
 
 
+class Processing(ServiceSection):
+    """The processing service: workflows and jobs."""
+
+    listen: Address = Field(default="127.0.0.1:22239", description="HOST:PORT to listen on; port 0 takes a free one.")
+    work: AbsolutePath = Field(
+        default=Path("jobs"),
+        description="Directory for what jobs write: output, results, working directories; jobs in data_dir unless set.",
+    )
+
+
 class Wipe(Section):
     """What has to be proven before a directory at the source may be wiped, and how much one run may delete."""
 
@@ -255,6 +265,7 @@ class Settings(Section):
     storage: Storage = Field(default_factory=Storage, description="The storage service.")
     catalog: Catalog = Field(default_factory=Catalog, description="The catalog service.")
     acquisition: Acquisition = Field(default_factory=Acquisition, description="The acquisition service.")
+    processing: Processing = Field(default_factory=Processing, description="The processing service.")
     wipe: Wipe = Field(default_factory=Wipe, description="What has to be proven before a directory may be wiped.")
     tls: Tls = Field(default_factory=Tls, description="How the services prove who they are, and whom they believe.")
     log: Log = Field(default_factory=Log, description="What the services write about themselves.")
@@ -267,6 +278,7 @@ class Settings(Section):
             Service.STORAGE: self.storage,
             Service.CATALOG: self.catalog,
             Service.ACQUISITION: self.acquisition,
+            Service.PROCESSING: self.processing,
         }
         return sections[service]
 
@@ -351,6 +363,7 @@ def _derived(service: Service, section: Mapping[str, Any], base: Path, *, has_tl
         Service.STORAGE: Storage,
         Service.CATALOG: Catalog,
         Service.ACQUISITION: Acquisition,
+        Service.PROCESSING: Processing,
     }
     found: dict[str, Any] = {"database": f"sqlite:///{base / service}.db"}
     try:
@@ -364,4 +377,6 @@ def _derived(service: Service, section: Mapping[str, Any], base: Path, *, has_tl
         found["area_path"] = base / "storage"
     if service is Service.ACQUISITION:
         found["spool"] = base / "spool"
+    if service is Service.PROCESSING:
+        found["work"] = base / "jobs"
     return found

@@ -54,6 +54,7 @@ def bootstrap(tx: StorageTransaction, settings: Settings) -> Bootstrap:
             storage_area_uid=area.uid,
             catalog_url=settings.url("catalog"),
             acquisition_url=settings.url("acquisition"),
+            processing_url=settings.url("processing"),
         )
     )
     user = tx.users.add(NewUser(username=operator_name()))

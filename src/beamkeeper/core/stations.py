@@ -27,13 +27,18 @@ from beamkeeper.domain.users import SITE, Action, Caller, Target, may, require
 JOIN_HOURS = 24
 """How long a one-time token may be used."""
 
-_ANNOUNCED = frozenset({"catalog_url", "acquisition_url"})
+_ANNOUNCED = frozenset({"catalog_url", "acquisition_url", "processing_url"})
 
 
 def site(tx: StorageTransaction, settings: Settings) -> SiteServices:
     """Return where the services of the site and its stations are; anybody may know."""
     stations = [
-        StationServices(name=station.name, catalog=station.catalog_url, acquisition=station.acquisition_url)
+        StationServices(
+            name=station.name,
+            catalog=station.catalog_url,
+            acquisition=station.acquisition_url,
+            processing=station.processing_url,
+        )
         for station in tx.experiments.stations()
     ]
     return SiteServices(site=settings.site, storage=settings.url("storage"), stations=stations)
@@ -105,7 +110,7 @@ def _check(tx: StorageTransaction, station: NewStation | StationChange) -> None:
             raise InvalidError(
                 f'there is no time zone "{station.timezone}": use an IANA name such as America/Chicago'
             ) from error
-    for url in (station.catalog_url, station.acquisition_url):
+    for url in (station.catalog_url, station.acquisition_url, station.processing_url):
         if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
             raise InvalidError(f'"{url}" is no address of a service: use http://HOST:PORT')
     if station.storage_area_uid is not None:

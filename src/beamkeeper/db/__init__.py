@@ -3,6 +3,7 @@
 from beamkeeper.db.base import Database as Database
 from beamkeeper.db.transaction import AcquisitionTransaction as AcquisitionTransaction
 from beamkeeper.db.transaction import CatalogTransaction as CatalogTransaction
+from beamkeeper.db.transaction import ProcessingTransaction as ProcessingTransaction
 from beamkeeper.db.transaction import StorageTransaction as StorageTransaction
 from beamkeeper.db.transaction import Transaction as Transaction
 from beamkeeper.db.transaction import open_database as open_database
@@ -11,6 +12,7 @@ __all__ = [
     "AcquisitionTransaction",
     "CatalogTransaction",
     "Database",
+    "ProcessingTransaction",
     "StorageTransaction",
     "Transaction",
     "open_database",

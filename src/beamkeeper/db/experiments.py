@@ -51,6 +51,7 @@ class StationRow(Base):
     storage_area_uid: Mapped[UUID | None] = mapped_column(ForeignKey("storage_areas.uid"))
     catalog_url: Mapped[str]
     acquisition_url: Mapped[str]
+    processing_url: Mapped[str]
     created_at: Mapped[datetime]
     revision: Mapped[int] = mapped_column(BigId, index=True)
 

@@ -32,7 +32,7 @@ class MirrorStateRow(Base):
     """How far this service's mirror has come: one row, or none before it was ever filled."""
 
     __tablename__ = "mirror_state"
-    services = frozenset({Service.CATALOG, Service.ACQUISITION})
+    services = frozenset(Service) - {Service.STORAGE}
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     epoch: Mapped[str]

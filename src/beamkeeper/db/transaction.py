@@ -241,10 +241,22 @@ class AcquisitionTransaction(Transaction):
         return Workers(self.session, self.now)
 
 
+class ProcessingTransaction(Transaction):
+    """A transaction of the processing service."""
+
+    service = Service.PROCESSING
+
+    @cached_property
+    def workers(self) -> Workers:
+        """The engine's processes that hold leases."""
+        return Workers(self.session, self.now)
+
+
 TRANSACTIONS: dict[Service, type[Transaction]] = {
     Service.STORAGE: StorageTransaction,
     Service.CATALOG: CatalogTransaction,
     Service.ACQUISITION: AcquisitionTransaction,
+    Service.PROCESSING: ProcessingTransaction,
 }
 
 

@@ -17,7 +17,7 @@ class WorkerRow(Base):
     """A process that holds leases."""
 
     __tablename__ = "workers"
-    services = frozenset({Service.ACQUISITION})
+    services = frozenset({Service.ACQUISITION, Service.PROCESSING})
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     uid: Mapped[UUID] = mapped_column(unique=True)

@@ -69,6 +69,7 @@ class Station(Model):
     storage_area_uid: Uid | None = Field(default=None, description="Where new experiments are stored.")
     catalog_url: str = ""
     acquisition_url: str = ""
+    processing_url: str = ""
     created_at: UtcTime
 
 
@@ -83,6 +84,7 @@ class NewStation(Input):
     storage_area_uid: Uid | None = None
     catalog_url: str = ""
     acquisition_url: str = ""
+    processing_url: str = ""
 
 
 class StationChange(Input):
@@ -95,6 +97,7 @@ class StationChange(Input):
     storage_area_uid: Uid | None = None
     catalog_url: str | None = None
     acquisition_url: str | None = None
+    processing_url: str | None = None
 
 
 class JoinToken(Model):

@@ -18,6 +18,7 @@ class Service(StrEnum):
     STORAGE = "storage"
     CATALOG = "catalog"
     ACQUISITION = "acquisition"
+    PROCESSING = "processing"
 
 
 class Health(Model):
@@ -70,3 +71,4 @@ class StationServices(Model):
     name: StationName
     catalog: str
     acquisition: str
+    processing: str = ""

@@ -20,7 +20,7 @@ from beamkeeper.engine.supervise import (
 )
 
 VERBS = ("up", "down", "running")
-SERVICES = ("storage", "catalog", "acquisition")
+SERVICES = ("storage", "catalog", "acquisition", "processing")
 
 
 def main(words: Sequence[str]) -> int:

@@ -93,6 +93,8 @@ def build_engine(context: Context) -> Engine:
         report = context.errors.append
         index, rules = IndexLoop(context.database, report=report), RunRulesLoop(context.database, report=report)
         return Engine([index, rules, _following(context), mirror])
+    if context.service is Service.PROCESSING:
+        return Engine([mirror])
     return _acquisition(context, client, mirror)
 
 

@@ -76,12 +76,17 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         events.router,
         status.router,
     ),
+    Service.PROCESSING: (
+        events.router,
+        status.router,
+    ),
 }
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
     Service.STORAGE: (NewPublish, NewCheck),
     Service.CATALOG: (NewFiles, FileLookup, NewVerifications, NewChanges, NewDocuments),
     Service.ACQUISITION: (),
+    Service.PROCESSING: (),
 }
 
 

@@ -15,7 +15,14 @@ from beamkeeper.core import users as core_users
 from beamkeeper.core.arrays import ArrayReaders
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.storage import Probes
-from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, Database, StorageTransaction, Transaction
+from beamkeeper.db import (
+    AcquisitionTransaction,
+    CatalogTransaction,
+    Database,
+    ProcessingTransaction,
+    StorageTransaction,
+    Transaction,
+)
 from beamkeeper.domain.errors import MirrorBehindError, NotAuthenticatedError
 from beamkeeper.domain.events import Cursor
 from beamkeeper.domain.status import LastError, Service
@@ -111,5 +118,7 @@ StorageTx = Annotated[StorageTransaction, Depends(_read, scope="function")]
 StorageWriteTx = Annotated[StorageTransaction, Depends(_write, scope="function")]
 CatalogTx = Annotated[CatalogTransaction, Depends(_read, scope="function")]
 CatalogWriteTx = Annotated[CatalogTransaction, Depends(_write, scope="function")]
+ProcessingTx = Annotated[ProcessingTransaction, Depends(_read, scope="function")]
+ProcessingWriteTx = Annotated[ProcessingTransaction, Depends(_write, scope="function")]
 AcquisitionTx = Annotated[AcquisitionTransaction, Depends(_read, scope="function")]
 AcquisitionWriteTx = Annotated[AcquisitionTransaction, Depends(_write, scope="function")]

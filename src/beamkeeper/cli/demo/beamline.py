@@ -27,14 +27,14 @@ _PORTS = range(20_000, 30_000)
 
 
 def database_urls(given: Sequence[str]) -> Mapping[Service, str]:
-    """Return the database of each service: of one URL three are made; none means SQLite."""
+    """Return the database of each service: of one URL four are made; none means SQLite."""
     if any(not url.startswith(("postgresql://", "postgresql+psycopg://")) for url in given):
         raise SettingsError("--database takes URLs such as postgresql://USER@HOST/NAME")
     if len(given) == 1:
         address, question, query = given[0].partition("?")
         return {service: f"{address}_{service}{question}{query}" for service in Service}
     if len(given) not in (0, len(Service)):
-        raise SettingsError("--database takes one URL, or three: of storage, catalog and acquisition")
+        raise SettingsError("--database takes one URL, or four: of storage, catalog, acquisition and processing")
     return dict(zip(Service, given, strict=False))
 
 

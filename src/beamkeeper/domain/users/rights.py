@@ -114,6 +114,11 @@ class Action(StrEnum):
     REPLICATE = "replicate"
     CATALOG_IMPORT = "catalog:import"
     CATALOG_CHECK = "catalog:check"
+    WORKFLOW_READ = "workflow:read"
+    WORKFLOW_MANAGE = "workflow:manage"
+    JOB_READ = "job:read"
+    JOB_RUN = "job:run"
+    JOB_ANYWHERE = "job:anywhere"
 
 
 _ADMIN = frozenset({Role.ADMINISTRATOR})
@@ -153,6 +158,11 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.REPLICATE: frozenset(),
     Action.CATALOG_IMPORT: _ADMIN,
     Action.CATALOG_CHECK: _STATION,
+    Action.WORKFLOW_READ: _MEMBERS | _STAFF,
+    Action.WORKFLOW_MANAGE: _STATION,
+    Action.JOB_READ: _MEMBERS | _STAFF,
+    Action.JOB_RUN: _MEMBERS,
+    Action.JOB_ANYWHERE: _STATION,
 }
 """Which roles allow an action; who holds none of them is refused."""
 

@@ -128,6 +128,7 @@ def create_stations() -> None:
         sa.Column("storage_area_uid", sa.Uuid(), nullable=True),
         sa.Column("catalog_url", TEXT, nullable=False),
         sa.Column("acquisition_url", TEXT, nullable=False),
+        sa.Column("processing_url", TEXT, nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("revision", BIG_ID, nullable=False),
         sa.ForeignKeyConstraint(
