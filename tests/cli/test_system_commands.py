@@ -191,7 +191,7 @@ def test_wrong_settings_start_nothing(beamline: Beamline) -> None:
         file.write("[storage.area]\n")
     done = beamline.dm("up")
     assert done.returncode == 3
-    assert done.stderr.startswith(f"dm: {beamline.settings}:5: ")
+    assert done.stderr.startswith(f"dm: {beamline.settings}:{len(Service) + 2}: ")
     assert list(beamline.data.iterdir()) == [beamline.settings]
 
 
