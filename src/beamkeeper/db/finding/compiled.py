@@ -12,7 +12,6 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     Integer,
-    Select,
     SmallInteger,
     and_,
     cast,
@@ -30,26 +29,23 @@ from sqlalchemy import Text as SqlText
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from beamkeeper.db.files.tables import FileRow
-from beamkeeper.db.finding.builtins import builtin, glob_matches, linked, of_experiments
+from beamkeeper.db.finding.builtins import builtin, glob_matches, of_experiments
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.search.tables import (
     WORDS,
-    SearchFileRow,
     SearchKeyRow,
     SearchTermRow,
     SearchTextRow,
     experiment_word,
 )
-from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, In, Leaf, Matches, Node, Not, Or, Text
+from beamkeeper.domain.query.ast import And, Builtin, Glob, Leaf, Matches, Node, Not, Or, Text
 from beamkeeper.domain.query.evaluate import wanted_words
 from beamkeeper.domain.query.probes import Below, Points, Probe, Shape, Span, probes_of
 from beamkeeper.domain.query.regex import prefix_of
 from beamkeeper.domain.terms import TEXT
 
 Condition = ColumnElement[bool]
-_WORDS = table(WORDS, column("rowid", Integer()), column(WORDS, SqlText()))
-_RANKED_EXPERIMENTS = 64
-"""A full-text search names the experiments within reach to the index where they are not more than this."""
+WORD_ROWS = table(WORDS, column("rowid", Integer()), column(WORDS, SqlText()))
 
 
 def is_builtin(leaf: Leaf) -> bool:
@@ -105,13 +101,13 @@ class Compiler:
 
     def _term(self, probe: Probe, index: Index) -> Condition:
         """Return the condition that a file has a term that is asked for."""
-        asked = self._asked(probe, index)
+        asked = self.asked(probe, index)
         if asked is None:
             return false()
         row = SearchTermRow
         return exists(select(row.file_id).where(row.file_id == FileRow.id, *asked).correlate(FileRow))
 
-    def _asked(self, probe: Probe, index: Index, *, is_exact: bool = True) -> list[Condition] | None:
+    def asked(self, probe: Probe, index: Index, *, is_exact: bool = True) -> list[Condition] | None:
         """Return what a term must meet; without `is_exact` only what stands in the index of terms."""
         row = SearchTermRow
         if isinstance(probe, Below):
@@ -153,13 +149,14 @@ class Compiler:
 
     def _has_words(self, leaf: Text) -> Condition:
         if self._dialect == "sqlite":
-            found = select(_WORDS.c.rowid).where(_WORDS.c.rowid == FileRow.id, self._matching(leaf, []))
+            found = select(WORD_ROWS.c.rowid).where(WORD_ROWS.c.rowid == FileRow.id, self.matching(leaf, []))
         else:
             row = SearchTextRow
-            found = select(row.file_id).where(row.file_id == FileRow.id, self._matching(leaf, []))
+            found = select(row.file_id).where(row.file_id == FileRow.id, self.matching(leaf, []))
         return exists(found.correlate(FileRow))
 
-    def _matching(self, leaf: Text, experiments: Sequence[int]) -> Condition:
+    def matching(self, leaf: Text, experiments: Sequence[int]) -> Condition:
+        """Return the condition that a row of the full-text index has these words, and these experiments if any."""
         words = wanted_words(leaf.words)
         if self._dialect == "sqlite":
             wanted = " AND ".join(f'"{word}"{"*" if is_begun else ""}' for word, is_begun in words)
@@ -167,60 +164,13 @@ class Compiler:
             if experiments:
                 within = " OR ".join(f'"{each}"' for each in experiments)
                 wanted = f"{wanted} AND experiment_id : ({within})"
-            return _WORDS.c[WORDS].op("MATCH", return_type=Boolean(), is_comparison=True)(literal(wanted, SqlText()))
+            return WORD_ROWS.c[WORDS].op("MATCH", return_type=Boolean(), is_comparison=True)(literal(wanted, SqlText()))
         wanted = " & ".join(f"'{word}'{':*' if is_begun else ''}" for word, is_begun in words)
         if experiments:
             within = " | ".join(f"'{experiment_word(each)}'" for each in experiments)
             wanted = f"{wanted} & ({within})"
         query = cast(literal(wanted, SqlText()), TSQUERY())
         return SearchTextRow.document.op("@@", return_type=Boolean(), is_comparison=True)(query)
-
-    def sources(self, node: Node) -> list[Select[Any]] | None:
-        """Return selects of the files that may meet a query, straight from the index; None where it has no way."""
-        match node:
-            case Or(items):
-                found = [self.sources(item) for item in items]
-                if not found or any(each is None for each in found):
-                    return None
-                return [select_ for each in found if each is not None for select_ in each]
-            case And(items):
-                return next((each for item in items if (each := self.sources(item)) is not None), None)
-            case Not():
-                return None
-            case _:
-                return self._source(node)
-
-    def _source(self, leaf: Leaf) -> list[Select[Any]] | None:
-        index = self._index
-        if index is None:
-            return None
-        if isinstance(leaf, Text):
-            return [self._words_source(leaf, index)]
-        if is_builtin(leaf):
-            return self._builtin_source(leaf, index)
-        row, found = SearchTermRow, []
-        for probe in probes_of(leaf):
-            asked = self._asked(probe, index, is_exact=False)
-            if isinstance(probe, Below) or (isinstance(probe, Shape) and not probe.prefix):
-                return None
-            if asked is not None:
-                found.append(select(row.file_id).where(*asked, index.within(row.experiment_id)))
-        return found
-
-    def _words_source(self, leaf: Text, index: Index) -> Select[Any]:
-        named = index.ids if not index.is_all and len(index.ids) <= _RANKED_EXPERIMENTS else []
-        if self._dialect == "sqlite":
-            return select(_WORDS.c.rowid.label("file_id")).where(self._matching(leaf, named))
-        return select(SearchTextRow.file_id).where(self._matching(leaf, named))
-
-    def _builtin_source(self, leaf: Leaf, index: Index) -> list[Select[Any]] | None:
-        if isinstance(leaf, Compare | In | Glob) and leaf.field in (Builtin("run"), Builtin("dataset")):
-            return [linked(leaf, self._now, self._dialect, is_source=True)]
-        columns = {"size": SearchFileRow.size, "modified": SearchFileRow.modified_at}
-        if not isinstance(leaf, Compare) or not isinstance(leaf.field, Builtin) or leaf.field.name not in columns:
-            return None
-        met = builtin(leaf, self._now, self._dialect, columns)
-        return [select(SearchFileRow.file_id).where(met, index.within(SearchFileRow.experiment_id))]
 
 
 def glob_of(pattern: str) -> str:
@@ -233,11 +183,11 @@ def _between(probe: Points | Span) -> list[Condition]:
     is_text = any(isinstance(each, str) for each in (*getattr(probe, "values", ()), *_ends(probe)))
     at: Any = row.text if is_text else row.num
     kind: Any = SqlText() if is_text else Double()
-    # What the index leaves out is named, so that a database sees that it may use it.
-    found: list[Condition] = [at.is_not(None)]
     if isinstance(probe, Points):
         values = [literal(value, kind) for value in probe.values]
-        return [*found, at == values[0] if len(values) == 1 else at.in_(values)]
+        return [at == values[0] if len(values) == 1 else at.in_(values)]
+    # What the index leaves out is named, so that a database sees that it may use it.
+    found: list[Condition] = [at.is_not(None)]
     if probe.low is not None:
         low = literal(probe.low, kind)
         found.append(at >= low if probe.is_low_in else at > low)

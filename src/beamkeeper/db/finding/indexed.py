@@ -67,6 +67,12 @@ class Index:
             return column.in_(select(SearchExperimentRow.id))  # type: ignore[no-any-return]
         return column.in_(self.ids)  # type: ignore[no-any-return]
 
+    def within_uids(self, column: Any) -> ColumnElement[bool]:
+        """Return the condition that an experiment's uid is of one within reach."""
+        if self.is_all and len(self.experiments) > _LISTED:
+            return column.in_(select(SearchExperimentRow.uid))  # type: ignore[no-any-return]
+        return column.in_([each.uid for each in self.experiments])  # type: ignore[no-any-return]
+
     def unsure(self) -> ColumnElement[bool]:
         """Return the condition that only its metadata tells whether a file is meant."""
         found: list[ColumnElement[bool]] = [SearchFileRow.file_id.is_(None)]

@@ -11,6 +11,8 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -24,6 +26,7 @@ from beamkeeper.db.finding.builtins import path_range
 from beamkeeper.db.finding.compiled import is_builtin
 from beamkeeper.db.finding.indexed import Index, index_for
 from beamkeeper.db.finding.limits import limited
+from beamkeeper.db.finding.sources import Sources, Way
 from beamkeeper.db.finding.windows import Found, Key, Walk, WalkExperiments, Windows, ordering
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
@@ -62,10 +65,10 @@ class Hits(NamedTuple):
 
 class _Row(NamedTuple):
     id: int
-    experiment_uid: UUID
-    path: bytes
     is_met: bool
     is_unsure: bool
+    key: Key
+    """Where it stands in the order of the page."""
 
 
 class FileSearch:
@@ -85,6 +88,7 @@ class FileSearch:
         is_helped = self._is_indexed or self._order is FileOrder.NEWEST
         self._index = self._known(plain) if is_helped and not query.with_deleted else None
         self._asked = Asked(session, now, node, self._index)
+        self._dialect = session.get_bind().dialect.name
         self._digest = _digest(query, self._order)
 
     @property
@@ -124,7 +128,7 @@ class FileSearch:
         searched, end = 0, time.monotonic() + PAGE_S
         while True:
             rows = self._rows(windows, after, size)
-            for row in self._meant(rows):
+            for row in self._meant([first for _, (first, *_) in groupby(rows, key=attrgetter("id"))]):
                 found.append(row)
                 if len(found) > limit:
                     return self._hits(found[:limit], self._cursor(found[limit - 1]), searched + len(rows))
@@ -133,7 +137,7 @@ class FileSearch:
                 return self._hits(found, None, searched)
             if budget is not None and (searched >= budget or time.monotonic() > end):
                 return self._hits(found, self._cursor(rows[-1]), searched, is_partial=True)
-            after, size = self._key(rows[-1]), min(4 * size, _WINDOW)
+            after, size = rows[-1].key, min(4 * size, _WINDOW)
 
     def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
         is_behind = self._is_indexed and self._index is not None and self._index.is_behind
@@ -144,8 +148,8 @@ class FileSearch:
         window = windows.window(after, size).subquery()
         is_met = and_(*self.allowed(), self._asked.must)
         unsure = self._index.unsure() if self._index is not None and self._is_indexed else false()
-        wanted = (
-            select(FileRow.id, FileRow.experiment_uid, FileRow.path, is_met.label("met"), unsure.label("unsure"))
+        wanted: Any = (
+            select(FileRow.id, is_met.label("met"), unsure.label("unsure"))
             .select_from(window)
             .join(FileRow, FileRow.id == window.c.id)
             .join(VersionRow, IS_NEWEST)
@@ -153,7 +157,10 @@ class FileSearch:
         )
         if self._index is not None:
             wanted = wanted.outerjoin(SearchFileRow, SearchFileRow.file_id == FileRow.id)
-        return [_Row(*row) for row in self._session.execute(wanted)]
+        if self._order is not FileOrder.PATH:
+            return [_Row(id_, met, unknown, id_) for id_, met, unknown in self._session.execute(wanted)]
+        wanted = wanted.add_columns(FileRow.experiment_uid, FileRow.path)
+        return [_Row(id_, met, unknown, (uid, path)) for id_, met, unknown, uid, path in self._session.execute(wanted)]
 
     def _meant(self, rows: Sequence[_Row]) -> Iterator[_Row]:
         """Yield those of the files that are meant, looking into documents where SQL could not tell."""
@@ -209,19 +216,19 @@ class FileSearch:
         paths = [leaf for leaf in self._top if hasattr(leaf, "field") and leaf.field == Builtin("path")]
         return [path_range(leaf) for leaf in paths]  # type: ignore[arg-type]
 
-    def _leading(self, index: Index) -> list[Select[Any]] | None:
+    def _leading(self, index: Index) -> Way | None:
         """Return what finds the files of the most selective condition, where one is selective enough."""
         if not self._is_indexed and index.is_behind:
             return None
-        ways = [way for node in self._top if (way := self._asked.compiler.sources(node)) is not None][:_CONSIDERED]
+        ways = Sources(self._asked.compiler, index, self._now, self._dialect).ways(self._top)[:_CONSIDERED]
         besides = index.unsure_ids()
         if not ways or (besides and self._count(besides, FEW) > FEW):
             return None
         for most in (FEW, SOME) if self._order is FileOrder.NEWEST else (FEW,):
-            counted = [(self._count(way, most), i) for i, way in enumerate(ways)]
-            fewest, i = min(counted)
-            if fewest <= most:
-                return ways[i] or [select(FileRow.id.label("file_id")).where(false())]
+            counted = sorted((count, i) for i, way in enumerate(ways) if (count := self._count(way, most)) <= most)
+            if counted:
+                # Few are looked at one by one; of more, those alone that the next best way has too.
+                return _common([ways[i] for _, i in (counted[:1] if most == FEW else counted[:2])])
         return None
 
     def _count(self, ways: Sequence[Select[Any]], most: int) -> int:
@@ -232,13 +239,11 @@ class FileSearch:
         some = select(found.c.file_id).limit(most + 1).subquery()
         return self._session.scalar(select(func.count()).select_from(some)) or 0
 
-    def _key(self, row: _Row) -> Key:
-        return (row.experiment_uid, row.path) if self._order is FileOrder.PATH else row.id
-
     def _cursor(self, row: _Row) -> str:
-        if self._order is FileOrder.PATH:
-            return to_cursor(self._digest, row.experiment_uid.hex, to_b64(row.path))
-        return to_cursor(self._digest, row.id)
+        if isinstance(row.key, int):
+            return to_cursor(self._digest, row.key)
+        uid, path = row.key
+        return to_cursor(self._digest, uid.hex, to_b64(path))
 
     def _start(self) -> Key | None:
         if self._query.after is None:
@@ -253,6 +258,18 @@ class FileSearch:
             return UUID(hex=str(key[0])), from_b64(str(key[1]))
         except ValueError as error:
             raise InvalidError("this is no cursor of a list of files: take `next` of an earlier answer") from error
+
+
+def _common(ways: Sequence[Way]) -> Way:
+    """Return the files that all of these ways have, of which the narrowest comes first."""
+    nothing = select(FileRow.id.label("file_id")).where(false())
+    *narrow, last = [way or [nothing] for way in ways]
+    if not narrow:
+        return last
+    found = union_all(*last).subquery()
+    # The sum lets a database list the narrow ones, instead of looking up each of theirs in the broad one.
+    within = [(found.c.file_id + 0).in_(select(union_all(*way).subquery().c.file_id)) for way in narrow]
+    return [select(found.c.file_id).where(*within)]
 
 
 def _is_of_experiment(node: Node) -> bool:

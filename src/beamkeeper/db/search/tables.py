@@ -95,11 +95,14 @@ class SearchFileRow(Base):
     __table_args__ = (
         Index(None, "experiment_id", "size", "file_id"),
         Index(None, "experiment_id", "modified_at", "file_id"),
+        Index(None, "experiment_id", "file_id"),
+        Index(None, "directory_id", "file_id"),
+        Index(None, "type_id", "file_id"),
         Index(
             "ix_search_files_partial",
             "experiment_id",
             "file_id",
-            sqlite_where=text("is_partial"),
+            sqlite_where=text("is_partial = 1"),
             postgresql_where=text("is_partial"),
         ),
         {"info": DERIVED},
@@ -149,6 +152,15 @@ class SearchTermRow(Base):
             "file_id",
             sqlite_where=text("text IS NOT NULL"),
             postgresql_where=text("text IS NOT NULL"),
+        ),
+        # Of lists only, whose items may lie on both sides of a range: most files have none, and cost nothing here.
+        Index(
+            "ix_search_terms_lists",
+            "key_id",
+            "experiment_id",
+            "file_id",
+            sqlite_where=text("ordinal > 0 AND dimension <= 0"),
+            postgresql_where=text("ordinal > 0 AND dimension <= 0"),
         ),
         WITHOUT_ROWID,
     )

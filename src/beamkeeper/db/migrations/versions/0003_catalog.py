@@ -190,16 +190,21 @@ def create_search_files() -> None:
         sa.Column("day_id", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("file_id", name="pk_search_files"),
     )
-    for column in ("size", "modified_at"):
-        columns = ["experiment_id", column, "file_id"]
+    for of in (
+        ("experiment_id", "size"),
+        ("experiment_id", "modified_at"),
+        ("experiment_id",),
+        ("directory_id",),
+        ("type_id",),
+    ):
+        columns = [*of, "file_id"]
         op.create_index(f"ix_search_files_{'_'.join(columns)}", "search_files", columns)
-    where = sa.text("is_partial")
     op.create_index(
         "ix_search_files_partial",
         "search_files",
         ["experiment_id", "file_id"],
-        sqlite_where=where,
-        postgresql_where=where,
+        sqlite_where=sa.text("is_partial = 1"),
+        postgresql_where=sa.text("is_partial"),
     )
 
 
@@ -225,6 +230,14 @@ def create_search_terms() -> None:
             sqlite_where=where,
             postgresql_where=where,
         )
+    where = sa.text("ordinal > 0 AND dimension <= 0")
+    op.create_index(
+        "ix_search_terms_lists",
+        "search_terms",
+        ["key_id", "experiment_id", "file_id"],
+        sqlite_where=where,
+        postgresql_where=where,
+    )
 
 
 def create_search_texts() -> None:
