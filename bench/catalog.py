@@ -159,7 +159,7 @@ def loaded(kind: str, files: int, place: Path, *, is_main: bool) -> Iterator[Row
     name = f"{kind}, {files:g} files"
     with told(f"{name}, everything"), site(kind, place) as of:
         with told(f"{name}, loading"):
-            load(of.url, files, of.experiments)
+            load(of.url, files, of.experiments, lambda done: print(f"# {name}: {done}", flush=True))
         most = {"PostgreSQL": 100.0, "SQLite": 100.0}[kind] if is_main else None
         yield from queries(of, name, most)
         yield from facets(of, name, 200.0 if files == 1_000_000 else None)

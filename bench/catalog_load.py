@@ -1,4 +1,7 @@
-"""Fills a catalogue's database with generated files and their index: by COPY, or as fast as SQLite takes them."""
+"""Fills a catalogue's database with generated files and their index: by COPY, or as fast as SQLite takes them.
+
+Into PostgreSQL several processes copy at once, each the tables of its own, and then several indexes are made at once.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
+from multiprocessing import get_context
 from typing import Any
 from uuid import UUID
 
@@ -44,8 +49,11 @@ CHUNK = 20_000
 class Generated:
     """The rows of every table; small tables are complete once all files were taken."""
 
-    def __init__(self, files: int, experiments: Sequence[UUID], *, is_postgres: bool) -> None:
+    def __init__(
+        self, files: int, experiments: Sequence[UUID], *, is_postgres: bool, tables: Iterable[str] = COLUMNS
+    ) -> None:
         self._files = files
+        self._tables = frozenset(tables)
         self._experiments = experiments
         self._is_postgres = is_postgres
         self._only = frozenset(data.INDEX_KEYS)
@@ -60,45 +68,63 @@ class Generated:
 
     def chunks(self) -> Iterator[dict[str, list[str]]]:
         """Yield the lines of some thousand files at a time, by table, in PostgreSQL's text format."""
-        rows: dict[str, list[str]] = {name: [] for name in COLUMNS}
-        last = 0
+        rows: dict[str, list[str]] = {name: [] for name in self._tables}
+        last = begun = 0
         for scan in data.scans(self._files):
             self._take(scan, last, rows)
             last += scan.files
-            if len(rows["files"]) >= CHUNK:
+            if last >= begun + CHUNK:
                 yield rows
-                rows = {name: [] for name in COLUMNS}
+                rows, begun = {name: [] for name in self._tables}, last
         yield rows
 
     def _take(self, scan: data.Scan, last: int, rows: dict[str, list[str]]) -> None:
-        experiment, uid = scan.experiment + 1, str(self._experiments[scan.experiment])
-        metadata, identity = scan.text(), '{"dev":1,"ino":1,"size":1,"mtime_ns":1,"ctime_ns":1}'
-        terms, document = self._terms(scan, experiment), self._document(scan, experiment)
-        parent, zeros = f"data/scan{scan.number:06d}", scan.path(0).rpartition("_")[0]
-        places = [
-            self._place(experiment, DIRECTORY, parent),
-            self._place(experiment, TYPE, "" if scan.suffix.isdigit() else scan.suffix),
-        ]
+        experiment, first = scan.experiment + 1, last + 1
         digest = hashlib.blake2b(f"{data.SEED} {scan.number}".encode(), digest_size=8).hexdigest()
+        uid = f"{digest[:4]}-7{digest[4:7]}-8{digest[7:10]}"
+        if "files" in rows:
+            rows["files"].append(self._files_of_scan(scan, first, uid))
+        if "versions" in rows:
+            rows["versions"].append(_versions_of_scan(scan, first, uid))
+        if "search_files" in rows:
+            rows["search_files"].append(self._counted(scan, first, experiment))
+        if "search_terms" in rows or "search_files" in rows:
+            terms = self._terms(scan, experiment)
+            if "search_terms" in rows:
+                rows["search_terms"].extend(
+                    terms.replace("@0", str(first + frame)).replace("@1", str(frame)) for frame in range(scan.files)
+                )
+        if "search_texts" in rows:
+            document = self._document(scan, experiment)
+            rows["search_texts"].extend(
+                f"{first + frame}\t{experiment}\t{document.replace('@1', f'{frame:05d}')}\n"
+                for frame in range(scan.files)
+            )
+
+    def _files_of_scan(self, scan: data.Scan, first: int, uid: str) -> str:
+        experiment, parent = self._experiments[scan.experiment], f"data/scan{scan.number:06d}".encode().hex()
+        stem, shown = scan.path(0).rpartition("_")[0], scan.text()
+        lines = []
         for frame in range(scan.files):
-            id_ = last + frame + 1
+            path = f"{stem}_{frame:05d}.{scan.suffix}"
+            raw, id_ = "\\\\x" + path.encode().hex(), first + frame
+            metadata = shown.replace("@1", str(frame)).replace("@2", repr(round(frame * 0.01, 4)))
+            lines.append(
+                f"{id_}\t01900000-{uid}-{id_:012x}\t{experiment}\t{raw}\t{path}\t\\\\x{parent}\tfile\t1\tdet\t{raw}\t"
+                f"{metadata}\t{{}}\n"
+            )
+        return "".join(lines)
+
+    def _counted(self, scan: data.Scan, first: int, experiment: int) -> str:
+        directory = self._place(experiment, DIRECTORY, f"data/scan{scan.number:06d}")
+        type_ = self._place(experiment, TYPE, "" if scan.suffix.isdigit() else scan.suffix)
+        lines = []
+        for frame in range(scan.files):
             at, size = scan.modified_us(frame), scan.size(frame)
             day = self._place(experiment, DAY, _day(at))
-            path = f"{zeros}_{frame:05d}.{scan.suffix}"
-            raw = "\\\\x" + path.encode().hex()
-            tail = f"{digest[:4]}-7{digest[4:7]}-8{digest[7:10]}-{id_:012x}"
-            theta = repr(round(frame * 0.01, 4))
-            shown = metadata.replace("@1", str(frame)).replace("@2", theta)
-            rows["files"].append(
-                f"{id_}\t01900000-{tail}\t{uid}\t{raw}\t{path}\t\\\\x{parent.encode().hex()}\tfile\t1\tdet\t{raw}\t{shown}\t{{}}\n"
-            )
-            rows["versions"].append(
-                f"{id_}\t01900001-{tail}\t{id_}\t1\t{size}\t{identity}\tf\tt\t{at}\t{at}\t{at}\t{at}\t{at}\tf\n"
-            )
-            rows["search_files"].append(f"{id_}\t{experiment}\tf\t{size}\t{at}\t{places[0]}\t{places[1]}\t{day}\n")
-            rows["search_terms"].append(terms.replace("@0", str(id_)).replace("@1", str(frame)))
-            rows["search_texts"].append(f"{id_}\t{experiment}\t{document.replace('@1', f'{frame:05d}')}\n")
-            self._count(experiment, size, (*places, day))
+            lines.append(f"{first + frame}\t{experiment}\tf\t{size}\t{at}\t{directory}\t{type_}\t{day}\n")
+            self._count(experiment, size, (directory, type_, day))
+        return "".join(lines)
 
     def _place(self, *name: Any) -> int:
         return self._places.setdefault(name, [len(self._places) + 1, 0, 0])[0]
@@ -194,51 +220,97 @@ def _day(at_us: int) -> str:
     return _DAYS[number]
 
 
-def load(url: str, files: int, experiments: Sequence[UUID]) -> None:
-    """Fill an empty catalogue."""
-    is_postgres = url.startswith("postgresql")
-    made = Generated(files, experiments, is_postgres=is_postgres)
+def _versions_of_scan(scan: data.Scan, first: int, uid: str) -> str:
+    identity = '{"dev":1,"ino":1,"size":1,"mtime_ns":1,"ctime_ns":1}'
+    lines = []
+    for frame in range(scan.files):
+        at, id_ = scan.modified_us(frame), first + frame
+        times = f"{at}\t{at}\t{at}\t{at}\t{at}"
+        lines.append(f"{id_}\t01900001-{uid}-{id_:012x}\t{id_}\t1\t{scan.size(frame)}\t{identity}\tf\tt\t{times}\tf\n")
+    return "".join(lines)
+
+
+def load(url: str, files: int, experiments: Sequence[UUID], say: Callable[[str], None]) -> None:
+    """Fill an empty catalogue, and tell what is done."""
     with closing(open_database(url, Service.CATALOG)) as database:
-        connection: Any = database.engine.raw_connection()
-        try:
-            (_into_postgres if is_postgres else _into_sqlite)(connection, made)
-        finally:
-            connection.close()
+        if url.startswith("postgresql"):
+            _into_postgres(database.engine, url, (files, experiments), say)
+        else:
+            connection: Any = database.engine.raw_connection()
+            try:
+                _into_sqlite(connection, Generated(files, experiments, is_postgres=False), say)
+            finally:
+                connection.close()
         with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as after:
             after.execute(text("ANALYZE"))
 
 
-def _into_postgres(connection: Any, made: Generated) -> None:
-    """Copy into tables that were emptied in the same transaction, without indexes: nothing is logged."""
-    cursor = connection.cursor()
-    cursor.execute(
-        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype IN "
-        "('p', 'u', 'f') AND (conrelid::regclass::text = ANY(%s) OR confrelid::regclass::text = ANY(%s)) "
-        "ORDER BY contype = 'f' DESC",
-        (list(COLUMNS), list(COLUMNS)),
-    )
-    constraints = cursor.fetchall()
-    for table, name, _ in constraints:
-        cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    cursor.execute("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY(%s)", (list(COLUMNS),))
-    indexes = cursor.fetchall()
-    for name, _ in indexes:
-        cursor.execute(f"DROP INDEX {name}")
-    cursor.execute(f"TRUNCATE {', '.join((*COLUMNS, *SMALL))} CASCADE")
-    for rows in made.chunks():
-        for table, lines in rows.items():
-            _copy(cursor, table, COLUMNS[table], lines)
-    for table, lines in made.small().items():
-        _copy(cursor, table, SMALL[table], lines)
-    cursor.execute("SET LOCAL maintenance_work_mem = '1500MB'")
-    for table, name, definition in sorted(constraints, key=lambda row: row[2].startswith("FOREIGN")):
-        suffix = " NOT VALID" if definition.startswith("FOREIGN") else ""
-        cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}{suffix}")
-    for _, definition in indexes:
-        cursor.execute(definition)
-    for table in ("files", "versions", "search_keys", "search_dimensions", "search_experiments", "search_counts"):
-        cursor.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")
-    connection.commit()
+SHARES = (("files",), ("search_terms",), ("versions", "search_files", "search_texts"))
+"""Which tables one process fills: about as much work each."""
+AT_ONCE = 2
+"""So many indexes are made at once."""
+
+
+def _into_postgres(engine: Any, url: str, what: tuple[int, Sequence[UUID]], say: Callable[[str], None]) -> None:
+    """Copy into tables without indexes, each emptied in the transaction that fills it: nothing is logged."""
+    with engine.begin() as connection:
+        run = connection.exec_driver_sql
+        constraints = run(
+            "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE contype IN "
+            "('p', 'u', 'f') AND (conrelid::regclass::text = ANY(%s) OR confrelid::regclass::text = ANY(%s)) "
+            "ORDER BY contype = 'f' DESC",
+            (list(COLUMNS), list(COLUMNS)),
+        ).fetchall()
+        for table, name, _ in constraints:
+            run(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+        indexes = run("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY(%s)", (list(COLUMNS),)).all()
+        for name, _ in indexes:
+            run(f"DROP INDEX {name}")
+    with ProcessPoolExecutor(len(SHARES), mp_context=get_context("spawn")) as processes:
+        for done in [processes.submit(_share, url, *what, tables) for tables in SHARES]:
+            say(f"copied {', '.join(done.result())}")
+    foreign = [each for each in constraints if each[2].startswith("FOREIGN")]
+    statements = [
+        *(statement for _, statement in indexes),
+        *(f"ALTER TABLE {of} ADD CONSTRAINT {name} {what}" for of, name, what in constraints if what[:7] != "FOREIGN"),
+    ]
+    # Those of the same table one after the other: a constraint locks it.
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for table in threads.map(lambda of: _finished(engine, of, statements), COLUMNS):
+            say(f"indexed {table}")
+    with engine.begin() as connection:
+        for of, name, definition in foreign:
+            connection.exec_driver_sql(f"ALTER TABLE {of} ADD CONSTRAINT {name} {definition} NOT VALID")
+        for table in ("files", "versions", "search_keys", "search_dimensions", "search_experiments", "search_counts"):
+            connection.exec_driver_sql(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")
+
+
+def _share(url: str, files: int, experiments: Sequence[UUID], tables: Sequence[str]) -> Sequence[str]:
+    """Fill these tables, in a process of its own."""
+    made = Generated(files, experiments, is_postgres=True, tables=tables)
+    with closing(open_database(url, Service.CATALOG)) as database:
+        connection: Any = database.engine.raw_connection()
+        cursor = connection.cursor()
+        small = SMALL if "search_files" in tables else {}
+        cursor.execute(f"TRUNCATE {', '.join((*tables, *small))}")
+        for rows in made.chunks():
+            for table in tables:
+                _copy(cursor, table, COLUMNS[table], rows[table])
+        if small:
+            for table, lines in made.small().items():
+                _copy(cursor, table, SMALL[table], lines)
+        connection.commit()
+        connection.close()
+    return tables
+
+
+def _finished(engine: Any, table: str, statements: Iterable[str]) -> str:
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL maintenance_work_mem = '1000MB'")
+        for statement in statements:
+            if re.search(rf"(ON public\.|ALTER TABLE ){table} ", statement):
+                connection.exec_driver_sql(statement)
+    return table
 
 
 def _copy(cursor: Any, table: str, columns: str, lines: Sequence[str]) -> None:
@@ -246,11 +318,7 @@ def _copy(cursor: Any, table: str, columns: str, lines: Sequence[str]) -> None:
         copy.write("".join(lines))
 
 
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_BYTES = {"path", "parent", "source_path"}
-
-
-def _into_sqlite(connection: Any, made: Generated) -> None:
+def _into_sqlite(connection: Any, made: Generated, say: Callable[[str], None]) -> None:
     cursor = connection.cursor()
     tables = ", ".join(f"'{name}'" for name in COLUMNS)
     cursor.execute(
@@ -265,10 +333,12 @@ def _into_sqlite(connection: Any, made: Generated) -> None:
     for rows in made.chunks():
         for table, lines in rows.items():
             _insert(cursor, table, COLUMNS[table], lines)
+    say("filled")
     for table, lines in made.small().items():
         _insert(cursor, table, SMALL[table], lines)
     for _, definition in indexes:
         cursor.execute(definition)
+    say("indexed")
     cursor.execute("INSERT INTO search_words (search_words) VALUES ('rebuild')")
     cursor.execute("COMMIT")
     for pragma in ("foreign_keys=ON", "synchronous=FULL", "wal_checkpoint(TRUNCATE)"):
@@ -278,21 +348,39 @@ def _into_sqlite(connection: Any, made: Generated) -> None:
 def _insert(cursor: Any, table: str, columns: str, lines: Sequence[str]) -> None:
     names = columns.split()
     marks = ", ".join("?" * len(names))
-    rows = (_values(names, line) for entry in lines for line in entry.splitlines())
-    cursor.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
+    cursor.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", _rows(names, lines))
 
 
-def _values(names: Sequence[str], line: str) -> list[Any]:
-    return [_value(name, value) for name, value in zip(names, line.split("\t"), strict=True)]
+def _rows(names: Sequence[str], lines: Iterable[str]) -> Iterator[list[Any]]:
+    special = [(place, _READ[name]) for place, name in enumerate(names) if name in _READ]
+    for entry in lines:
+        for line in entry.splitlines():
+            values: list[Any] = line.split("\t")
+            for place, read in special:
+                values[place] = read(values[place])
+            yield values
 
 
-def _value(name: str, value: str) -> Any:
-    if value == "\\N":
-        return None
-    if name in _BYTES:
-        return bytes.fromhex(value[3:])
-    if name in ("uid", "experiment_uid"):
-        return value.replace("-", "")
-    if name.startswith("is_"):
-        return value == "t"
-    return value
+def _bytes(value: str) -> bytes:
+    return bytes.fromhex(value[3:])
+
+
+def _uid(value: str) -> str:
+    return value.replace("-", "")
+
+
+def _truth(value: str) -> bool:
+    return value == "t"
+
+
+def _or_null(value: str) -> str | None:
+    return None if value == "\\N" else value
+
+
+_READ: Mapping[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("path", "parent", "source_path"), _bytes),
+    **dict.fromkeys(("uid", "experiment_uid"), _uid),
+    **dict.fromkeys(("is_snapshot", "is_verified", "is_suspect", "is_partial"), _truth),
+    **dict.fromkeys(("num", "text", "shift", "total", "squares", "low", "high", "index_keys"), _or_null),
+}
+"""How SQLite has the values of columns that PostgreSQL reads from text."""

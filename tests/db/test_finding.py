@@ -90,9 +90,13 @@ def paths(files: Sequence[File]) -> list[str]:
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(data=st.data())
 def test_both_notations_mean_the_same_and_show_only_what_the_caller_may_see(
-    catalogue: Catalogue, data: st.DataObject
+    catalogue: Catalogue, data: st.DataObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = next(NUMBERS)
+    # Whether a condition leads, two of them do together, or none, must not be seen in what is found.
+    few, some = data.draw(st.sampled_from([(searching.FEW, searching.SOME), (-1, searching.SOME), (-1, -1)]))
+    monkeypatch.setattr(searching, "FEW", few)
+    monkeypatch.setattr(searching, "SOME", some)
     mine, others = data.draw(samples()), data.draw(samples())
     fill(catalogue, f"mine{number}", mine)
     fill(catalogue, f"others{number}", others)

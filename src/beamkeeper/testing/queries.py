@@ -284,7 +284,9 @@ DOCUMENTS: st.SearchStrategy[dict[str, JsonValue]] = st.dictionaries(
 PATHS = st.sampled_from(
     ["data/Ag_1.tif", "data/Ag_2.TIF", "data/s/x.h5", "data/s/[x].tif", "data/.hid", "top", "data/100%"]
 )
-GLOBS = st.text(st.sampled_from(["A", "g", "a", "*", "?", "[", "_", "%", "é", "x"]), max_size=4)
+GLOBS = st.text(st.sampled_from(["A", "g", "a", "*", "?", "[", "_", "%", "é", "x"]), max_size=4) | st.sampled_from(
+    ["*_1.tif", "Ag_?.tif", "*.tif", "*.hid", "?hid", "*_2.TIF", "data/*", "data/s/*.tif", "*1*", "Ag_1*", "*.h5"]
+)
 REGEXES = st.sampled_from(["^A", "^A[gu]$", "^.*g", "^(A|a)g", "^data/.*[.]tif$", "^a.b", "^$", "^x?"])
 WORDS = st.sampled_from(["ag", "Ag", "agbeh", "ag*", "x", "tif h5", "data ag*", "au"])
 
@@ -306,6 +308,11 @@ def _metadata_fields() -> st.SearchStrategy[Field]:
     return st.lists(KEYS, min_size=1, max_size=2).map(lambda parts: Meta(tuple(parts)))
 
 
+def _between(field: Field, ends: tuple[Any, Any]) -> Node:
+    low, high = ends
+    return both(fields.compared(field, ">=", low), fields.compared(field, "<", high))
+
+
 _TEXT_FIELDS = st.sampled_from([Builtin(name) for name in ("path", "name", "directory", "type", "experiment")])
 _OPS = st.sampled_from(["=", "!=", "<", "<=", ">", ">="])
 LEAVES: st.SearchStrategy[Node] = st.one_of(
@@ -322,6 +329,11 @@ LEAVES: st.SearchStrategy[Node] = st.one_of(
     st.builds(fields.text, WORDS),
     st.builds(fields.compared, _TEXT_FIELDS, _OPS, PATHS | st.sampled_from(["tif", "data", "Ag_1.tif", "one"])),
     st.builds(fields.compared, st.just(Builtin("size")), _OPS, st.integers(0, 3)),
+    st.builds(fields.one_of, _TEXT_FIELDS, st.lists(PATHS | st.sampled_from(["tif", "data", "h5"]), min_size=1)),
+    st.builds(
+        _between, _metadata_fields(), st.one_of(*(st.tuples(each, each) for each in (NUMBERS, TEXTS, QUANTITIES)))
+    ),
+    st.builds(_between, st.just(Builtin("size")), st.tuples(st.integers(0, 3), st.integers(0, 3))),
     st.builds(
         fields.compared, st.just(Builtin("modified")), _OPS, st.sampled_from(["-7d", "-8d", "2026-03-01", "now"])
     ),
