@@ -313,6 +313,7 @@ EXIT_CODES: Mapping[str, int] = {
     "internal": 1,
     "invalid": 2,
     "too_large": 2,
+    "unsafe_value": 2,
     "settings": 3,
     "not_authenticated": 4,
     "not_permitted": 5,

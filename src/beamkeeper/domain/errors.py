@@ -3,7 +3,8 @@
     DmError                         error
     ├── InvalidError                invalid             a value or a request is wrong
     │   ├── SettingsError           settings            a setting is wrong, unknown or missing
-    │   └── TooLargeError           too_large           more than we accept at once
+    │   ├── TooLargeError           too_large           more than we accept at once
+    │   └── UnsafeValueError        unsafe_value        a value that a command would read as more than a value
     ├── NotAuthenticatedError       not_authenticated   nobody, or a session that has ended
     ├── NotPermittedError           not_permitted       somebody who may not do this
     ├── NotFoundError               not_found           no such thing, or none that the caller may see
@@ -59,6 +60,12 @@ class TooLargeError(InvalidError):
     """More than is accepted at once."""
 
     code = "too_large"
+
+
+class UnsafeValueError(InvalidError):
+    """A value would be read as code where a command has it; the stage fails before it begins."""
+
+    code = "unsafe_value"
 
 
 class NotAuthenticatedError(DmError):

@@ -19,6 +19,7 @@ STATUS: dict[type[errors.DmError], int] = {
     errors.InvalidError: 422,
     errors.SettingsError: 500,
     errors.TooLargeError: 413,
+    errors.UnsafeValueError: 422,
     errors.NotAuthenticatedError: 401,
     errors.NotPermittedError: 403,
     errors.NotFoundError: 404,
