@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from beamkeeper.domain.files import ReadFrom
 from beamkeeper.domain.names import Algorithm
 from beamkeeper.engine.beneath import Beneath
 from beamkeeper.engine.readback import HELPED_FILES, ReadBack, Reader
+from beamkeeper.engine.reading import DIRECT_BUFFER_BYTES, DIRECT_BYTES
 
 MANY = 2 * HELPED_FILES
 
@@ -70,3 +72,19 @@ def test_files_are_read_all_the_same_where_no_helper_can_be_had(tmp_path: Path, 
     with Beneath(tmp_path) as beneath:
         found = dict(reader.read([(path, Algorithm.BLAKE3) for path in contents], beneath))
     assert all(isinstance(back, ReadBack) and back.size == len(contents[path]) for path, back in found.items())
+
+
+@pytest.mark.parametrize("more", [0, 1, DIRECT_BUFFER_BYTES + 513])
+def test_a_large_file_is_read_whole_and_leaves_the_page_cache_as_it_was(
+    tmp_path: Path, reader: Reader, more: int
+) -> None:
+    content = os.urandom(1024 * 1024) * (DIRECT_BYTES // 1024**2) + os.urandom(more)
+    (tmp_path / "large").write_bytes(content)
+    os.sync()
+    with Beneath(tmp_path) as beneath:
+        [(_, back)] = reader.read([(b"large", Algorithm.BLAKE3)], beneath)
+    assert isinstance(back, ReadBack)
+    assert (back.value, back.size) == (blake3(content).hexdigest(), len(content))
+    if back.read_from is ReadFrom.DEVICE:
+        with (tmp_path / "large").open("rb") as file, pytest.raises(BlockingIOError):
+            os.preadv(file.fileno(), [bytearray(4096)], DIRECT_BYTES // 2, os.RWF_NOWAIT)

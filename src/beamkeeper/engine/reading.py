@@ -7,7 +7,9 @@ whole group before the first is read, and of the next group before this one is. 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
+import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from beamkeeper.plugins.helpers import Report
 
 BUFFER_BYTES = 2 * 1024 * 1024
+DIRECT_BYTES = 64 * 1024 * 1024
+"""Files from this size on are read past the page cache: faster, and pushing nothing out that others use."""
+
+DIRECT_BUFFER_BYTES = 4 * 1024 * 1024
 GROUP = 64
 """So many files are open at once, and as many again whose reads are announced."""
 
@@ -57,11 +63,41 @@ def hasher(algorithm: str) -> Hasher:
 def digest(descriptor: int, algorithm: str, buffer: memoryview, moved: Moved) -> tuple[str, int]:
     """Return the digest of an open file from its beginning, and how many bytes it has."""
     found, offset = hasher(algorithm), 0
+    if os.fstat(descriptor).st_size >= DIRECT_BYTES and _past_cache(descriptor, on=True):
+        offset = _read_direct(descriptor, found, moved)
+        _past_cache(descriptor, on=False)
     while count := os.preadv(descriptor, [buffer], offset):
         found.update(buffer[:count])
         offset += count
         moved(count)
     return found.hexdigest(), offset
+
+
+def _read_direct(descriptor: int, found: Hasher, moved: Moved) -> int:
+    """Hash a file as far as it can be read past the page cache, and return how far that was."""
+    offset, count = 0, DIRECT_BUFFER_BYTES
+    with mmap.mmap(-1, DIRECT_BUFFER_BYTES) as pages, memoryview(pages) as aligned:
+        while count == DIRECT_BUFFER_BYTES:  # after a short read, the next would not be aligned
+            try:
+                count = os.preadv(descriptor, [aligned], offset)
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # this file system wants another alignment
+                    break
+                raise
+            found.update(aligned[:count])
+            offset += count
+            moved(count)
+    return offset
+
+
+def _past_cache(descriptor: int, *, on: bool) -> bool:
+    """Read past the page cache from now on, or no more; False where the file system cannot."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
+    except OSError:
+        return False
+    return True
 
 
 def drop_cache(descriptor: int) -> bool:
@@ -96,7 +132,8 @@ class Group:
                 except OSError as error:
                     self.settled.append((path, error))
             for _, _, descriptor, _ in self._open:
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                if os.fstat(descriptor).st_size < DIRECT_BYTES:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
         except BaseException:
             self.close()
             raise
