@@ -344,6 +344,31 @@ def test_it_looks_only_while_something_writes_and_at_what_can_be_measured(tmp_pa
     beamline.close()
 
 
+def test_a_disk_that_we_write_to_ourselves_tells_nothing_of_the_writer(tmp_path: Path) -> None:
+    """Our own syncs are the slow writes there: copying less would only have them come later."""
+    clock = Clock()
+    kept = manners(clock)
+    beamline = Beamline(f"sqlite:///{tmp_path / 'journal.db'}", tmp_path / "storage")
+    counts = iter([WriteTime(0, 0), WriteTime(100, 1000), WriteTime(200, 31_000)])
+    loop = MindLoop(
+        beamline.database,
+        kept,
+        STATION,
+        written={DISK: b"det"}.items,
+        is_minding=True,
+        report=list[str]().append,
+        measure=lambda disk: next(counts),
+        find_disk=lambda path: DISK if path == b"det" or os.fsencode(tmp_path / "storage") in path else None,
+    )
+    for _ in range(2):
+        loop.step()
+    kept.hold(1000, never, DISK)
+    loop.step()
+    assert kept.share(DISK) == 1.0
+    assert len(list(counts)) == 3
+    beamline.close()
+
+
 def test_limits_go_by_the_clock_of_the_station(tmp_path: Path) -> None:
     beamline = Beamline(f"sqlite:///{tmp_path / 'journal.db'}", tmp_path / "storage")
     kept = manners(Clock())

@@ -92,8 +92,7 @@ class Intake(Loop):
         self._breathed_at = 0.0
         self._is_lost = False
         self._is_first_scan = acquisition.state is State.PENDING
-        self._has_scanned = False
-        self._is_final = self._is_final_scanned = self._is_retry = False
+        self._has_scanned = self._is_final = self._is_final_scanned = self._is_retry = False
         self._retries: int | None = None
         """How often files were to be tried again, as far as this directory was looked at for them."""
         self._first: Sequence[str] = ()
@@ -363,7 +362,8 @@ class Intake(Loop):
                 self._note("list", f"the directory cannot be read: {os.strerror(listing.error.errno or 0).lower()}")
             elif not listing.directory:
                 self._note("list", "")
-            sorter.compare(listing, self._known(listing), control)
+            if not sorter.is_calm(listing):
+                sorter.compare(listing, self._known(listing), control)
             is_time = time.monotonic() - self._breathed_at > BREATH_S
             if is_time:
                 self._take_news(sorter, control)

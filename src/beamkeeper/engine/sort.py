@@ -69,6 +69,8 @@ class Sorter:
         """What was announced and not met since."""
         self._settled: set[bytes] = set()
         """What was announced and needs no further look."""
+        self._calm: dict[bytes, int] = {}
+        """Directories in which nothing was left to be done, each with what its files looked like then."""
 
     @property
     def waiting(self) -> int:
@@ -114,17 +116,23 @@ class Sorter:
             if before is None or (before.state in UNDECIDED and not before.is_leased):
                 self.put(unopened(path, before.identity if before else None, refusal))
 
+    def is_calm(self, listing: Listing) -> bool:
+        """Whether a directory looks as it did when all of it was settled: then the journal need not be asked."""
+        return self._calm.get(listing.directory) == _looks_of(listing)
+
     def compare(self, listing: Listing, known: dict[bytes, Known], control: Control) -> None:
         """Compare what stands in a directory with what is known of it."""
+        is_calm = listing.error is None and not listing.is_part and not listing.passed_over
         if listing.error is not None and listing.directory:
             code, why = choose.unreadable(listing.error, "the directory")
             self.put(Seen(listing.directory, J.QUARANTINED, reason_code=code, reason=why))
         for path, status in listing.entries:
             before = known.pop(path, None)
             if not stat.S_ISDIR(status.st_mode):
-                self._meet(path, status, before, None, control)
+                is_calm = self._meet(path, status, before, None, control) and is_calm
             elif status.st_dev != self._root.device:
                 self._pass_over(path, before)
+                is_calm = False
             elif before is not None and before.reason_code in _OF_DIRECTORIES:
                 self._drop.append(path)
         for path in listing.passed_over:
@@ -134,6 +142,10 @@ class Sorter:
         if listing.error is None and known and self._root.is_same():
             for path, before in known.items():
                 self._gone(path, before)
+                is_calm = is_calm and not before.is_leased and _is_settled(before)
+        self._calm.pop(listing.directory, None)
+        if is_calm:
+            self._calm[listing.directory] = _looks_of(listing)
 
     def _pass_over(self, path: bytes, before: Known | None) -> None:
         if before is None or before.reason_code != choose.OTHER_DEVICE:
@@ -142,18 +154,18 @@ class Sorter:
 
     def _meet(
         self, path: bytes, status: os.stat_result, known: Known | None, hints: Hints | None, control: Control
-    ) -> None:
-        """Take in how a file is now; `hints` is None where a scan found it."""
+    ) -> bool:
+        """Take in how a file is now; `hints` is None where a scan found it. Tells whether all is done for it."""
         identity = identity_of(status)
         if known is None and control.taken_over_at is not None and path not in self.undecided:
-            return  # it belongs to the DAQ that took over
+            return False  # it belongs to the DAQ that took over
         if known is not None and known.is_leased:
             if known.identity != identity:
                 self._returned.append(path)
-            return
+            return False
         if known is not None and self._is_unchanged(known, identity) and _is_settled(known):
             self._settle(path)
-            return
+            return True
         if path in self._announced:
             self._announced.discard(path)
             hints = replace(hints or Hints(), is_announced=True)
@@ -163,12 +175,13 @@ class Sorter:
                 is_waited_for = code == choose.TEMPORARY and not self.is_final and self._acquisition.kind is Kind.DAQ
                 state = J.CANDIDATE if is_waited_for else J.SKIPPED
                 self.put(Seen(path, state, identity=identity, reason_code=code, reason=why))
-            return
+            return False
         if stat.S_ISLNK(status.st_mode):
             self._link(path, identity)
-            return
+            return False
         self._sentinels.meet(path)
         self.undecided.track(path, identity, known, hints)
+        return False
 
     def _is_unchanged(self, known: Known, identity: SourceIdentity) -> bool:
         """Whether a file is as it was; a file system that is mounted anew may have got another device number."""
@@ -312,6 +325,15 @@ def _was_there(status: os.stat_result, before: datetime | None) -> bool:
     Where the clock of a file server is ahead, a file too many is taken; that harms less than one too few.
     """
     return before is not None and status.st_ctime_ns <= int(before.timestamp() * 1_000_000) * 1000
+
+
+def _looks_of(listing: Listing) -> int:
+    """Return a number for what a directory's entries look like, all that tells of a change."""
+    return hash(
+        tuple(
+            (path, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_mode, s.st_dev) for path, s in listing.entries
+        )
+    )
 
 
 def _is_settled(known: Known) -> bool:

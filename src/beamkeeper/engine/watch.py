@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -45,10 +46,12 @@ READ_MS = 500
 """How long the reader sleeps without events before it looks whether it should end."""
 
 
+_TEMPORARY = re.compile("|".join(fnmatch.translate(pattern) for pattern in TEMPORARY_NAMES))
+
+
 def is_temporary(name: bytes) -> bool:
     """Whether a name is one that writers use until a file is whole."""
-    text = name.decode("utf-8", "surrogateescape")
-    return any(fnmatch.fnmatchcase(text, pattern) for pattern in TEMPORARY_NAMES)
+    return _TEMPORARY.match(name.decode("utf-8", "surrogateescape")) is not None
 
 
 @dataclass(slots=True)

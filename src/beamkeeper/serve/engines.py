@@ -154,6 +154,7 @@ def _mind(context: Context, manners: Manners, acquire: AcquireLoop) -> MindLoop:
         context.settings.station.name,
         written=acquire.written,
         is_minding=context.settings.acquisition.back_off_at > 0,
+        data_dir=context.settings.data_dir,
         report=context.errors.append,
     )
 
