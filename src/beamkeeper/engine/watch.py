@@ -99,6 +99,10 @@ class Watch:
 
     def add(self, directory: bytes) -> None:
         """Watch one directory (relative to the root, empty for itself). To be called before it is scanned."""
+        with self._lock:
+            self._add(directory)
+
+    def _add(self, directory: bytes) -> None:
         path = os.path.join(self.root, directory) if directory else self.root
         try:
             number = self._inotify.add_watch(path, MASK)
@@ -108,9 +112,8 @@ class Watch:
             elif error.errno not in UNWATCHED:
                 raise
             return
-        with self._lock:
-            self._path_of[number] = directory
-            self._watch_of[directory] = number
+        self._path_of[number] = directory
+        self._watch_of[directory] = number
 
     def take(self) -> News:
         """Return the news, and begin anew."""
@@ -172,6 +175,8 @@ class Watch:
         if mask & flags.MOVED_FROM:
             self._forget_below(path)
         elif mask & (flags.CREATE | flags.MOVED_TO):
+            # At once, before it is scanned: of what is written meanwhile no rename and no closing would be heard.
+            self._add(path)
             self._news.directories.add(path)
 
     def _file(self, event: Event, path: bytes, name: bytes) -> None:

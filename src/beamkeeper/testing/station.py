@@ -97,7 +97,8 @@ class Station:
             if service in databases:
                 lines.append(f'database = "{databases[service]}"')
             if service is Service.ACQUISITION:
-                lines += ["quiet_s = 0.3", "scan_interval_s = 2.0"]
+                quick = {"quiet_s": 0.3, "scan_interval_s": 2.0}
+                lines += [f"{name} = {value}" for name, value in quick.items() if name not in more]
         self.settings.write_text("\n".join(lines) + "\n" + more)
 
     @property
