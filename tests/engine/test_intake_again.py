@@ -7,7 +7,8 @@ from pathlib import Path
 from beamkeeper.db.journal import Seen
 from beamkeeper.db.journal_rows import FIRST, JournalRow
 from beamkeeper.domain.acquisition import JournalState, Kind, State
-from beamkeeper.testing.intakes import Watched
+from beamkeeper.engine.intake import Rules
+from beamkeeper.testing.intakes import Watched, watched
 from beamkeeper.testing.station import until
 
 J = JournalState
@@ -87,3 +88,19 @@ def test_files_that_go_first_are_marked_as_they_come(tmp_path: Path) -> None:
         with made.database.engine.connect() as connection:
             rows = connection.execute(JournalRow.__table__.select()).all()
         assert {row.path for row in rows if row.priority == FIRST} == {b"a.tif", b"d.dat"}
+
+
+def test_a_scan_finds_what_changed_in_a_directory_of_which_all_was_delivered(tmp_path: Path) -> None:
+    rules = Rules(quiet_s=0.0, scan_interval_s=0.1, is_polled=True)
+    with watched(tmp_path, rules) as seen:
+        for name in "ab":
+            (seen.directory / name).write_bytes(b"one")
+        seen.awaits_count(2)
+        assert seen.deliver() == 2
+        scans = seen.intake.scans
+        until(lambda: seen.intake.scans > scans + 2, "scans that find nothing new")
+        (seen.directory / "b").write_bytes(b"two")
+        (seen.directory / "c").write_bytes(b"one")
+        seen.awaits(b"b", J.READY)
+        seen.awaits(b"c", J.READY)
+        assert seen.state(b"a") is J.AVAILABLE

@@ -264,6 +264,6 @@ def test_what_is_settled_once_stays_so(storage: Storage, publisher: PublishLoop)
     assert work is not None
     publisher.step()
     with storage.database.write() as tx:
-        tx.publishes.settle({work.items[0][0]: (Outcome.MISSING, "", None)})
+        tx.publishes.settle(work, [(Outcome.MISSING, "", None)])
     (one,) = storage.answer(new).items
     assert (one.outcome, one.read_from) in {(Outcome.STORED, ReadFrom.DEVICE), (Outcome.STORED, ReadFrom.CACHE)}

@@ -139,3 +139,12 @@ def test_names_beyond_a_bound_are_given_up_for_a_scan(tmp_path: Path) -> None:
         assert not watch.take().is_overflow
     finally:
         watch.close()
+
+
+def test_what_is_renamed_in_a_directory_that_nobody_has_scanned_yet_is_told(seen: Collected, tmp_path: Path) -> None:
+    below = tmp_path / "scan_1"
+    below.mkdir()
+    seen.wait(lambda n: b"scan_1" in n.directories)
+    (below / "a.tif.tmp").write_bytes(b"frame")
+    (below / "a.tif.tmp").rename(below / "a.tif")
+    assert seen.wait(lambda n: b"scan_1/a.tif" in n.files and n.files[b"scan_1/a.tif"].is_renamed_in)

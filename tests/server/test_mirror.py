@@ -246,8 +246,7 @@ class TestPublishes:
             work = tx.publishes.pending(tx.experiments.get(publish.experiment_uid).storage_area_uid)
             assert work is not None
             assert work.uid == publish.uid
-            tx.publishes.settle({id_: (Outcome.STORED, "", ReadFrom.DEVICE) for id_, _, _ in work.items})
-            tx.publishes.end(work)
+            tx.publishes.settle(work, [(Outcome.STORED, "", ReadFrom.DEVICE) for _ in work.items])
         site.database.tell()
 
     def test_asking_twice_gives_the_same_publish(self, site: Running, service: Client) -> None:

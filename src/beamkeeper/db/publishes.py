@@ -1,21 +1,25 @@
-"""Publishes: batches on their way from staging to their plain names, with what became of each file."""
+"""Publishes: batches on their way from staging to their plain names, with what became of each file.
+
+A batch is one row, its files are a document in it: they come together, end together, and nobody asks for one alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Index, Table, UniqueConstraint, bindparam, func, insert, select, update
+from pydantic import TypeAdapter
+from sqlalchemy import Index, UniqueConstraint, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, is_due
 from beamkeeper.db.experiments import ExperimentRow
-from beamkeeper.db.many import execute_many
 from beamkeeper.domain.files import ReadFrom, Verify
-from beamkeeper.domain.names import Algorithm, Checksum, Metadata, path_fields
+from beamkeeper.domain.names import Algorithm, Checksum
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishItem, PublishState, Replaced
 
@@ -37,48 +41,31 @@ class PublishRow(Base):
     next_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    asked: Mapped[str]
+    """The files, as JSON."""
+    answers: Mapped[str | None]
+    """What became of each, in the same order."""
 
     __table_args__ = (UniqueConstraint("uid"), Index(None, "state", "next_at"))
 
 
-class PublishItemRow(Base):
-    """One file of a batch."""
+_ASKED = TypeAdapter(tuple[NewPublishItem, ...])
+_ANSWERS = TypeAdapter(tuple[PublishItem, ...])
 
-    __tablename__ = "publish_items"
-    services = frozenset({Service.STORAGE})
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    publish_id: Mapped[int] = mapped_column(BigId, index=True)
-    path: Mapped[bytes]
-    version_uid: Mapped[UUID]
-    request: Mapped[Metadata]
-    outcome: Mapped[str]
-    message: Mapped[str] = mapped_column(default="")
-    read_from: Mapped[str | None]
-    stored_at: Mapped[datetime | None]
-
-
-_ITEMS = cast(Table, PublishItemRow.__table__)
-_ANSWER = (
-    PublishItemRow.path,
-    PublishItemRow.version_uid,
-    PublishItemRow.outcome,
-    PublishItemRow.message,
-    PublishItemRow.read_from,
-    PublishItemRow.stored_at,
-)
+Settled = tuple[Outcome, str, ReadFrom | None]
+"""What became of a file, why where it was not stored, and where it was read back from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A batch to be published: what was asked for, and what is settled already."""
+    """A batch to be published, and its files."""
 
     id: int
     uid: UUID
     experiment_uid: UUID
     verify: Verify
     attempts: int
-    items: Sequence[tuple[int, NewPublishItem, Outcome]]
+    items: Sequence[NewPublishItem]
 
 
 class Publishes:
@@ -90,45 +77,28 @@ class Publishes:
 
     def add(self, new: NewPublish) -> None:
         """Keep a new batch."""
-        row = PublishRow(
-            uid=new.uid,
-            experiment_uid=new.experiment_uid,
-            state=PublishState.PENDING,
-            verify=new.verify,
-            next_at=self._now,
-            created_at=self._now,
+        self._session.add(
+            PublishRow(
+                uid=new.uid,
+                experiment_uid=new.experiment_uid,
+                state=PublishState.PENDING,
+                verify=new.verify,
+                next_at=self._now,
+                created_at=self._now,
+                asked=_ASKED.dump_json(new.items).decode(),
+            )
         )
-        self._session.add(row)
-        self._session.flush()  # for the key that the items need
-        # The table, not its class: the mapper would cost as much again as the insert.
-        execute_many(
-            self._session,
-            insert(_ITEMS),
-            [
-                {
-                    "publish_id": row.id,
-                    "path": bytes(item.relpath),
-                    "version_uid": item.version_uid,
-                    "request": item.model_dump(mode="json"),
-                    "outcome": str(Outcome.PENDING),
-                    "message": "",
-                }
-                for item in new.items
-            ],
-        )
+        self._session.flush()  # whoever asked is answered from the row
 
     def get(self, uid: UUID) -> Publish | None:
-        """Return a batch, and once it is done what became of its files.
-
-        Who waits for a batch looks at it after every commit: its thousand files are read when it has ended, not
-        each time.
-        """
-        row = self._session.scalars(select(PublishRow).where(PublishRow.uid == uid)).one_or_none()
+        """Return a batch, and once it is done what became of its files."""
+        r = PublishRow
+        wanted = select(
+            r.uid, r.experiment_uid, r.state, r.trouble, r.message, r.created_at, r.ended_at, r.answers
+        ).where(r.uid == uid)
+        row = self._session.execute(wanted).one_or_none()
         if row is None:
             return None
-        is_done = row.state == PublishState.DONE
-        wanted = select(*_ANSWER).where(PublishItemRow.publish_id == row.id).order_by(PublishItemRow.id)
-        items = self._session.execute(wanted).all() if is_done else []
         return Publish(
             uid=row.uid,
             experiment_uid=row.experiment_uid,
@@ -137,7 +107,7 @@ class Publishes:
             message=row.message,
             created_at=row.created_at,
             ended_at=row.ended_at,
-            items=tuple(_to_item(item) for item in items),
+            items=_ANSWERS.validate_json(row.answers) if row.answers else (),
         )
 
     def pending(self, area_uid: UUID) -> Work | None:
@@ -153,52 +123,41 @@ class Publishes:
         ).one_or_none()
         if row is None:
             return None
-        wanted = select(PublishItemRow.id, PublishItemRow.request, PublishItemRow.outcome)
-        items = self._session.execute(wanted.where(PublishItemRow.publish_id == row.id).order_by(PublishItemRow.id))
-        return Work(
-            row.id,
-            row.uid,
-            row.experiment_uid,
-            Verify(row.verify),
-            row.attempts,
-            [(item.id, _to_asked(item.request), Outcome(item.outcome)) for item in items],
-        )
+        asked = [_to_asked(one) for one in json.loads(row.asked)]
+        return Work(row.id, row.uid, row.experiment_uid, Verify(row.verify), row.attempts, asked)
 
-    def settle(self, outcomes: Mapping[int, tuple[Outcome, str, ReadFrom | None]]) -> None:
-        """Record what became of files; what is settled already stays so."""
-        statement = (
-            update(_ITEMS)
-            .where(_ITEMS.c.id == bindparam("b_id"), _ITEMS.c.outcome == str(Outcome.PENDING))
+    def settle(self, work: Work, outcomes: Sequence[Settled], trouble: str = "", message: str = "") -> None:
+        """Record that a batch is done, what became of its files, and what failed where their bytes were lost.
+
+        What is settled already stays so.
+        """
+        at = self._now.isoformat()
+        answers = [
+            {
+                "version_uid": str(item.version_uid),
+                "outcome": outcome.value,
+                "message": why[:2000],
+                "read_from": read_from.value if read_from else None,
+                "stored_at": at if outcome is Outcome.STORED else None,
+            }
+            for item, (outcome, why, read_from) in zip(work.items, outcomes, strict=True)
+        ]
+        self._session.execute(
+            update(PublishRow)
+            .where(PublishRow.id == work.id, PublishRow.state == PublishState.PENDING)
             .values(
-                outcome=bindparam("b_outcome"),
-                message=bindparam("b_message"),
-                read_from=bindparam("b_read"),
-                stored_at=bindparam("b_at"),
+                state=PublishState.DONE,
+                ended_at=self._now,
+                trouble=trouble,
+                message=message[:2000],
+                answers=json.dumps(answers),
             )
         )
-        rows: list[dict[str, Any]] = [
-            {
-                "b_id": id_,
-                "b_outcome": str(outcome),
-                "b_message": message[:2000],
-                "b_read": str(read) if read else None,
-                "b_at": self._now if outcome is Outcome.STORED else None,
-            }
-            for id_, (outcome, message, read) in outcomes.items()
-        ]
-        if rows:
-            execute_many(self._session, statement, rows)
-
-    def end(self, work: Work, trouble: str = "", message: str = "") -> None:
-        """Record that a batch is done, and what the storage area failed with where its bytes were lost."""
-        self._set(work, state=PublishState.DONE, ended_at=self._now, trouble=trouble, message=message[:2000])
 
     def pause(self, work: Work, trouble: str, message: str, *, until: datetime) -> None:
         """Go on with a batch later, and say why: the storage area fails as a whole."""
-        self._set(work, attempts=work.attempts + 1, next_at=until, trouble=trouble, message=message[:2000])
-
-    def _set(self, work: Work, **values: object) -> None:
-        self._session.execute(update(PublishRow).where(PublishRow.id == work.id).values(**values))
+        values = {"attempts": work.attempts + 1, "next_at": until, "trouble": trouble, "message": message[:2000]}
+        self._session.execute(update(PublishRow).where(PublishRow.id == work.id).values(values))
 
     def queue(self) -> tuple[dict[str, int], datetime | None]:
         """Return how many batches wait, and since when the oldest does."""
@@ -207,26 +166,14 @@ class Publishes:
         return {"publishes": count}, oldest
 
 
-def _to_asked(request: Metadata) -> NewPublishItem:
+def _to_asked(asked: dict[str, Any]) -> NewPublishItem:
     """Return what was asked for one file: it was checked when it was asked, and is not checked again."""
-    known: dict[str, Any] = dict(request)
-    known["version_uid"] = UUID(known["version_uid"])
-    known["size"] = int(known["size"])
-    known["checksums"] = tuple(
+    asked["version_uid"] = UUID(asked["version_uid"])
+    asked["size"] = int(asked["size"])
+    asked["checksums"] = tuple(
         Checksum.model_construct(algorithm=Algorithm(one["algorithm"]), value=one["value"])
-        for one in known["checksums"]
+        for one in asked["checksums"]
     )
-    if known.get("replaces") is not None:
-        known["replaces"] = Replaced.model_validate(known["replaces"])
-    return NewPublishItem.model_construct(**known)
-
-
-def _to_item(row: Any) -> PublishItem:
-    return PublishItem.model_construct(
-        version_uid=row.version_uid,
-        outcome=Outcome(row.outcome),
-        message=row.message,
-        read_from=ReadFrom(row.read_from) if row.read_from else None,
-        stored_at=row.stored_at,
-        **path_fields(row.path),
-    )
+    if asked.get("replaces") is not None:
+        asked["replaces"] = Replaced.model_validate(asked["replaces"])
+    return NewPublishItem.model_construct(**asked)

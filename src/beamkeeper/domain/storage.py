@@ -128,8 +128,8 @@ class NewPublish(Input):
     items: tuple[NewPublishItem, ...] = Field(min_length=1, max_length=1000)
 
 
-class PublishItem(Model, WithPath):
-    """One file of a publish and what became of it."""
+class PublishItem(Model):
+    """What became of one file of a publish."""
 
     version_uid: Uid
     outcome: Outcome = Outcome.PENDING

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from beamkeeper.config.failpoints import FailPoint, hit
+from beamkeeper.db.publishes import Settled
 from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import ReadFrom, Verify
 from beamkeeper.domain.names import Checksum, from_b64, show_path
@@ -33,8 +35,6 @@ TELLS_OF_LOST_WRITES = tuple(int(part) for part in os.uname().release.split("-")
 
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
-Settled = tuple[Outcome, str, ReadFrom | None]
-
 
 @dataclass
 class StagedBatch:
@@ -47,7 +47,7 @@ class StagedBatch:
     touched: set[bytes] = field(default_factory=set)
     found: dict[bytes, ReadBack] = field(default_factory=dict)
 
-    def make_durable(self, items: list[NewPublishItem]) -> None:
+    def make_durable(self, items: Sequence[NewPublishItem]) -> None:
         """Bring the staged bytes to the disk.
 
         A failure must never be answered by a second try on the same files: the kernel drops what it could not
@@ -65,7 +65,7 @@ class StagedBatch:
                 finally:
                     os.close(descriptor)
 
-    def look(self, items: list[NewPublishItem]) -> None:
+    def look(self, items: Sequence[NewPublishItem]) -> None:
         """Read every staged file back, all together; where they are not to be read now, see that each has its size.
 
         A file that replaces a version is read in every mode: after a crash only its bytes tell whether it is the

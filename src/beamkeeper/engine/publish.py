@@ -6,17 +6,18 @@ area has a thread of its own: one that hangs or is full holds up no other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 from beamkeeper.config.failpoints import FailPoint, TroublePoint, hit
 from beamkeeper.db import Database, StorageTransaction
-from beamkeeper.db.publishes import Work
+from beamkeeper.db.publishes import Settled, Work
 from beamkeeper.domain.errors import DestinationError
 from beamkeeper.domain.names import Uid
 from beamkeeper.domain.storage import STAGING, NewPublishItem, Outcome, StorageArea
-from beamkeeper.engine.batch import Settled, StagedBatch
+from beamkeeper.engine.batch import StagedBatch
 from beamkeeper.engine.beneath import Beneath
 from beamkeeper.engine.faults import trouble_of
 from beamkeeper.engine.readback import Reader
@@ -91,7 +92,7 @@ class PublishLoop(Loop):
             settled = self._publish(work, root)
         except LostError as lost:
             trouble, message = lost.trouble, lost.message
-            settled = {id_: (Outcome.LOST, message, None) for id_, _ in _open(work)}
+            settled = [(Outcome.LOST, message, None)] * len(work.items)
             self.warn(f"batch {work.uid} has to be sent again: {message}")
             hit(TroublePoint.PUBLISH_LOST)
         except Exception as error:
@@ -99,9 +100,8 @@ class PublishLoop(Loop):
             raise
         hit(FailPoint.PUBLISH_SETTLING)
         with self._database.write() as tx:
-            tx.publishes.settle(settled)
+            tx.publishes.settle(work, settled, trouble, message)
             hit(FailPoint.PUBLISH_SETTLED)
-            tx.publishes.end(work, trouble, message)
         self._database.tell()
         return True
 
@@ -122,8 +122,8 @@ class PublishLoop(Loop):
         if isinstance(error, (OSError, DestinationError)):
             raise DestinationError(f"batch {work.uid} waits, the storage area fails as a whole: {why}") from error
 
-    def _publish(self, work: Work, root: Path) -> dict[int, Settled]:
-        items = [item for _, item in _open(work)]
+    def _publish(self, work: Work, root: Path) -> list[Settled]:
+        items = work.items
         try:
             beneath = Beneath(root)
         except FileNotFoundError as error:
@@ -136,14 +136,14 @@ class PublishLoop(Loop):
             hit(FailPoint.PUBLISH_SYNCED)
             batch.look(items)
             hit(FailPoint.PUBLISH_READ)
-            settled = {id_: batch.publish_one(item) for id_, item in _open(work)}
+            settled = [batch.publish_one(item) for item in items]
             hit(FailPoint.PUBLISH_RENAMED)
             batch.sync_names()
             hit(FailPoint.PUBLISH_DURABLE)
             beneath.remove_tree(batch.staging)
         return settled
 
-    def _make_durable(self, batch: StagedBatch, root: Path, items: list[NewPublishItem]) -> None:
+    def _make_durable(self, batch: StagedBatch, root: Path, items: Sequence[NewPublishItem]) -> None:
         try:
             batch.make_durable(items)
         except OSError as error:
@@ -156,8 +156,3 @@ class PublishLoop(Loop):
         """Listen no more."""
         self._unlisten()
         self._reader.close()
-
-
-def _open(work: Work) -> list[tuple[int, NewPublishItem]]:
-    """Return the files of a batch that are not settled yet."""
-    return [(id_, item) for id_, item, outcome in work.items if outcome is Outcome.PENDING]

@@ -329,11 +329,8 @@ def _was_there(status: os.stat_result, before: datetime | None) -> bool:
 
 def _looks_of(listing: Listing) -> int:
     """Return a number for what a directory's entries look like, all that tells of a change."""
-    return hash(
-        tuple(
-            (path, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_mode, s.st_dev) for path, s in listing.entries
-        )
-    )
+    looks = [(p, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_mode, s.st_dev) for p, s in listing.entries]
+    return hash(tuple(looks))
 
 
 def _is_settled(known: Known) -> bool:

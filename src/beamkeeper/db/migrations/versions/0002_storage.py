@@ -19,29 +19,11 @@ DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 def upgrade() -> None:
     if op.get_context().opts["service"] == "storage":
-        create_publish_items()
         create_publishes()
         create_storage_tasks()
         create_credentials()
         create_join_tokens()
         create_metadata_changes()
-
-
-def create_publish_items() -> None:
-    op.create_table(
-        "publish_items",
-        sa.Column("id", BIG_ID, nullable=False),
-        sa.Column("publish_id", BIG_ID, nullable=False),
-        sa.Column("path", sa.LargeBinary(), nullable=False),
-        sa.Column("version_uid", sa.Uuid(), nullable=False),
-        sa.Column("request", DOCUMENT, nullable=False),
-        sa.Column("outcome", TEXT, nullable=False),
-        sa.Column("message", TEXT, nullable=False),
-        sa.Column("read_from", TEXT, nullable=True),
-        sa.Column("stored_at", TIME, nullable=True),
-        sa.PrimaryKeyConstraint("id", name="pk_publish_items"),
-    )
-    op.create_index("ix_publish_items_publish_id", "publish_items", ["publish_id"])
 
 
 def create_publishes() -> None:
@@ -58,6 +40,8 @@ def create_publishes() -> None:
         sa.Column("next_at", TIME, nullable=True),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("ended_at", TIME, nullable=True),
+        sa.Column("asked", TEXT, nullable=False),
+        sa.Column("answers", TEXT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_publishes"),
         sa.UniqueConstraint("uid", name="uq_publishes_uid"),
     )
