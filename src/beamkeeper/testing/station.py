@@ -92,7 +92,7 @@ class Station:
 
     def _write_settings(self, databases: Mapping[Service, str], more: str) -> None:
         lines = ['site = "test"', "[station]", 'name = "TEST"', 'cycle = "2026-1"', 'agent = "detector-pc"']
-        for service in Service:
+        for service in sorted(Service, key=lambda one: one is Service.ACQUISITION):  # its own settings come last
             lines += [f"[{service}]", f'listen = "127.0.0.1:{self._ports[service]}"']
             if service in databases:
                 lines.append(f'database = "{databases[service]}"')
