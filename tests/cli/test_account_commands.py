@@ -291,3 +291,18 @@ def test_a_password_that_is_typed_is_not_shown(site: Running) -> None:
     os.close(ours)
     assert b"ada is logged in" in screen
     assert PASSWORD.encode() not in screen
+
+
+def test_the_audit_log_is_shown_and_a_log_that_was_written_anew_is_found(terminal: Terminal) -> None:
+    terminal.dm("type", "create", "imaging")
+    shown = terminal.json("audit-log", "list")
+    assert [row["action"] for row in shown] == ["POST /experiment-types"]
+    assert "experiment_types + imaging" in terminal.dm("audit-log", "list")
+    said = terminal.dm("audit-log", "verify")
+    kept = said.split()[-1]
+    assert "1 rows fit together" in said
+    terminal.dm("audit-log", "verify", "--expect", kept)
+    assert "row 1 has another digest" in terminal.dm(
+        "audit-log", "verify", "--expect", "1:" + "0" * 64, expect=EXIT_WANTING
+    )
+    terminal.dm("audit-log", "verify", "--expect", "newest", expect=EXIT_CODES["invalid"])

@@ -166,6 +166,13 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "check": ("config:check", "Say whether the settings can be used."),
         },
     ),
+    "audit-log": (
+        "Who changed what.",
+        {
+            "list": ("audit_log:list_", "List changes, newest first."),
+            "verify": ("audit_log:verify", "Say whether the log is as it was written."),
+        },
+    ),
     "tls": (
         "Certificates, for a site without an authority of its own.",
         {

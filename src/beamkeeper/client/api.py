@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from beamkeeper.client.acquisition import Daqs, Plugins, Uploads
 from beamkeeper.client.arrays import Arrays
 from beamkeeper.client.arrivals import Arrivals
+from beamkeeper.client.audit_log import AuditLogs
 from beamkeeper.client.catalogues import Catalogues
 from beamkeeper.client.datasets import Datasets
 from beamkeeper.client.events import EventFeed
@@ -266,6 +267,10 @@ class Client:
     def plugins(self) -> Plugins:
         """The plugins that the station can use."""
         return Plugins(self.on(Service.ACQUISITION))
+
+    def audit_log(self, service: Service) -> AuditLogs:
+        """Return who changed what at a service."""
+        return AuditLogs(self.on(service))
 
     def events(self, service: Service) -> EventFeed:
         """Return the feed of a service."""

@@ -30,6 +30,7 @@ from sqlalchemy.types import TypeEngine
 
 import beamkeeper
 from beamkeeper.db import migrations, schema, upgrade
+from beamkeeper.db.audit_log import protect, release
 from beamkeeper.db.base import EPOCH, MICROSECOND, Database, UtcMicroseconds, translated
 from beamkeeper.db.events import Events, SequenceRow
 from beamkeeper.db.search import note_all
@@ -144,6 +145,7 @@ def _empty(url: str, service: Service, *, replace: bool = False) -> Iterator[Con
         connection.begin(),
     ):
         upgrade.run(connection, service)
+        release(connection)
         for table in reversed(schema.tables(service)):
             if replace or table.name == SequenceRow.__tablename__:
                 connection.execute(delete(table))
@@ -153,6 +155,7 @@ def _empty(url: str, service: Service, *, replace: bool = False) -> Iterator[Con
                     f"name a new one, or move this one away"
                 )
         yield connection
+        protect(connection)
 
 
 def _has_rows(connection: Connection, table: Table) -> bool:

@@ -167,8 +167,11 @@ class Database(Generic[TransactionT]):
             yield self._transaction(self, session, self._clock())
 
     @contextmanager
-    def write(self) -> Iterator[TransactionT]:
-        """Open a transaction that is committed at the end, or rolled back by any exception."""
+    def write(self, last: Callable[[TransactionT], None] | None = None) -> Iterator[TransactionT]:
+        """Open a transaction that is committed at the end, or rolled back by any exception.
+
+        `last` is called with it when all else is written.
+        """
         with (
             translated(self.name),
             self.engine.connect().execution_options(beamkeeper_write=True) as connection,
@@ -178,6 +181,8 @@ class Database(Generic[TransactionT]):
             tx = self._transaction(self, session, self._clock())
             yield tx
             is_news = tx.finish()
+            if last is not None:
+                last(tx)
         if is_news:
             self.tell()
 

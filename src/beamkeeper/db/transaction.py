@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.acquisition import Acquisitions
 from beamkeeper.db.announcements import Announcements
 from beamkeeper.db.arrivals import Arrivals
+from beamkeeper.db.audit_log import AuditLog
 from beamkeeper.db.base import Database
 from beamkeeper.db.changes import Changes, is_changed, write_changes
 from beamkeeper.db.datasets import Datasets
@@ -73,6 +74,11 @@ class Transaction:
     def mirror(self) -> Mirrors:
         """The identities as a whole: read at storage, applied elsewhere."""
         return Mirrors(self.session, self.events, self.now)
+
+    @cached_property
+    def audit_log(self) -> AuditLog:
+        """Who changed what."""
+        return AuditLog(self.session, self.now)
 
     def flush(self) -> None:
         """Send what was added so far, so that its constraints speak now."""

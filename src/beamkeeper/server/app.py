@@ -20,6 +20,7 @@ from beamkeeper.server import (
     acquisition,
     arrays,
     arrivals,
+    audit_log,
     bodies,
     catalogues,
     datasets,
@@ -38,6 +39,7 @@ from beamkeeper.server import (
     users,
     wipes,
 )
+from beamkeeper.server.auditing import refused
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
 from beamkeeper.server.limits import Limits
@@ -53,6 +55,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         experiments.router,
         storage.router,
         arrays.router,
+        audit_log.router,
         events.router,
         status.router,
     ),
@@ -65,6 +68,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         provenance.router,
         catalogues.router,
         replication.router,
+        audit_log.router,
         events.router,
         status.router,
     ),
@@ -73,10 +77,12 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         arrivals.router,
         wipes.router,
         inspections.router,
+        audit_log.router,
         events.router,
         status.router,
     ),
     Service.PROCESSING: (
+        audit_log.router,
         events.router,
         status.router,
     ),
@@ -115,7 +121,7 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
         openapi_url="/api/v1/openapi.json",
     )
     app.state.context = context
-    errors.install(app, context.errors)
+    errors.install(app, context.errors, lambda request, error: refused(request, context.database, error))
     app.add_middleware(Limits)
     app.add_middleware(MirrorHeader)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, cast
@@ -27,6 +28,7 @@ from beamkeeper.domain.errors import MirrorBehindError, NotAuthenticatedError
 from beamkeeper.domain.events import Cursor
 from beamkeeper.domain.status import LastError, Service
 from beamkeeper.domain.users import Caller
+from beamkeeper.server.auditing import audited
 
 MIRROR_HEADER = "Beamkeeper-Mirror"
 MIRROR_PATIENCE_S = 5.0
@@ -73,6 +75,7 @@ Ctx = Annotated[Context, Depends(context)]
 
 def caller(
     ctx: Ctx,
+    request: Request,
     authorization: Annotated[str | None, Header()] = None,
     beamkeeper_mirror: Annotated[str | None, Header(description="Wait until identities are as new as this.")] = None,
 ) -> Caller:
@@ -83,7 +86,8 @@ def caller(
     if beamkeeper_mirror is not None and ctx.service is not Service.STORAGE:
         _await_mirror(ctx, Cursor.parse(beamkeeper_mirror))
     with ctx.database.read() as tx:
-        return core_sessions.authenticate(tx, token)
+        found = request.state.caller = core_sessions.authenticate(tx, token)
+    return found
 
 
 def _await_mirror(ctx: Context, cursor: Cursor) -> None:
@@ -105,8 +109,13 @@ def _read(ctx: Ctx) -> Iterator[Transaction]:
         yield tx
 
 
-def _write(ctx: Ctx) -> Iterator[Transaction]:
-    with ctx.database.write() as tx:
+def writing(request: Request) -> AbstractContextManager[Any]:
+    """Open a transaction of this service that changes something, which the audit log tells of."""
+    return audited(request, context(request).database)
+
+
+def _write(request: Request) -> Iterator[Transaction]:
+    with writing(request) as tx:
         yield tx
 
 

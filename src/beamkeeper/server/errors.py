@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from fastapi import FastAPI, Request
@@ -87,14 +88,18 @@ class Failed(Protocol):
         ...
 
 
-def install(app: FastAPI, failed: Failed) -> None:
-    """Answer every error in the one form; `failed` collects faults of our own for the status page."""
+def install(app: FastAPI, failed: Failed, refused: Callable[[Request, errors.DmError | None], None]) -> None:
+    """Answer every error in the one form.
+
+    `failed` collects faults of our own for the status page; `refused` is told of every request that was in vain.
+    """
 
     @app.exception_handler(errors.DmError)
     def known(request: Request, error: errors.DmError) -> JSONResponse:
         if STATUS[type(error)] >= 500:
             failed.append(error.message)
             logger.warning("request failed", extra={"path": request.url.path, "code": error.code, "why": error.message})
+        refused(request, error)
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
@@ -114,6 +119,7 @@ def install(app: FastAPI, failed: Failed) -> None:
     def unforeseen(request: Request, error: Exception) -> JSONResponse:
         failed.append(f"{type(error).__name__} on {request.method} {request.url.path}")
         logger.error("unforeseen error", extra={"path": request.url.path}, exc_info=error)
+        refused(request, None)
         return answer(
             errors.InternalError("the service has met an error of its own: tell its operator, the log has it")
         )

@@ -10,13 +10,13 @@ from fastapi import Depends, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from beamkeeper.db import StorageTransaction
-from beamkeeper.server.deps import MIRROR_HEADER, context
+from beamkeeper.server.deps import MIRROR_HEADER, writing
 
 
 @contextmanager
 def changing(request: Request) -> Iterator[StorageTransaction]:
     """Open a transaction of the storage service that may change identities."""
-    with context(request).database.write() as tx:
+    with writing(request) as tx:
         yield tx
     request.state.mirror = tx.events.changed
 

@@ -22,7 +22,7 @@ from beamkeeper.domain.inspections import (
     ScrubPage,
 )
 from beamkeeper.server.bodies import StrictRoute
-from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Ctx, Who
+from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Ctx, Who, writing
 from beamkeeper.server.waiting import wait_for
 
 router = APIRouter(route_class=StrictRoute, tags=["inspections"])
@@ -39,9 +39,9 @@ Wait = Annotated[float, Query(ge=0, le=INSPECTION_WAIT_S, description="Seconds t
 
 
 @router.post("/scrubs", status_code=201, summary="Read replicas again")
-def scrub(new: NewScrub, ctx: Ctx, who: Who, station: Station) -> Scrub:
+def scrub(new: NewScrub, ctx: Ctx, request: Request, who: Who, station: Station) -> Scrub:
     """For managers of the station. Answers at once; the engine reads, and the ledger says what was found."""
-    with ctx.database.write() as tx:
+    with writing(request) as tx:
         found = core.scrub(tx, who, new, station=station)
     ctx.database.tell()  # the engine begins at once
     return found
@@ -79,9 +79,9 @@ def scrub_findings(
 
 
 @router.post("/audits", status_code=201, summary="Compare the catalogue with the storage")
-def audit(new: NewAudit, ctx: Ctx, who: Who, station: Station) -> Audit:
+def audit(new: NewAudit, ctx: Ctx, request: Request, who: Who, station: Station) -> Audit:
     """For managers of the station. Answers at once; the engine compares the names of an experiment."""
-    with ctx.database.write() as tx:
+    with writing(request) as tx:
         found = core.audit(tx, who, new, station=station)
     ctx.database.tell()  # the engine begins at once
     return found

@@ -24,6 +24,7 @@ from beamkeeper.domain.users import (
     UserPage,
     Whoami,
 )
+from beamkeeper.server.auditing import acting_as
 from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import Ctx, StorageTx, Who
 from beamkeeper.server.identity import IdentityTx, changing
@@ -38,6 +39,7 @@ MIRROR_WAIT_S = 60.0
 @router.post("/sessions", status_code=201, summary="Log in")
 def login(ctx: Ctx, request: Request, wanted: Login) -> NewSession:
     """Begin a session; its token is shown this once."""
+    acting_as(request, wanted.username)
     with ctx.database.read() as read:
         attempt = core_sessions.begin_login(read, wanted)
     core_sessions.check_password(attempt, ctx.passwords)

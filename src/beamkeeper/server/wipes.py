@@ -24,7 +24,7 @@ from beamkeeper.domain.wipes import (
     WipeRun,
 )
 from beamkeeper.server.bodies import StrictRoute
-from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Ctx, Who
+from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Ctx, Who, writing
 from beamkeeper.server.waiting import wait_for
 
 router = APIRouter(route_class=StrictRoute, tags=["wipes"])
@@ -45,9 +45,11 @@ def _look(ctx: Ctx, who: Who, new: NewWipe, rules: RulesHere) -> Place:
 
 
 @router.post("/wipes", status_code=201, summary="Ask whether a directory is safe to wipe")
-def plan(new: NewWipe, place: Annotated[Place, Depends(_look)], ctx: Ctx, who: Who, rules: RulesHere) -> Wipe:
+def plan(
+    *, new: NewWipe, place: Annotated[Place, Depends(_look)], ctx: Ctx, http: Request, who: Who, rules: RulesHere
+) -> Wipe:
     """For managers of the station. Answers at once; the engine lists the directory and proves each file."""
-    with ctx.database.write() as tx:
+    with writing(http) as tx:
         found = core.plan(tx, who, new, place=place, rules=rules)
     ctx.database.tell()  # the engine begins at once
     return found
@@ -87,9 +89,9 @@ def entries(
 
 
 @router.post("/wipes/{uid}:run", status_code=202, summary="Carry a plan out")
-def run(uid: UUID, request: WipeRun, ctx: Ctx, who: Who, rules: RulesHere) -> Wipe:
+def run(*, uid: UUID, request: WipeRun, ctx: Ctx, http: Request, who: Who, rules: RulesHere) -> Wipe:
     """Delete just what the plan proved, after it was proven anew. Asking again changes nothing."""
-    with ctx.database.write() as tx:
+    with writing(http) as tx:
         found = core.run(tx, who, uid, request=request, rules=rules)
     ctx.database.tell()  # the engine begins at once
     return found

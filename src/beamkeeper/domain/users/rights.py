@@ -114,6 +114,7 @@ class Action(StrEnum):
     REPLICATE = "replicate"
     CATALOG_IMPORT = "catalog:import"
     CATALOG_CHECK = "catalog:check"
+    AUDIT_LOG_READ = "audit-log:read"
     WORKFLOW_READ = "workflow:read"
     WORKFLOW_MANAGE = "workflow:manage"
     JOB_READ = "job:read"
@@ -158,6 +159,7 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.REPLICATE: frozenset(),
     Action.CATALOG_IMPORT: _ADMIN,
     Action.CATALOG_CHECK: _STATION,
+    Action.AUDIT_LOG_READ: _ADMIN,
     Action.WORKFLOW_READ: _MEMBERS | _STAFF,
     Action.WORKFLOW_MANAGE: _STATION,
     Action.JOB_READ: _MEMBERS | _STAFF,
