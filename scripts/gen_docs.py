@@ -1,4 +1,4 @@
-"""Write the reference pages that follow from the code: commands, settings, errors; `--check` only compares."""
+"""Write the reference pages that follow from the code; `--check` only compares."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import cast
 
 import click
+from pydantic.fields import FieldInfo
 
 from beamkeeper.cli.app import COMMANDS, EXIT_CODES, EXIT_INTERRUPTED, EXIT_WANTING, GROUPS, Lazy, dm
 from beamkeeper.config import RESERVED_ENVIRONMENT, example
 from beamkeeper.domain.errors import DmError, error_classes
+from beamkeeper.domain.storage import TRANSFERS
+from beamkeeper.plugins.load import find
 from beamkeeper.server.errors import STATUS
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -111,6 +114,37 @@ def settings_page() -> str:
     )
 
 
+def default(field: FieldInfo) -> str:
+    """Return the default of an option for a cell; empty where it has none."""
+    value = field.get_default(call_default_factory=True)
+    if value is None or value == "":
+        return ""
+    return f"`{', '.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+def transfers_page() -> str:
+    """Return the page of the shipped transfers and their options."""
+    parts = [
+        f"# Transfers\n\n{GENERATED}\n",
+        "How files get to a storage area is chosen by the scheme of its address, or by the transfer that it names. The "
+        "options of one stand in a table `[transfer.NAME]` of the station's settings; a table of another name says by "
+        "`plugin` which it is for.\n",
+        "\n".join(["| address | transfer |", "|---|---|", *(f"| `{s}:` | `{t}` |" for s, t in TRANSFERS.items())])
+        + "\n",
+    ]
+    for name in dict.fromkeys(TRANSFERS.values()):
+        factory = find("beamkeeper.transfers", name).load()
+        rows = [
+            f"| `{key}` | {cell(str(field.get_default(call_default_factory=True)))} | {cell(field.description or '')} |"
+            for key, field in factory.options.model_fields.items()
+        ]
+        parts += [
+            f"## {name}\n\n{factory.summary}\n",
+            "\n".join(["| option | default | |", "|---|---|---|", *rows]) + "\n",
+        ]
+    return "\n".join(parts)
+
+
 def depth(cls: type[DmError]) -> int:
     """Return how far below the root of the tree an error is."""
     return len([base for base in cls.__mro__ if issubclass(base, DmError)]) - 1
@@ -156,7 +190,14 @@ def in_tree_order(classes: Mapping[str, type[DmError]]) -> Iterator[tuple[str, t
 def main(arguments: Sequence[str]) -> int:
     """Write the pages, or say which differ from the code."""
     stale = 0
-    for name, text in {"cli.md": cli_page(), "settings.md": settings_page(), "errors.md": errors_page()}.items():
+    pages = {
+        "cli.md": cli_page,
+        "settings.md": settings_page,
+        "errors.md": errors_page,
+        "transfers.md": transfers_page,
+    }
+    for name, make in pages.items():
+        text = make()
         page = REFERENCE / name
         before = page.read_text() if page.exists() else ""
         if before == text:

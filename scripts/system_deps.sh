@@ -1,10 +1,31 @@
 #!/bin/sh
-# Install the servers that the tests use, where we may; whoever may not uses what PyPI ships.
+# Install the servers that the tests use, where we may; whoever may not uses what PyPI ships, or skips.
 set -eu
 
 [ "$(id -u)" -eq 0 ] || exit 0
 command -v apt-get >/dev/null || exit 0
 
-command -v initdb >/dev/null && exit 0
-ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 && exit 0
-exec sh "$(dirname "$0")/apt_install.sh" postgresql
+wanted=
+if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    wanted="$wanted postgresql"
+fi
+
+# What files are sent to: program and package.
+while read -r program package; do
+    command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || wanted="$wanted $package"
+done <<LIST
+rsync rsync
+sshd openssh-server
+ssh openssh-client
+setpriv util-linux
+openssl openssl
+globus-gridftp-server globus-gridftp-server-progs
+globus-url-copy globus-gass-copy-progs
+grid-proxy-init globus-proxy-utils
+myproxy-server myproxy-server
+myproxy-logon myproxy
+LIST
+
+[ -n "$wanted" ] || exit 0
+# shellcheck disable=SC2086
+exec sh "$(dirname "$0")/apt_install.sh" $wanted

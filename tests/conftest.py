@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from beamkeeper.testing.grid import USER, Authority, GridFTP, anonymous_gridftp, gsi_gridftp
 from beamkeeper.testing.privileges import ordinary_rights
+from beamkeeper.testing.remotes import RsyncDaemon, Sshd, rsync_daemon, sshd
 from beamkeeper.testing.servers import (
     PostgresServer,
     ServerNotAvailableError,
@@ -23,6 +27,8 @@ REAL_DATA = "BEAMKEEPER_REAL_DATA"
 
 XDG = ("XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 
+
+T = TypeVar("T")
 
 IN_CI = os.environ.get("CI", "").lower() == "true"
 """Whether this run may skip nothing; asked once, since a test may change its environment."""
@@ -88,3 +94,60 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'test.db'}"
     return str(request.getfixturevalue("postgres_url"))
+
+
+def _running(server: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(server())
+        except ServerNotAvailableError as error:
+            pytest.skip(str(error))
+        yield started
+
+
+@pytest.fixture(scope="session")
+def ssh_server() -> Iterator[Sshd]:
+    yield from _running(sshd)
+
+
+@pytest.fixture(scope="session")
+def rsync_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RsyncDaemon]:
+    root = tmp_path_factory.mktemp("rsync")
+    yield from _running(lambda: rsync_daemon(root))
+
+
+@pytest.fixture(scope="session")
+def ftp_server() -> Iterator[GridFTP]:
+    yield from _running(anonymous_gridftp)
+
+
+@pytest.fixture(scope="session")
+def authority() -> Iterator[Authority]:
+    """A certificate authority, in a place that servers may read which act as another account."""
+    with tempfile.TemporaryDirectory(prefix="beamkeeper-ca-") as made:
+        Path(made).chmod(0o755)
+        try:
+            yield Authority(Path(made))
+        except ServerNotAvailableError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def badge(authority: Authority) -> Path:
+    """A short-lived credential of the user whom GridFTP lets in."""
+    return authority.proxy(USER)
+
+
+@pytest.fixture(scope="session")
+def gsi_server(authority: Authority) -> Iterator[GridFTP]:
+    yield from _running(lambda: gsi_gridftp(authority, common_name=USER))
+
+
+@pytest.fixture
+def open_to_all(tmp_path: Path) -> Path:
+    """A directory that servers may enter which act as another account."""
+    for directory in (tmp_path, *tmp_path.parents):
+        found = directory.stat()
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o001:
+            directory.chmod(found.st_mode & 0o777 | 0o055)
+    return tmp_path

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from beamkeeper.client import Client
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.storage_tasks import StorageTaskRow, TaskKind
-from beamkeeper.domain.errors import InvalidError, NotFoundError, NotPermittedError, UnavailableError
+from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError, NotPermittedError, UnavailableError
 from beamkeeper.domain.experiments import Experiment, NewExperiment
 from beamkeeper.domain.names import Algorithm, Checksum, to_b64
 from beamkeeper.domain.status import Service
@@ -24,7 +24,10 @@ from beamkeeper.domain.storage import (
     CheckOutcome,
     NewCheck,
     NewCheckItem,
+    NewDiscard,
     NewListing,
+    NewPublish,
+    NewPublishItem,
     TaskState,
 )
 from beamkeeper.engine.look import LookLoop
@@ -201,3 +204,36 @@ def test_a_long_read_is_waited_for_while_the_storage_finds_its_files(
     reading.join()
     assert [item.outcome for item in done.items] == [CheckOutcome.MATCH]
     assert reports == []
+
+
+def test_a_staging_directory_that_nobody_will_publish_is_removed_and_no_other(
+    site: Running, service: Client, coffee: Experiment
+) -> None:
+    stagings = site.area / coffee.directory / ".dm/staging"
+    unwanted, other = new_uid(), new_uid()
+    for batch in (unwanted, other):
+        (stagings / str(batch) / "below").mkdir(parents=True)
+        (stagings / str(batch) / "below" / "file").write_bytes(b"frame")
+    with looking(site):
+        for _ in range(2):
+            new = NewDiscard(uid=new_uid(), experiment_uid=coffee.uid, batch_uid=unwanted)
+            assert service.discards.run(new).state is TaskState.DONE
+    assert [path.name for path in stagings.iterdir()] == [str(other)]
+    with pytest.raises(NotPermittedError):
+        site.client.discards.run(NewDiscard(uid=new_uid(), experiment_uid=coffee.uid, batch_uid=other))
+
+
+def test_a_staging_directory_that_is_being_published_stays(service: Client, coffee: Experiment) -> None:
+    batch = new_uid()
+    link = NewPublishItem(path="data/a", version_uid=new_uid(), number=1, size=0, checksums=(), link_target_b64="YQ==")
+    service.publishes.request(NewPublish(uid=batch, experiment_uid=coffee.uid, items=(link,)))
+    with pytest.raises(ConflictError, match="is being published"):
+        service.discards.run(NewDiscard(uid=new_uid(), experiment_uid=coffee.uid, batch_uid=batch))
+
+
+def test_a_staged_name_that_climbs_is_refused(service: Client, coffee: Experiment) -> None:
+    item = NewPublishItem(
+        path="data/a", version_uid=new_uid(), number=1, size=0, checksums=(), staged_b64=to_b64(b"../../../etc/passwd")
+    )
+    with pytest.raises(InvalidError, match="not a plain relative path"):
+        service.publishes.request(NewPublish(uid=new_uid(), experiment_uid=coffee.uid, items=(item,)))

@@ -6,12 +6,10 @@ that hold up nobody.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -19,19 +17,16 @@ from pydantic import Field, field_validator
 
 from beamkeeper.builtin.directories import open_directory, path_of_url, remove_tree
 from beamkeeper.builtin.pieces import (
-    CHANGED,
-    REFUSED,
-    SPECIAL,
     Copied,
     Copier,
     CopyError,
     StoppedError,
     is_of_one_file,
 )
+from beamkeeper.builtin.results import failed, writing
 from beamkeeper.config.failpoints import FailPoint, hit, is_armed
-from beamkeeper.domain.errors import DestinationError, SourceError
 from beamkeeper.domain.files import CHUNK_BYTES
-from beamkeeper.domain.names import Algorithm, Checksum, show_path
+from beamkeeper.domain.names import Algorithm, Checksum
 from beamkeeper.plugins.api import Options, Stop, TransferItem, TransferResult
 from beamkeeper.plugins.helpers import HelperEndedError, Helpers
 
@@ -41,32 +36,6 @@ HELPED_FILES = 64
 
 HELPED_SIZE = 4 * MIB
 """So large may they be on average."""
-
-_SOURCE_CODES = {
-    errno.ENOENT: "vanished",
-    errno.ENOTDIR: "vanished",
-    errno.ELOOP: "special",
-    errno.ENXIO: "special",
-    errno.ENODEV: "special",
-    # Once is no proof: a disk or a server may have been away for a moment. After some tries it is.
-    **dict.fromkeys(
-        (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.ECONNRESET, errno.EREMOTEIO),
-        "read-error",
-    ),
-}
-_SOURCE_WORDS = {
-    CHANGED: "changed after it was found finished: it is taken when it is finished again",
-    SPECIAL: "is not a plain file any more: it is passed over",
-}
-_DESTINATION_CODES = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read_only"} | dict.fromkeys(
-    REFUSED, "refused"
-)
-_HINTS = {
-    "full": "free space or quota there",
-    "read_only": "make it writable",
-    "refused": "the storage does not take this file: rename or split it",
-    "failed": "see that the storage is mounted and may be written",
-}
 
 
 class CopyOptions(Options):
@@ -102,7 +71,7 @@ class CopyTransfer:
         if not items:
             return
         where = path_of_url(staging)
-        with _writing(where):
+        with writing(where):
             root = open_directory(where)
         try:
             if not is_armed() and len(items) >= HELPED_FILES and _mean_size(items) <= HELPED_SIZE:
@@ -115,7 +84,7 @@ class CopyTransfer:
     def discard(self, staging: str) -> None:
         """Remove a staging directory and all in it."""
         where = path_of_url(staging)
-        with _writing(where):
+        with writing(where):
             remove_tree(where)
 
     def _with_helpers(
@@ -128,7 +97,7 @@ class CopyTransfer:
                 item = left.pop(place)
                 if isinstance(made[0], bool):
                     is_source, code, number = made
-                    yield _failed(item, CopyError(is_source=is_source, code=code, number=number))
+                    yield failed(item, CopyError(is_source=is_source, code=code, number=number))
                 else:
                     yield self._result(item, made)
         except HelperEndedError:
@@ -160,7 +129,7 @@ class CopyTransfer:
                     for future in as_completed(futures):
                         if (made := future.result()) is not None:
                             item, copied = made
-                            yield _failed(item, copied) if isinstance(copied, CopyError) else self._result(item, copied)
+                            yield failed(item, copied) if isinstance(copied, CopyError) else self._result(item, copied)
                 finally:
                     batch.end()
         finally:
@@ -234,34 +203,3 @@ def _identity(item: TransferItem) -> tuple[int, int, int, int, int]:
 
 def _mean_size(items: Sequence[TransferItem]) -> float:
     return sum(item.identity.size for item in items) / len(items)
-
-
-def _failed(item: TransferItem, error: CopyError) -> TransferResult:
-    """Return a file's own fault as its result; one of the destination as a whole is raised."""
-    if error.is_source:
-        code = error.code or _SOURCE_CODES.get(error.number, "unreadable")
-        why = _SOURCE_WORDS[error.code] if error.code else f"cannot be read: {os.strerror(error.number)}"
-        details: Mapping[str, Any] = {} if error.code else {"errno": error.number}
-        return TransferResult(
-            item.version_uid, error=SourceError(f'"{show_path(item.source)}" {why}', code=code, **details)
-        )
-    found = _unwritten(item.path, error.number)
-    if found.details["code"] != "refused":
-        raise found
-    return TransferResult(item.version_uid, error=found)
-
-
-def _unwritten(path: bytes, number: int) -> DestinationError:
-    code = _DESTINATION_CODES.get(number, "failed")
-    return DestinationError(
-        f'"{show_path(path)}" cannot be written: {os.strerror(number)}; {_HINTS[code]}', code=code, errno=number
-    )
-
-
-@contextmanager
-def _writing(path: bytes) -> Iterator[None]:
-    """Turn an error of the kernel into the destination's."""
-    try:
-        yield
-    except OSError as error:
-        raise _unwritten(path, error.errno or 0) from error

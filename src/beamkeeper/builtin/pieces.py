@@ -84,19 +84,8 @@ class Copier:
     def copy(self, source: bytes, path: bytes, identity: Identity) -> Copied:
         """Copy a file; CopyError where it cannot be, StoppedError where it is not to be any more."""
         self._check_stop()
+        opened, found = open_source(source, identity)
         try:
-            with reachable(source) as (name, directory):
-                opened = os.open(
-                    name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=directory
-                )
-        except OSError as error:
-            raise CopyError(is_source=True, number=error.errno or 0) from error
-        try:
-            found = os.fstat(opened)
-            if not stat.S_ISREG(found.st_mode):
-                raise CopyError(is_source=True, code=SPECIAL)
-            if not _is(found, identity):
-                raise CopyError(is_source=True, code=CHANGED)
             return self._deliver(opened, found, source, path, identity)
         except OSError as error:
             raise CopyError(is_source=True, number=error.errno or 0) from error
@@ -123,7 +112,7 @@ class Copier:
                 except OSError as error:
                     raise CopyError(is_source=False, number=error.errno or 0) from error
             self._copied()
-            _check_unchanged(opened, source, identity)
+            check_unchanged(opened, source, identity)
         except BaseException:
             with suppress(OSError):
                 os.unlink(name, dir_fd=parent)
@@ -165,6 +154,27 @@ class Copier:
         except OSError as error:
             raise CopyError(is_source=False, number=error.errno or 0) from error
         return digests
+
+
+def open_source(source: bytes, identity: Identity) -> tuple[int, os.stat_result]:
+    """Open a source that is in the state in which it was found finished; CopyError where it is not."""
+    try:
+        with reachable(source) as (name, directory):
+            opened = os.open(
+                name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=directory
+            )
+    except OSError as error:
+        raise CopyError(is_source=True, number=error.errno or 0) from error
+    try:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise CopyError(is_source=True, code=SPECIAL)
+        if not _is(found, identity):
+            raise CopyError(is_source=True, code=CHANGED)
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened, found
 
 
 def _create(name: bytes, parent: int) -> int:
@@ -221,7 +231,7 @@ def _is(found: os.stat_result, identity: Identity) -> bool:
     )
 
 
-def _check_unchanged(opened: int, source: bytes, identity: Identity) -> None:
+def check_unchanged(opened: int, source: bytes, identity: Identity) -> None:
     """Refuse bytes that may be of two states of the source (I6): by what was open, and by its name."""
     with reachable(source) as (name, directory):
         named = os.stat(name, dir_fd=directory, follow_symlinks=False)

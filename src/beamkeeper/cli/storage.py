@@ -31,7 +31,7 @@ def list_() -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--station-url", metavar="URL", help="Where a station puts bytes; file://PATH by default.")
 @click.option("--kind", type=click.Choice(common.values(AreaKind)), default=AreaKind.HOT.value, show_default=True)
-@click.option("--transfer", default="copy", show_default=True, help="The transfer plugin.")
+@click.option("--transfer", default="", help="The transfer plugin, or its table of settings; by the address otherwise.")
 def add(name: str, path: Path, station_url: str | None, kind: str, transfer: str) -> int:
     """Add a storage area: PATH is an absolute path of the machine where the storage service runs."""
     client = common.client()

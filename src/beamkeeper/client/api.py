@@ -31,7 +31,7 @@ from beamkeeper.client.mirror import Mirrors
 from beamkeeper.client.provenance import ProvenanceOf
 from beamkeeper.client.replication import Replication
 from beamkeeper.client.runs import Runs
-from beamkeeper.client.storage import Checks, Listings, Publishes, StorageAreas
+from beamkeeper.client.storage import Checks, Discards, Listings, Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.client.wipes import Holds, Wipes
 from beamkeeper.domain.errors import NotFoundError, SettingsError
@@ -182,6 +182,11 @@ class Client:
     def checks(self) -> Checks:
         """Looks at stored files, for services."""
         return Checks(self.on(Service.STORAGE))
+
+    @cached_property
+    def discards(self) -> Discards:
+        """Staging directories to be removed, for services."""
+        return Discards(self.on(Service.STORAGE))
 
     @cached_property
     def listings(self) -> Listings:

@@ -17,8 +17,10 @@ from beamkeeper.domain.storage import (
     AreaCheck,
     Check,
     CheckMode,
+    Discard,
     Listing,
     NewCheck,
+    NewDiscard,
     NewListing,
     NewPublish,
     NewStorageArea,
@@ -124,6 +126,21 @@ class Checks:
         asked = self.request(new)
         alive = _Alive(longest_s, is_alive)
         return _awaited(asked, lambda wait_s: self.get(new.uid, wait_s), patience_s=patience_s, stop=stop, alive=alive)
+
+
+class Discards:
+    """Staging directories that nobody will publish, for services."""
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def run(self, new: NewDiscard, wait_s: float = WAIT_S) -> Discard:
+        """Ask for one to be removed, and wait so long until it is."""
+        self._http().call("POST", "/api/v1/discards", Discard, body=new)
+        found: Discard = self._http().get(
+            f"/api/v1/discards/{new.uid}", Discard, query={"wait": wait_s}, timeout_s=wait_s + 30
+        )
+        return found
 
 
 class Listings:

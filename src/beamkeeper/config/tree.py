@@ -269,7 +269,11 @@ class Settings(Section):
     wipe: Wipe = Field(default_factory=Wipe, description="What has to be proven before a directory may be wiped.")
     tls: Tls = Field(default_factory=Tls, description="How the services prove who they are, and whom they believe.")
     log: Log = Field(default_factory=Log, description="What the services write about themselves.")
-    transfer: Tables = Field(default_factory=dict, description="A table of options for each transfer plugin, by name.")
+    transfer: Tables = Field(
+        default_factory=dict,
+        description="A table of options for each transfer plugin, by name; "
+        "or of any name, with `plugin` saying of which, for storage areas that name it as their transfer.",
+    )
     processor: Tables = Field(default_factory=dict, description="A table of options for each file processor, by name.")
 
     def section(self, service: str) -> ServiceSection:

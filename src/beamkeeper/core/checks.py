@@ -1,4 +1,4 @@
-"""Asking the storage to look at what it holds, and reading what it found: checks and listings."""
+"""Asking the storage to look at what it holds or to clear away, and reading what came of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from uuid import UUID
 from beamkeeper.core import rights
 from beamkeeper.db import StorageTransaction
 from beamkeeper.db.storage_tasks import Task, TaskKind
-from beamkeeper.domain.errors import InvalidError, NotFoundError
+from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError
 from beamkeeper.domain.names import RelPath, from_b64, show_path
 from beamkeeper.domain.storage import (
     Check,
     CheckItem,
     CheckMode,
+    Discard,
     Listing,
     NewCheck,
+    NewDiscard,
     NewListing,
+    PublishState,
     TaskState,
 )
 from beamkeeper.domain.users import Action, Caller
@@ -41,7 +44,7 @@ def request(tx: StorageTransaction, caller: Caller, new: NewCheck) -> Check:
 def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Check:
     """Return a check."""
     found = tx.tasks.get(uid)
-    if found is None or found.kind is TaskKind.LISTING:
+    if found is None or found.kind not in _KINDS.values():
         raise NotFoundError(f"there is no check {uid}: answers are kept for a day", uid=str(uid))
     rights.experiment(tx, caller, Action.STORAGE_CHECK, found.experiment_uid)
     return _check(found)
@@ -66,6 +69,37 @@ def show_listing(tx: StorageTransaction, caller: Caller, uid: UUID) -> Listing:
         raise NotFoundError(f"there is no listing {uid}: answers are kept for a day", uid=str(uid))
     rights.experiment(tx, caller, Action.STORAGE_CHECK, found.experiment_uid)
     return _listing(found)
+
+
+def request_discard(tx: StorageTransaction, caller: Caller, new: NewDiscard) -> Discard:
+    """Ask for a staging directory to be removed; ConflictError while its batch is being published."""
+    rights.experiment(tx, caller, Action.PUBLISH, new.experiment_uid)
+    publish = tx.publishes.get(new.batch_uid)
+    if publish is not None and publish.state is not PublishState.DONE:
+        raise ConflictError(f"batch {new.batch_uid} is being published: its staging directory is needed")
+    found = tx.tasks.get(new.uid) or tx.tasks.add(
+        new.uid, TaskKind.DISCARD, new.experiment_uid, new.model_dump(mode="json", exclude_none=True)
+    )
+    return _discard(_same(found, new.experiment_uid, TaskKind.DISCARD))
+
+
+def show_discard(tx: StorageTransaction, caller: Caller, uid: UUID) -> Discard:
+    """Return whether a staging directory is gone."""
+    found = tx.tasks.get(uid)
+    if found is None or found.kind is not TaskKind.DISCARD:
+        raise NotFoundError(f"there is no discard {uid}: answers are kept for a day", uid=str(uid))
+    rights.experiment(tx, caller, Action.PUBLISH, found.experiment_uid)
+    return _discard(found)
+
+
+def _discard(task: Task) -> Discard:
+    return Discard(
+        uid=task.uid,
+        experiment_uid=task.experiment_uid,
+        batch_uid=UUID(str(task.request["batch_uid"])),
+        state=task.state,
+        message=task.message,
+    )
 
 
 def _same(task: Task, experiment_uid: UUID, kind: TaskKind) -> Task:

@@ -8,7 +8,7 @@ from uuid import UUID
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment, Tree
-from beamkeeper.domain.names import show_path
+from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.storage import NewPublish, Publish
 from beamkeeper.domain.users import Action, Caller, require
 
@@ -23,6 +23,7 @@ def request(tx: StorageTransaction, caller: Caller, new: NewPublish) -> Publish:
                 raise NotFoundError(
                     f'path "{show_path(item.relpath)}" is in neither tree: it begins with data/ or analysis/'
                 )
+            RelPath(item.staged)  # refused where it climbs out
             if not item.checksums and item.link_target_b64 is None:
                 raise InvalidError(f'"{show_path(item.relpath)}" has no checksum to be verified by')
         tx.publishes.add(new)

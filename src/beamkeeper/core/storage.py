@@ -9,12 +9,11 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotPermittedError
 from beamkeeper.domain.names import Uid
-from beamkeeper.domain.storage import AreaCheck, NewStorageArea, StorageArea
+from beamkeeper.domain.storage import TRANSFERS, AreaCheck, NewStorageArea, StorageArea
 from beamkeeper.domain.users import SITE, Action, Caller, reach, require
 
 PROBE_BYTES = 64 * 1024
@@ -44,8 +43,9 @@ def add(tx: StorageTransaction, caller: Caller, new: NewStorageArea) -> StorageA
     require(caller, Action.SITE_ADMINISTER, SITE, "the site")
     if not os.path.isabs(new.path) or os.path.normpath(new.path) != new.path or "\0" in new.path:
         raise InvalidError(f'path "{new.path}" of storage area "{new.name}" is not absolute and plain: write it whole')
-    if not urlsplit(new.station_url).scheme:
-        raise InvalidError(f'"{new.station_url}" is no address of a storage area: use file:///PATH')
+    if not new.plugin:
+        known = ", ".join(f"{scheme}:" for scheme in TRANSFERS)
+        raise InvalidError(f'"{new.station_url}" is no address of a storage area: use file:///PATH, or one of {known}')
     tx.events.claim()
     for area in tx.storage.list():
         if os.path.commonpath([area.path, new.path]) in (area.path, new.path):

@@ -65,7 +65,7 @@ class StorageAreas:
         taken = select(StorageAreaRow.id).where(StorageAreaRow.name == new.name)
         if self._session.execute(taken).first() is not None:
             raise AlreadyExistsError(f'there is a storage area "{new.name}" already', name=new.name)
-        area = StorageArea(uid=new_uid(), created_at=self._now, **new.model_dump())
+        area = StorageArea(uid=new_uid(), created_at=self._now, **{**new.model_dump(), "transfer": new.plugin})
         self._session.execute(insert(StorageAreaRow).values(**area.model_dump(), revision=revision))
         return area
 

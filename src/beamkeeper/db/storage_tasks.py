@@ -1,4 +1,4 @@
-"""What the storage service is asked to look at: checks and listings, each with its answer as one document."""
+"""What the storage service is asked to look at or to clear away, each with its answer as one document."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class TaskKind(StrEnum):
     STAT = "stat"
     READ = "read"
     LISTING = "listing"
+    DISCARD = "discard"
 
 
 class StorageTaskRow(Base):

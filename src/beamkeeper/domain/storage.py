@@ -7,13 +7,46 @@ from enum import StrEnum
 from pydantic import Field
 
 from beamkeeper.domain.files import ReadFrom, Verify
-from beamkeeper.domain.names import Checksum, Input, Model, PlainName, Title, Uid, UtcTime, WireInt, WithPath
+from beamkeeper.domain.names import (
+    Checksum,
+    Input,
+    Model,
+    PlainName,
+    RelPath,
+    Title,
+    Uid,
+    UtcTime,
+    WireInt,
+    WithPath,
+    from_b64,
+)
 
 STAGING = ".dm/staging"
 """Below an experiment's directory: where batches wait to be published."""
 
 VERSIONS = ".dm/versions"
 """Below an experiment's directory: where older versions of a path are kept."""
+
+
+TRANSFERS = {
+    "file": "copy",
+    "rsync": "rsync",
+    "rsync+ssh": "rsync",
+    "gsiftp": "gridftp",
+    "ftp": "gridftp",
+}
+"""Which transfer plugin brings files to a storage area whose address has this scheme."""
+
+TROUBLES = {
+    "full": "is full",
+    "read_only": "is read-only",
+    "unreachable": "is not there",
+    "hanging": "does not answer",
+    "host_key": "shows another host key than was pinned",
+    "certificate": "has a certificate that is not trusted",
+    "credential": "does not accept our credential",
+}
+"""What a storage area as a whole can fail with, and how it is said; `failed` is everything else."""
 
 
 class AreaKind(StrEnum):
@@ -34,6 +67,16 @@ class StorageArea(Model):
     transfer: str = Field(default="copy", description="The transfer plugin.")
     created_at: UtcTime
 
+    @property
+    def scheme(self) -> str:
+        """How a station reaches it."""
+        return scheme_of(self.station_url)
+
+    @property
+    def is_mounted(self) -> bool:
+        """Whether a station reaches it as a directory."""
+        return self.scheme == "file"
+
 
 class NewStorageArea(Input):
     """A storage area to be added."""
@@ -42,7 +85,21 @@ class NewStorageArea(Input):
     kind: AreaKind = AreaKind.HOT
     station_url: str
     path: str
-    transfer: str = "copy"
+    transfer: str = Field(
+        default="", description="The transfer plugin, or a table of its settings; that of the address where empty."
+    )
+
+    @property
+    def plugin(self) -> str:
+        """The transfer plugin; empty where neither it nor its address names one."""
+        scheme = scheme_of(self.station_url)
+        return (self.transfer or TRANSFERS.get(scheme, "")) if scheme else ""
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of an address of a storage area; empty where it has none."""
+    scheme, colon, _ = url.partition(":")
+    return scheme.lower() if colon else ""
 
 
 class AreaCheck(Model):
@@ -55,19 +112,13 @@ class AreaCheck(Model):
     total_bytes: WireInt | None = None
 
 
-_TROUBLES = {
-    "full": "is full",
-    "read_only": "is read-only",
-    "unreachable": "is not there",
-    "hanging": "does not answer",
-}
-
-
 class AreaPause(Model):
     """A storage area that takes nothing at present: files wait for it, and go on by themselves."""
 
     name: PlainName
-    trouble: str = Field(description="full, read_only, unreachable, hanging or failed.")
+    trouble: str = Field(
+        description="full, read_only, unreachable, hanging, host_key, certificate, credential or failed."
+    )
     message: Title = Field(description="What it failed with, or why it is not tried again yet.")
     since: UtcTime
     files: WireInt = Field(description="How many files wait.")
@@ -75,7 +126,7 @@ class AreaPause(Model):
     @property
     def sentence(self) -> str:
         """The same for people."""
-        what = _TROUBLES.get(self.trouble, "fails")
+        what = TROUBLES.get(self.trouble, "fails")
         waiting = "1 file waits" if self.files == 1 else f"{self.files} files wait"
         since = self.since.isoformat(sep=" ", timespec="seconds")
         return f'storage area "{self.name}" {what}: paused since {since}, {waiting} ({self.message})'
@@ -109,7 +160,7 @@ class Replaced(Model):
 
 
 class NewPublishItem(Input, WithPath):
-    """One staged file; `path` is below the experiment and, below the batch's staging directory, the same."""
+    """One staged file; `path` is below the experiment, and below its staging directory too unless told otherwise."""
 
     version_uid: Uid
     number: int = Field(ge=1)
@@ -117,6 +168,12 @@ class NewPublishItem(Input, WithPath):
     checksums: tuple[Checksum, ...]
     link_target_b64: str | None = Field(default=None, description="Set on a symbolic link: nothing is staged for it.")
     replaces: Replaced | None = None
+    staged_b64: str | None = Field(default=None, description="Its name below the staging directory.")
+
+    @property
+    def staged(self) -> RelPath:
+        """Its name below the staging directory."""
+        return self.relpath if self.staged_b64 is None else RelPath(from_b64(self.staged_b64))
 
 
 class NewPublish(Input):
@@ -232,6 +289,25 @@ class Check(Model):
     created_at: UtcTime
     ended_at: UtcTime | None = None
     items: tuple[CheckItem, ...]
+
+
+class NewDiscard(Input):
+    """A staging directory that nobody will publish; asking again with the same uid gives the same answer."""
+
+    uid: Uid
+    experiment_uid: Uid
+    storage_area_uid: Uid | None = Field(default=None, description="In this area, not the experiment's own.")
+    batch_uid: Uid
+
+
+class Discard(Model):
+    """A staging directory on its way out."""
+
+    uid: Uid
+    experiment_uid: Uid
+    batch_uid: Uid
+    state: TaskState
+    message: Title = Field(default="", description="Why it waits.")
 
 
 class EntryKind(StrEnum):

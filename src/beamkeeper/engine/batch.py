@@ -59,7 +59,7 @@ class StagedBatch:
             return
         for item in staged:
             with suppress(FileNotFoundError, NotADirectoryError):
-                descriptor = self.beneath.open(self.staging + b"/" + item.relpath)
+                descriptor = self.beneath.open(self._staged(item))
                 try:
                     os.fsync(descriptor)
                 finally:
@@ -75,7 +75,7 @@ class StagedBatch:
         for item in items:
             if item.link_target_b64 is not None:
                 continue
-            staged, checksum = self.staging + b"/" + item.relpath, strongest(item.checksums)
+            staged, checksum = self._staged(item), strongest(item.checksums)
             if self.verify is Verify.READ_BACK or item.replaces is not None:
                 wanted.append((staged, checksum.algorithm))
             elif (size := self._size_of(staged)) is not None:
@@ -87,6 +87,9 @@ class StagedBatch:
                 self.found[path] = ReadBack("", -1, None)  # a bad sector is this file's alone: it is sent anew
             elif found.errno not in NOT_THERE:
                 raise found
+
+    def _staged(self, item: NewPublishItem) -> bytes:
+        return self.staging + b"/" + item.staged
 
     def _size_of(self, path: bytes) -> int | None:
         try:
@@ -110,7 +113,7 @@ class StagedBatch:
             return Outcome.FAILED, f'"{where}" cannot be stored: {error.strerror or error}', None
 
     def _publish_file(self, item: NewPublishItem) -> Settled:
-        staged = self.staging + b"/" + item.relpath
+        staged = self._staged(item)
         checksum = strongest(item.checksums)
         found = self.found.get(staged)
         if found is None:

@@ -1,4 +1,4 @@
-"""Looks at what is stored, run where the storage is: checks, and listings of plain names."""
+"""Looks at what is stored, run where the storage is: checks, listings of plain names; and clears stagings away."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import ReadFrom
 from beamkeeper.domain.names import Algorithm, Checksum, Metadata, from_b64, to_b64
 from beamkeeper.domain.storage import (
+    STAGING,
     VERSIONS,
     CheckItem,
     CheckMode,
@@ -84,6 +85,10 @@ class LookLoop(Loop):
         try:
             if task.kind is TaskKind.LISTING:
                 return self._names.page(task.experiment_uid, root, NewListing.model_validate(task.request))
+            if task.kind is TaskKind.DISCARD:
+                with Beneath(root) as beneath:
+                    beneath.remove_tree(f"{STAGING}/{UUID(str(task.request['batch_uid']))}".encode())
+                return {}
             with Beneath(root) as beneath:
                 items = Looker(beneath, self._reader).look(NewCheck.model_validate(task.request))
             return {"items": [item.model_dump(mode="json", exclude_defaults=True) for item in items]}

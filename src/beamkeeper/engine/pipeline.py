@@ -33,7 +33,7 @@ from beamkeeper.engine.scene import Scene
 from beamkeeper.engine.sending import SOURCE
 from beamkeeper.engine.staging import Changes, Staged, Stager
 from beamkeeper.engine.worker import Loop, Report
-from beamkeeper.plugins.api import Transfer
+from beamkeeper.plugins.api import Discarding, Transfer
 
 J = JournalState
 PUBLISH_WAIT_S = 20.0
@@ -172,7 +172,10 @@ class Worker(Loop):
         return made
 
     def _discard(self, batch: Batch, scene: Scene) -> None:
-        self._transfer(scene.area.transfer).discard(scene.staging(batch.uid))
+        transfer = self._transfer(scene.area.transfer)
+        if not isinstance(transfer, Discarding):
+            return  # left over: the storage is asked to remove it
+        transfer.discard(scene.staging(batch.uid))
         hit(TroublePoint.STAGING_DISCARDED)
         with self._database.write() as tx:
             tx.stagings.forget(batch.uid)

@@ -19,7 +19,7 @@ from uuid import UUID
 from beamkeeper.domain.errors import DestinationError, DmError, UnavailableError
 from beamkeeper.domain.names import show_path
 from beamkeeper.domain.storage import StorageArea
-from beamkeeper.plugins.api import Transfer, TransferItem, TransferResult
+from beamkeeper.plugins.api import Discarding, Transfer, TransferItem, TransferResult
 
 STALL_S = 30.0
 SILENT_S = 3.0
@@ -85,7 +85,7 @@ class _Sending:
                     break
         except BaseException as error:
             end = error
-        if self.is_left:
+        if self.is_left and isinstance(self.transfer, Discarding):
             with suppress(DmError):
                 self.transfer.discard(self.staging)
         self.answers.put(end)

@@ -62,7 +62,7 @@ class Stager:
     ) -> Staged:
         """Send files, and weigh what came of each."""
         items = [
-            TransferItem(f.version_uid, scene.source(f), scene.path(f), f.identity)
+            TransferItem(f.version_uid, scene.source(f), scene.path(f), f.identity, scene.staged(f))
             for f in files
             if f.kind is FileKind.FILE
         ]
@@ -139,4 +139,5 @@ def _item(
         checksums=tuple(checksums),
         link_target_b64=to_b64(file.link_target) if file.link_target is not None else None,
         replaces=replaces,
+        staged_b64=to_b64(staged) if (staged := scene.staged(file)) is not None else None,
     )

@@ -31,13 +31,20 @@ class TransferItem:
     """One file to be moved.
 
     `source` is an absolute path; `identity` is the state in which the source was found finished: bytes of
-    another state must not be delivered (I6).
+    another state must not be delivered (I6). `staged` is the name that it is to have below the staging directory, where
+    that is not its path: what is not mounted gets names that every protocol can say.
     """
 
     version_uid: Uid
     source: bytes
     path: RelPath
     identity: SourceIdentity
+    staged: RelPath | None = None
+
+    @property
+    def target(self) -> RelPath:
+        """Its name below the staging directory."""
+        return self.staged or self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +80,18 @@ class Transfer(Protocol):
 
     Called from several threads at once, with different staging directories. May be called again with the
     same directory after a crash: what is there from before is replaced. A fault of one file is its result's
-    error; a fault of the destination as a whole is raised as DestinationError, with a `code`: full, read_only,
-    unreachable, or failed.
+    error; a fault of the destination as a whole is raised as DestinationError, with a `code`: one of
+    `domain.storage.TROUBLES`.
     """
 
     def send(self, items: Sequence[TransferItem], staging: str, stop: Stop) -> Iterator[TransferResult]:
-        """Move each item to `staging`/path (a URL of the plugin's scheme); one result an item, in any order."""
+        """Move each item to `staging`/target (a URL of the plugin's scheme); one result an item, in any order."""
         ...
+
+
+@runtime_checkable
+class Discarding(Protocol):
+    """A transfer that can remove what it has staged; for others the storage service does."""
 
     def discard(self, staging: str) -> None:
         """Remove a staging directory and all in it; nothing there is no error."""

@@ -84,7 +84,7 @@ def build_engine(context: Context) -> Engine:
     """Return the engine of a service."""
     if context.service is Service.STORAGE:
         database, report = context.database, context.errors.append
-        short, long = (TaskKind.STAT, TaskKind.LISTING), (TaskKind.READ,)
+        short, long = (TaskKind.STAT, TaskKind.LISTING, TaskKind.DISCARD), (TaskKind.READ,)
         looks = [LookLoop(database, kinds, report=report) for kinds in (short, long)]
         return Engine([PublishLanes(database, report=report), *looks])
     client = _client(context.settings)
@@ -136,7 +136,7 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     }
     workers += [Worker(n, context.database, client, **common) for n in range(settings.acquisition.threads)]
     care = _care(context, client, mirror, owner, problems)
-    tidy = TidyLoop(context.database, transfer, report=report)
+    tidy = TidyLoop(context.database, client, transfer, report=report)
     mind = _mind(context, manners, acquire)
     loops = [acquire, *workers, mind, destinations, *care, tidy, masters, reaper, problems, mirror]
     return Engine(loops, before=reaper.register)
@@ -222,7 +222,9 @@ def _plugins(settings: Settings) -> tuple[Callable[[str], Transfer], Callable[[s
 
     @cache
     def transfer(name: str) -> Transfer:
-        built: Any = load.build(TRANSFERS, name, settings.transfer.get(name, {}))
+        options = dict(settings.transfer.get(name, {}))
+        plugin = str(options.pop("plugin", name))
+        built: Any = load.build(TRANSFERS, plugin, options)
         return built  # type: ignore[no-any-return]
 
     @cache

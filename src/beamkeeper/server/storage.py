@@ -14,8 +14,10 @@ from beamkeeper.core import storage as core
 from beamkeeper.domain.storage import (
     AreaCheck,
     Check,
+    Discard,
     Listing,
     NewCheck,
+    NewDiscard,
     NewListing,
     NewPublish,
     NewStorageArea,
@@ -116,6 +118,26 @@ def list_names(new: NewListing, ctx: Ctx, who: Who) -> Listing:
         found = core_checks.request_listing(tx, who, new)
     ctx.database.tell()  # the engine begins at once
     return found
+
+
+@router.post("/discards", status_code=202, summary="Ask for a staging directory to be removed")
+def discard(new: NewDiscard, ctx: Ctx, who: Who) -> Discard:
+    """For the services of stations, of batches that nobody will publish. Answers at once."""
+    with ctx.database.write() as tx:
+        found = core_checks.request_discard(tx, who, new)
+    ctx.database.tell()  # the engine begins at once
+    return found
+
+
+@router.get("/discards/{uid}", summary="Whether a staging directory is gone")
+async def show_discard(uid: UUID, ctx: Ctx, request: Request, who: Who, wait: Wait = 0.0) -> Discard:
+    """Done once it is; kept for a day."""
+
+    def look() -> Discard:
+        with ctx.database.read() as tx:
+            return core_checks.show_discard(tx, who, uid)
+
+    return await wait_for(request, look, lambda found: found.state is TaskState.DONE, wait_s=wait)
 
 
 @router.get("/listings/{uid}", summary="A page of plain names")

@@ -1,0 +1,142 @@
+"""Real GridFTP servers, a certificate authority made for the test, and a MyProxy that hands out credentials."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from beamkeeper.testing.daemons import daemon, listens, program, servant
+from beamkeeper.testing.servers import free_port
+
+SERVER = "globus-gridftp-server-progs"
+ORGANISATION = "/O=Grid/OU=Beamkeeper"
+USER = "d12345"
+"""The name of the badge that tests show."""
+
+
+@dataclass(frozen=True, slots=True)
+class GridFTP:
+    """A running GridFTP server."""
+
+    port: int
+    scheme: str
+
+    def url(self, path: Path) -> str:
+        """Return the address of a directory, without the last slash."""
+        host = "localhost" if self.scheme == "gsiftp" else "127.0.0.1"  # a certificate is made out to a name
+        return f"{self.scheme}://{host}:{self.port}{quote(str(path))}"
+
+
+@contextmanager
+def anonymous_gridftp() -> Iterator[GridFTP]:
+    """Run a GridFTP server that lets everybody in, while the block lasts."""
+    whom = ["-anonymous-user", "nobody", "-anonymous-group", "nogroup"] if os.geteuid() == 0 else []
+    with tempfile.TemporaryDirectory(prefix="beamkeeper-gridftp-") as made:
+        port = free_port()
+        argv = [*_server(port), "-aa", *whom]
+        with daemon(argv, Path(made) / "log", lambda: listens(port)):
+            yield GridFTP(port, "ftp")
+
+
+def _server(port: int) -> list[str]:
+    here = "127.0.0.1"
+    program_ = program("globus-gridftp-server", SERVER)
+    return [program_, "-p", str(port), "-control-interface", here, "-data-interface", here, "-c", os.devnull]
+
+
+class Authority:
+    """A certificate authority of the test's own, with its directory of trusted certificates."""
+
+    def __init__(self, place: Path, name: str = "Test CA") -> None:
+        self.place = place
+        self.subject = f"{ORGANISATION}/CN={name}"
+        self.trusted = place / "certificates"
+        self.trusted.mkdir()
+        self.key, self.certificate = place / "ca.key", place / "ca.pem"
+        is_ca = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        self._openssl(
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(self.key), "-out", str(self.certificate)),
+            *("-days", "2", "-subj", self.subject, *is_ca),
+        )
+        policy = (
+            f"access_id_CA  X509  '{self.subject}'\npos_rights  globus  CA:sign\n"
+            f"cond_subjects  globus  '\"{ORGANISATION}/*\"'\n"
+        )
+        for kind in ("-subject_hash", "-subject_hash_old"):
+            name = self._openssl("x509", "-in", str(self.certificate), "-noout", kind).strip()
+            (self.trusted / f"{name}.0").write_bytes(self.certificate.read_bytes())
+            (self.trusted / f"{name}.signing_policy").write_text(policy)
+
+    def issue(self, name: str, *, common_name: str, more: str = "", days: int = 2) -> tuple[Path, Path]:
+        """Return a new certificate and its private key."""
+        certificate, key, request = (self.place / f"{name}.{end}" for end in ("pem", "key", "csr"))
+        subject = f"{ORGANISATION}/CN={common_name}"
+        self._openssl(
+            *("req", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(request), "-subj", subject)
+        )
+        (self.place / "extensions").write_text("keyUsage=digitalSignature,keyEncipherment\n" + more)
+        self._openssl(
+            *("x509", "-req", "-in", str(request), "-CA", str(self.certificate), "-CAkey", str(self.key)),
+            *(
+                "-CAcreateserial",
+                "-days",
+                str(days),
+                "-out",
+                str(certificate),
+                "-extfile",
+                str(self.place / "extensions"),
+            ),
+        )
+        key.chmod(0o600)
+        return certificate, key
+
+    def host(self, name: str) -> dict[str, str]:
+        """Return the environment of a server on a host of this name."""
+        certificate, key = self.issue(f"host-{name}", common_name=name, more=f"subjectAltName=DNS:{name}\n")
+        paths = {"X509_CERT_DIR": self.trusted, "X509_USER_CERT": certificate, "X509_USER_KEY": key}
+        return {name: str(path) for name, path in paths.items()}
+
+    def proxy(self, common_name: str) -> Path:
+        """Return a short-lived credential of somebody."""
+        certificate, key = self.issue(f"user-{common_name}", common_name=common_name)
+        made = self.place / f"proxy-{common_name}"
+        argv = [program("grid-proxy-init", "globus-proxy-utils"), "-q", "-valid", "1:00"]
+        argv += ["-cert", str(certificate), "-key", str(key), "-out", str(made)]
+        subprocess.run(argv, check=True, env={**os.environ, "X509_CERT_DIR": str(self.trusted)}, capture_output=True)
+        return made
+
+    def expired(self, common_name: str) -> Path:
+        """Return a credential of somebody that was good until yesterday."""
+        certificate, key = self.issue(f"expired-{common_name}", common_name=common_name, days=-1)
+        made = self.place / f"expired-{common_name}"
+        made.touch(mode=0o600)
+        made.write_bytes(certificate.read_bytes() + key.read_bytes())
+        return made
+
+    def _openssl(self, *words: str) -> str:
+        done = subprocess.run([program("openssl", "openssl"), *words], check=True, capture_output=True, text=True)
+        return done.stdout
+
+
+@contextmanager
+def gsi_gridftp(
+    authority: Authority, *, common_name: str, host: str = "localhost", acts_as: str = ""
+) -> Iterator[GridFTP]:
+    """Run a GridFTP server that lets in whoever has a credential of this name, while the block lasts.
+
+    It acts as an account that it does not refuse, or as the one named.
+    """
+    with tempfile.TemporaryDirectory(prefix="beamkeeper-gsiftp-") as made:
+        place, port = Path(made), free_port()
+        (place / "gridmap").write_text(f'"{ORGANISATION}/CN={common_name}" {acts_as or servant().pw_name}\n')
+        place.chmod(0o755)
+        env = {**authority.host(host), "GRIDMAP": str(place / "gridmap")}
+        argv = [*_server(port), "-allow-disabled-login", *(["-allow-root"] if acts_as == "root" else [])]
+        with daemon(argv, place / "log", lambda: listens(port), env=env):
+            yield GridFTP(port, "gsiftp")
