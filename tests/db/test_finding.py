@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from beamkeeper.builtin.extract_hdf5 import read_hdf5
+from beamkeeper.db.finding import leading
 from beamkeeper.db.finding import search as searching
 from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.errors import InvalidError, TooLargeError
@@ -23,6 +24,7 @@ from beamkeeper.domain.provenance import NewDerivation, SourceRef
 from beamkeeper.domain.query import printed
 from beamkeeper.domain.query.ast import EVERYTHING
 from beamkeeper.domain.runs import NewRun
+from beamkeeper.domain.stats import FacetQuery
 from beamkeeper.domain.users import Action, Reach, Role, reach
 from beamkeeper.testing.catalogue import Catalogue, new_file
 from beamkeeper.testing.queries import NOW, QUERIES, Sample, document_of, means, samples
@@ -94,9 +96,9 @@ def test_both_notations_mean_the_same_and_show_only_what_the_caller_may_see(
 ) -> None:
     number = next(NUMBERS)
     # Whether a condition leads, two of them do together, or none, must not be seen in what is found.
-    few, some = data.draw(st.sampled_from([(searching.FEW, searching.SOME), (-1, searching.SOME), (-1, -1)]))
-    monkeypatch.setattr(searching, "FEW", few)
-    monkeypatch.setattr(searching, "SOME", some)
+    few, some = data.draw(st.sampled_from([(leading.FEW, leading.SOME), (-1, leading.SOME), (-1, -1)]))
+    monkeypatch.setattr(leading, "FEW", few)
+    monkeypatch.setattr(leading, "SOME", some)
     mine, others = data.draw(samples()), data.draw(samples())
     fill(catalogue, f"mine{number}", mine)
     fill(catalogue, f"others{number}", others)
@@ -146,8 +148,8 @@ def test_a_page_that_finds_little_stops_and_says_where_to_go_on(
 ) -> None:
     monkeypatch.setattr(searching, "BUDGET", 40)
     monkeypatch.setattr(searching, "_WINDOW", 20)
-    monkeypatch.setattr(searching, "FEW", 2)
-    monkeypatch.setattr(searching, "SOME", 2)
+    for limit in ("FEW", "SOME", "MANY"):
+        monkeypatch.setattr(leading, limit, 2)
     fill(catalogue, "one", [simple(f"data/{i:03}", n=i % 50, odd=[i]) for i in range(150)])
     index(catalogue)
     query = FileQuery(query="n < 25 and odd = 7", limit=10)
@@ -210,6 +212,22 @@ def test_a_search_that_takes_too_long_is_stopped_with_a_sentence(
         tx.files.find(FileQuery(query=f'path ~ "{shape}" or directory ~ "{shape}b"'), ALL)
     monkeypatch.undo()
     assert len(found(catalogue, query="size >= 0")) == 30
+
+
+def test_a_facet_of_a_search_counts_what_is_found_in_time_and_says_so(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(catalogue, "one", [simple(f"data/{i:03}", n=i, sample="Ag") for i in range(50)])
+    index(catalogue)
+    query = FacetQuery(keys=["sample"], files=FileQuery(query="n >= 0"))
+    with catalogue.database.read() as tx:
+        whole = tx.search.statistics(ALL).facets(query, behind=0)
+    assert (whole.counted, whole.is_sample, whole.facets[0].values[0].files) == (50, False, 50)
+    monkeypatch.setattr(searching, "_WINDOW", 20)
+    monkeypatch.setattr(searching, "HITS_S", -1)
+    with catalogue.database.read() as tx:
+        some = tx.search.statistics(ALL).facets(query, behind=0)
+    assert (some.counted, some.is_sample, some.facets[0].values[0].files) == (20, True, 20)
 
 
 def test_everything_is_what_no_condition_means(catalogue: Catalogue) -> None:

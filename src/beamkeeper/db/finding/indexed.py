@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
@@ -65,7 +65,9 @@ class Index:
         """Return the condition that an experiment's number is of one within reach."""
         if self.is_all and len(self.experiments) > _LISTED:
             return column.in_(select(SearchExperimentRow.id))  # type: ignore[no-any-return]
-        return column.in_(self.ids)  # type: ignore[no-any-return]
+        # Numbers of our own, in the statement itself: hundreds bound one by one cost a millisecond each time.
+        ids = bindparam(None, self.ids, Integer(), expanding=True, literal_execute=True)
+        return column.in_(ids)  # type: ignore[no-any-return]
 
     def within_uids(self, column: Any) -> ColumnElement[bool]:
         """Return the condition that an experiment's uid is of one within reach."""

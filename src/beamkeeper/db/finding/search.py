@@ -8,15 +8,17 @@ the page says where to go on.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, select, union_all
+from sqlalchemy import ColumnElement, and_, false, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.experiments import ExperimentRow
@@ -25,9 +27,10 @@ from beamkeeper.db.finding.asked import IS_NEWEST, Asked
 from beamkeeper.db.finding.builtins import path_range
 from beamkeeper.db.finding.compiled import is_builtin
 from beamkeeper.db.finding.indexed import Index, index_for
+from beamkeeper.db.finding.leading import Leading
 from beamkeeper.db.finding.limits import limited
-from beamkeeper.db.finding.sources import Sources, Way
-from beamkeeper.db.finding.windows import Found, Key, Walk, WalkExperiments, Windows, ordering
+from beamkeeper.db.finding.sources import Sources
+from beamkeeper.db.finding.windows import Key, Walk, Windows, ordering
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.db.search.tables import SearchExperimentRow, SearchFileRow
@@ -44,13 +47,9 @@ BUDGET = 20_000
 """A page of a search looks at no more files than about this."""
 PAGE_S = 2.0
 """A page of a search that is not full after this time is answered as it is."""
-FEW = 5_000
-"""A condition that so few files meet leads at once."""
-SOME = 100_000
-"""A condition that so many meet may lead, since the index alone gives the newest of them."""
+HITS_S = 5.0
+"""So long the files are looked for that a facet counts."""
 _WINDOW = 5_000
-_WALKED_EXPERIMENTS = 32
-_CONSIDERED = 8
 
 
 class Hits(NamedTuple):
@@ -99,12 +98,14 @@ class FileSearch:
     def page(self) -> Hits:
         """Return the next page."""
         with limited(self._session):
-            return self._page(self._query.limit, BUDGET if self._is_search else None)
+            if self._is_search:
+                return self._page(self._query.limit, budget=BUDGET, seconds=PAGE_S)
+            return self._page(self._query.limit)
 
     def hits(self, most: int) -> Hits:
-        """Return as many as `most` of the files that are meant, whatever that takes within the time of a statement."""
+        """Return as many as `most` of the files that are meant, or those that are found in some seconds."""
         with limited(self._session):
-            return self._page(most, None)
+            return self._page(most, seconds=HITS_S)
 
     def allowed(self) -> list[Condition]:
         """Return the condition that stands around every search: what the caller may see, of what is there."""
@@ -121,11 +122,11 @@ class FileSearch:
             found.append(FileRow.deleted_at.is_(None))
         return found
 
-    def _page(self, limit: int, budget: int | None) -> Hits:
+    def _page(self, limit: int, *, budget: float = math.inf, seconds: float = math.inf) -> Hits:
         found: list[_Row] = []
         after, windows = self._start(), self._windows()
         size = limit + 1 if self._asked.node == EVERYTHING else min(2 * limit + 1, _WINDOW)
-        searched, end = 0, time.monotonic() + PAGE_S
+        searched, end = 0, time.monotonic() + seconds
         while True:
             rows = self._rows(windows, after, size)
             for row in self._meant([first for _, (first, *_) in groupby(rows, key=attrgetter("id"))]):
@@ -135,9 +136,11 @@ class FileSearch:
             searched += len(rows)
             if len(rows) < size:
                 return self._hits(found, None, searched)
-            if budget is not None and (searched >= budget or time.monotonic() > end):
+            if searched >= budget or time.monotonic() > end:
                 return self._hits(found, self._cursor(rows[-1]), searched, is_partial=True)
             after, size = rows[-1].key, min(4 * size, _WINDOW)
+            if self._leading is not None and (better := self._leading.second(windows, searched)) is not None:
+                windows, size = better, min(2 * limit + 1, _WINDOW)
 
     def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
         is_behind = self._is_indexed and self._index is not None and self._index.is_behind
@@ -197,47 +200,23 @@ class FileSearch:
         asked = [leaf for leaf in plain.leaves if not is_builtin(leaf)]
         return index_for(self._session, asked, within, is_all=is_all)
 
-    def _windows(self) -> Windows:
-        """Return the cheapest way through the files."""
+    @cached_property
+    def _leading(self) -> Leading | None:
         index = self._index
-        walk = Walk(self._order, [*self.allowed(), *self._ranges()])
-        if index is None:
-            return walk
-        leading = self._leading(index)
-        if leading is not None:
-            return Found(self._order, [*leading, *index.unsure_ids()])
-        is_few = not index.is_all and 0 < len(index.experiments) <= _WALKED_EXPERIMENTS
-        if self._order is FileOrder.NEWEST and is_few and not index.is_behind:
-            return WalkExperiments(index.ids, index.unsure_ids())
-        return walk
+        if index is None or (not self._is_indexed and index.is_behind):
+            return None
+        ways = Sources(self._asked.compiler, index, self._now, self._dialect).ways(self._top)
+        return Leading(self._session, index, ways, self._order)
+
+    def _windows(self) -> Windows:
+        """Return the cheapest way through the files to begin with."""
+        found = self._leading.first() if self._leading is not None else None
+        return found or Walk(self._order, [*self.allowed(), *self._ranges()])
 
     def _ranges(self) -> list[Condition]:
         """Return the ranges of paths that the query allows."""
         paths = [leaf for leaf in self._top if hasattr(leaf, "field") and leaf.field == Builtin("path")]
         return [path_range(leaf) for leaf in paths]  # type: ignore[arg-type]
-
-    def _leading(self, index: Index) -> Way | None:
-        """Return what finds the files of the most selective condition, where one is selective enough."""
-        if not self._is_indexed and index.is_behind:
-            return None
-        ways = Sources(self._asked.compiler, index, self._now, self._dialect).ways(self._top)[:_CONSIDERED]
-        besides = index.unsure_ids()
-        if not ways or (besides and self._count(besides, FEW) > FEW):
-            return None
-        for most in (FEW, SOME) if self._order is FileOrder.NEWEST else (FEW,):
-            counted = sorted((count, i) for i, way in enumerate(ways) if (count := self._count(way, most)) <= most)
-            if counted:
-                # Few are looked at one by one; of more, those alone that the next best way has too.
-                return _common([ways[i] for _, i in (counted[:1] if most == FEW else counted[:2])])
-        return None
-
-    def _count(self, ways: Sequence[Select[Any]], most: int) -> int:
-        """Return how many files an index gives, counting no further than one more than `most`."""
-        if not ways:
-            return 0
-        found = union_all(*ways).subquery()
-        some = select(found.c.file_id).limit(most + 1).subquery()
-        return self._session.scalar(select(func.count()).select_from(some)) or 0
 
     def _cursor(self, row: _Row) -> str:
         if isinstance(row.key, int):
@@ -258,18 +237,6 @@ class FileSearch:
             return UUID(hex=str(key[0])), from_b64(str(key[1]))
         except ValueError as error:
             raise InvalidError("this is no cursor of a list of files: take `next` of an earlier answer") from error
-
-
-def _common(ways: Sequence[Way]) -> Way:
-    """Return the files that all of these ways have, of which the narrowest comes first."""
-    nothing = select(FileRow.id.label("file_id")).where(false())
-    *narrow, last = [way or [nothing] for way in ways]
-    if not narrow:
-        return last
-    found = union_all(*last).subquery()
-    # The sum lets a database list the narrow ones, instead of looking up each of theirs in the broad one.
-    within = [(found.c.file_id + 0).in_(select(union_all(*way).subquery().c.file_id)) for way in narrow]
-    return [select(found.c.file_id).where(*within)]
 
 
 def _is_of_experiment(node: Node) -> bool:

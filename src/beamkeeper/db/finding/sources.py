@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, literal_column, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, false, literal_column, select, true
 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import builtin, linked, path_range
@@ -24,10 +25,39 @@ from beamkeeper.db.search.tables import (
 )
 from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, In, Leaf, Node, Not, Or, Text
 from beamkeeper.domain.query.narrowing import common, suffixes, together, words_within
-from beamkeeper.domain.query.probes import Below, Probe, Shape, Span, probes_of
+from beamkeeper.domain.query.probes import Below, Points, Probe, Shape, Span, probes_of
 
-Way = list[Select[Any]]
-"""Selects that give, all together, every file that may meet a query; none at all where no file can."""
+
+class Part(NamedTuple):
+    """Files that an index gives, of every experiment, and where it has the experiment's number if it begins with it."""
+
+    files: Select[Any]
+    experiment: Any = None
+    is_ordered: bool = False
+    """Whether the index gives those of one experiment by their numbers."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """Parts that give, all together, every file that may meet a condition; none at all where no file can."""
+
+    parts: Sequence[Part]
+    is_of_words: bool = False
+    """Full text gives its files in no order, and PostgreSQL reads the row of each: many take long."""
+
+    def selects(self, index: Index) -> list[Select[Any]]:
+        """Return what gives the files that are within reach; of parts without an experiment, others too."""
+        return [
+            files if experiment is None else files.where(index.within(experiment))
+            for files, experiment, _ in self.parts
+        ]
+
+    def probes(self, experiment: Any) -> list[ColumnElement[bool]] | None:
+        """Return the conditions, any of which an experiment meets with such files; None where the index tells not."""
+        if any(part.experiment is None for part in self.parts):
+            return None
+        return [false(), *(exists(files.where(column == experiment)) for files, column, _ in self.parts)]
+
 
 _RANKED_EXPERIMENTS = 64
 """A full-text search names the experiments within reach to the index where they are not more than this."""
@@ -57,7 +87,11 @@ class Sources:
         match node:
             case Or(items):
                 parts = [self._of(item) for item in items]
-                return [[select_ for part in parts for select_ in part[0]]] if parts and all(parts) else []
+                if not parts or not all(parts):
+                    return []
+                ways = [part[0] for part in parts]
+                every = [each for way in ways for each in way.parts]
+                return [Way(every, is_of_words=any(way.is_of_words for way in ways))]
             case And(items):
                 return self.ways(items)
             case Not():
@@ -67,7 +101,7 @@ class Sources:
 
     def _leaf(self, leaf: Leaf) -> list[Way]:
         if isinstance(leaf, Text):
-            return [[self._with_words(self._compiler.matching(leaf, self._ranked))]]
+            return [self._with_words(self._compiler.matching(leaf, self._ranked))]
         if is_builtin(leaf):
             return self._builtin(leaf)
         probes = probes_of(leaf)
@@ -76,35 +110,39 @@ class Sources:
         return [self._terms(probes)]
 
     def _terms(self, probes: Sequence[Probe]) -> Way:
-        row, index = SearchTermRow, self._index
-        asked = [self._compiler.asked(probe, index, is_exact=False) for probe in probes]
-        return [select(row.file_id).where(*each, index.within(row.experiment_id)) for each in asked if each is not None]
+        row = SearchTermRow
+        parts = []
+        for probe in probes:
+            asked = self._compiler.asked(probe, self._index, is_exact=False)
+            if asked is not None:
+                is_ordered = isinstance(probe, Points) and len(probe.values) == 1
+                parts.append(Part(select(row.file_id).where(*asked), row.experiment_id, is_ordered))
+        return Way(parts)
 
     def _between(self, probes: Sequence[Span]) -> Way:
         """Return the files with a value in one of the spans, and those with lists, whose items may lie around them."""
-        way, row, index = self._terms(probes), SearchTermRow, self._index
-        key_id = index.keys.get(probes[0].key)
-        if key_id is not None and any(probe.dimension in NO_QUANTITY for probe in probes):
-            zero: Any = literal_column("0")  # as the index has it, so that a database sees that it may use it
-            lists = (row.key_id == key_id, row.ordinal > zero, row.dimension <= zero)
-            way.append(select(row.file_id).where(*lists, index.within(row.experiment_id)))
-        return way
+        way, row = self._terms(probes), SearchTermRow
+        key_id = self._index.keys.get(probes[0].key)
+        if key_id is None or not any(probe.dimension in NO_QUANTITY for probe in probes):
+            return way
+        zero: Any = literal_column("0")  # as the index has it, so that a database sees that it may use it
+        lists = select(row.file_id).where(row.key_id == key_id, row.ordinal > zero, row.dimension <= zero)
+        return Way([*way.parts, Part(lists, row.experiment_id)])
 
     @property
     def _ranked(self) -> list[int]:
         index = self._index
         return index.ids if not index.is_all and len(index.ids) <= _RANKED_EXPERIMENTS else []
 
-    def _with_words(self, is_met: ColumnElement[bool]) -> Select[Any]:
-        if self._dialect == "sqlite":
-            return select(WORD_ROWS.c.rowid.label("file_id")).where(is_met)
-        return select(SearchTextRow.file_id).where(is_met)
+    def _with_words(self, is_met: ColumnElement[bool]) -> Way:
+        found = WORD_ROWS.c.rowid.label("file_id") if self._dialect == "sqlite" else SearchTextRow.file_id
+        return Way([Part(select(found).where(is_met))], is_of_words=True)
 
     def _builtin(self, leaf: Leaf) -> list[Way]:
         if isinstance(leaf, Text) or not isinstance(leaf.field, Builtin):
             return []
         if isinstance(leaf, Compare | In | Glob) and leaf.field.name in ("run", "dataset"):
-            return [[linked(leaf, self._now, self._dialect, is_source=True)]]
+            return [Way([Part(linked(leaf, self._now, self._dialect, is_source=True))])]
         if isinstance(leaf, Compare) and leaf.field.name in _COLUMNS:
             return [self._on_files([leaf])]
         return [*self._by_path(leaf), *self._by_name(leaf), *self._by_count(leaf)]
@@ -112,20 +150,20 @@ class Sources:
     def _on_files(self, leaves: Sequence[Compare]) -> Way:
         row = SearchFileRow
         met = and_(*(builtin(leaf, self._now, self._dialect, _COLUMNS) for leaf in leaves))
-        return [select(row.file_id).where(met, self._index.within(row.experiment_id))]
+        return Way([Part(select(row.file_id).where(met), row.experiment_id)])
 
     def _by_path(self, leaf: Leaf) -> list[Way]:
         if isinstance(leaf, Text) or leaf.field != Builtin("path"):
             return []
         paths = path_range(leaf)
         within = self._index.within_uids(FileRow.experiment_uid)
-        return [] if paths.compare(true()) else [[select(FileRow.id.label("file_id")).where(within, paths)]]
+        if paths.compare(true()):
+            return []
+        return [Way([Part(select(FileRow.id.label("file_id")).where(within, paths))])]
 
     def _by_name(self, leaf: Leaf) -> list[Way]:
         words = words_within(leaf)
-        if not words:
-            return []
-        return [[self._with_words(self._compiler.matching(Text(" ".join(words)), self._ranked))]]
+        return [self._with_words(self._compiler.matching(Text(" ".join(words)), self._ranked))] if words else []
 
     def _by_count(self, leaf: Leaf) -> list[Way]:
         """Return the files of directories and types that are counted under their names."""
@@ -137,7 +175,7 @@ class Sources:
         else:
             return []
         meant = (counted.kind == kind, counted.name.in_(names), self._index.within(counted.experiment_id))
-        return [[select(row.file_id).where(of.in_(select(counted.id).where(*meant)))]]
+        return [Way([Part(select(row.file_id).where(of.in_(select(counted.id).where(*meant))))])]
 
 
 def _directories(leaf: Leaf) -> Sequence[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, select, true, tuple_, union_all
 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.search.tables import SearchFileRow
@@ -81,6 +81,29 @@ class Found:
         if isinstance(after, int):
             newest = newest.where(number < after)
         return newest.order_by(number.desc()).limit(size)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The newest of each experiment as an index has them in order, one experiment after the other: on PostgreSQL."""
+
+    experiments: Select[Any]
+    parts: Sequence[tuple[Select[Any], Any]]
+    """Files, and where they have the number of their experiment."""
+    besides: Sequence[Select[Any]]
+
+    def window(self, after: Key | None, size: int) -> Select[Any]:
+        """Return the next files."""
+        sources: list[Select[Any]] = []
+        for files, experiment in self.parts:
+            of = self.experiments.subquery()
+            (number,) = files.selected_columns
+            part = files.where(experiment == of.c.id)
+            if isinstance(after, int):
+                part = part.where(number < after)
+            newest = part.order_by(number.desc()).limit(size).lateral()
+            sources.append(select(newest.c.file_id).select_from(of.join(newest, true())))
+        return Found(FileOrder.NEWEST, [*sources, *self.besides]).window(after, size)
 
 
 def ordering(order: FileOrder) -> Sequence[Any]:

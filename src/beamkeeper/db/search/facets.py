@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.experiments import ExperimentRow
+from beamkeeper.db.finding.limits import limited
 from beamkeeper.db.finding.search import FileSearch
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
@@ -73,7 +74,8 @@ class Statistics:
             texts, numbers = self._counted(list(keys.values()), query.files.experiment_uid)
         else:
             hits = FileSearch(self._session, self._now, query.files, self._reach).hits(FACET_HITS)
-            texts, numbers = self._of_files(list(keys.values()), hits.ids)
+            with limited(self._session):
+                texts, numbers = self._of_files(list(keys.values()), hits.ids)
             counted, is_sample = len(hits.ids), hits.next is not None
         return Facets(
             facets=[self._facet(key, keys.get(key), texts, numbers, query.limit) for key in query.keys],
