@@ -51,6 +51,7 @@ MATRIX = {
     Action.FILE_READ:                "yes    yes        no         yes    yes      yes",
     Action.FILE_ANNOTATE:            "yes    yes        no         yes    yes      yes",
     Action.FILE_DELETE:              "yes    yes        no         yes    yes      no",
+    Action.FILE_SHARE:               "yes    yes        no         yes    yes      no",
     Action.FILE_REGISTER:            "no     no         no         no     no       no",
     Action.FILE_VERIFY:              "no     no         no         no     no       no",
     Action.FILE_PUT:                 "yes    yes        no         yes    yes      yes",

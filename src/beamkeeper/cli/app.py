@@ -57,6 +57,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "use": ("experiments:use", "Make an experiment the one that commands mean."),
             "add-user": ("experiments:add_user", "Give somebody a role in an experiment."),
             "remove-user": ("experiments:remove_user", "Take somebody's role in an experiment away."),
+            "deliveries": ("downloads:deliveries", "Show who got what, and how far it came."),
         },
     ),
     "type": (
@@ -158,6 +159,15 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "list": ("wipes:holds", "List what is held."),
         },
     ),
+    "link": (
+        "Links to files, for people without an account.",
+        {
+            "create": ("downloads:link", "Make a link to files of an experiment."),
+            "list": ("downloads:links", "List the links into an experiment."),
+            "revoke": ("downloads:revoke", "Revoke a link."),
+            "allow": ("downloads:allow", "Allow links into a proprietary experiment."),
+        },
+    ),
     "plugin": ("Plugins of the station.", {"list": ("plugins:list_", "List the plugins that are installed.")}),
     "config": (
         "Settings.",
@@ -242,6 +252,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "why": ("why:why", "Show what a file was made from, down to the raw frames."),
     "stats": ("stats:stats", "Count files and bytes by experiment, directory, type or day."),
     "put": ("uploads:put", "Send files from this machine."),
+    "download": ("downloads:download", "Bring files of an experiment to this machine."),
 }
 
 

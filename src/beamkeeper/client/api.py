@@ -21,6 +21,7 @@ from beamkeeper.client.arrivals import Arrivals
 from beamkeeper.client.audit_log import AuditLogs
 from beamkeeper.client.catalogues import Catalogues
 from beamkeeper.client.datasets import Datasets
+from beamkeeper.client.downloads import Downloads, Links
 from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
@@ -172,6 +173,16 @@ class Client:
     def storage_areas(self) -> StorageAreas:
         """Places that hold files."""
         return StorageAreas(self.on(Service.STORAGE))
+
+    @cached_property
+    def downloads(self) -> Downloads:
+        """The bytes of files, and archives of many."""
+        return Downloads(self.on(Service.STORAGE))
+
+    @cached_property
+    def links(self) -> Links:
+        """Links for people without an account."""
+        return Links(self.on(Service.STORAGE))
 
     @cached_property
     def publishes(self) -> Publishes:

@@ -6,7 +6,8 @@ import json
 import random
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -138,6 +139,36 @@ class Http:
         request = _Request("GET", path, None, "application/json", _query(query), timeout_s)
         return bytes(self._send(request).content)
 
+    @contextmanager
+    def stream(self, path: str, *, query: object = None, begin: int = 0) -> Iterator[httpx2.Response]:
+        """Give the answer to a GET from a byte on, its body still to be read; asked for once, and not again.
+
+        Raises as `call` does; while the body is read, UnavailableError where the service goes away.
+        """
+        headers = {**self.credentials.headers(), "Accept-Encoding": "identity"}
+        if begin:
+            headers["Range"] = f"bytes={begin}-"
+        try:
+            with self._http.stream("GET", path, headers=headers, params=_query(query) or None) as response:
+                if response.is_error:
+                    raise decode(response.status_code, response.read(), self.url)
+                yield response
+        except httpx2.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> UnavailableError:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return UnavailableError(
+                f"{self.url} shows a certificate that is not believed ({_reason(error)}): name the site's "
+                f"certificate authority with `dm login --ca FILE`, BEAMKEEPER_CA, or for services tls.ca_file",
+                url=self.url,
+            )
+        return UnavailableError(
+            f"{self.url} does not answer ({str(error) or type(error).__name__}): is it up? "
+            f"`dm status` tells, `dm up` starts it",
+            url=self.url,
+        )
+
     def _send(self, request: _Request) -> httpx2.Response:
         is_renewed = False
         for attempt in range(1, self._tries + 1):
@@ -168,17 +199,7 @@ class Http:
                 timeout=httpx2.USE_CLIENT_DEFAULT if request.timeout_s is None else request.timeout_s,
             )
         except httpx2.TransportError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise UnavailableError(
-                    f"{self.url} shows a certificate that is not believed ({_reason(error)}): name the site's "
-                    f"certificate authority with `dm login --ca FILE`, BEAMKEEPER_CA, or for services tls.ca_file",
-                    url=self.url,
-                ) from error
-            raise UnavailableError(
-                f"{self.url} does not answer ({str(error) or type(error).__name__}): is it up? "
-                f"`dm status` tells, `dm up` starts it",
-                url=self.url,
-            ) from error
+            raise self._unreachable(error) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
             raise UnavailableError(
                 f'"{self.url}" is no address of a service ({error}): use http://HOST:PORT'

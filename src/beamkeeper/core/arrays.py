@@ -27,7 +27,7 @@ from beamkeeper.domain.errors import (
     UnavailableError,
     error_classes,
 )
-from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.experiments import Experiment, Tree
 from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.slices import ARRAY_BYTES
 from beamkeeper.domain.storage import VERSIONS
@@ -47,7 +47,11 @@ _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 def root(tx: StorageTransaction, caller: Caller, experiment_uid: UUID) -> str:
     """Return the directory of an experiment whose files the caller may read."""
-    experiment = rights.experiment(tx, caller, Action.FILE_READ, experiment_uid)
+    return directory(tx, rights.experiment(tx, caller, Action.FILE_READ, experiment_uid))
+
+
+def directory(tx: StorageTransaction, experiment: Experiment) -> str:
+    """Return the directory of an experiment."""
     return os.path.join(tx.storage.get(experiment.storage_area_uid).path, experiment.directory)
 
 

@@ -15,6 +15,7 @@ from beamkeeper.db.audit_log import AuditLog
 from beamkeeper.db.base import Database
 from beamkeeper.db.changes import Changes, is_changed, write_changes
 from beamkeeper.db.datasets import Datasets
+from beamkeeper.db.downloads import Downloads
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Documents, Files, Ledger
@@ -109,6 +110,11 @@ class StorageTransaction(Transaction):
     def tasks(self) -> StorageTasks:
         """Checks and listings of what is stored."""
         return StorageTasks(self.session, self.now)
+
+    @cached_property
+    def downloads(self) -> Downloads:
+        """What people get back: sets, links, deliveries."""
+        return Downloads(self.session, self.now)
 
 
 class CatalogTransaction(Transaction):

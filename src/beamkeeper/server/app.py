@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 
 import beamkeeper
+from beamkeeper.core.recording import Recorder
 from beamkeeper.domain.catalogues import NewDocuments
 from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.ledger import NewVerifications
@@ -24,6 +25,7 @@ from beamkeeper.server import (
     bodies,
     catalogues,
     datasets,
+    downloads,
     errors,
     events,
     experiments,
@@ -40,6 +42,7 @@ from beamkeeper.server import (
     wipes,
 )
 from beamkeeper.server.auditing import refused
+from beamkeeper.server.delivering import Sending
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
 from beamkeeper.server.limits import Limits
@@ -56,6 +59,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         storage.router,
         arrays.router,
         audit_log.router,
+        downloads.router,
         events.router,
         status.router,
     ),
@@ -104,9 +108,12 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
         app.state.bell = Bell(context.database)
         app.state.stream = Stream(context.database, app.state.bell)
         app.state.readers = CapacityLimiter(context.arrays.count)
+        recorder = Recorder(context.database)
+        app.state.sending = Sending(context, recorder)
         if on_start is not None:
             on_start()
         yield
+        await to_thread.run_sync(recorder.close)
         await app.state.stream.close()
         app.state.bell.stop()
         context.arrays.close()

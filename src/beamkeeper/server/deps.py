@@ -32,6 +32,8 @@ from beamkeeper.server.auditing import audited
 
 MIRROR_HEADER = "Beamkeeper-Mirror"
 MIRROR_PATIENCE_S = 5.0
+RECHECK_S = 5.0
+"""So often it is asked during a long download whether it is still allowed."""
 
 
 class ErrorLog:
@@ -58,6 +60,7 @@ class Context:
     probes: Probes = field(default_factory=Probes)
     arrays: ArrayReaders = field(default_factory=ArrayReaders)
     mirror_patience_s: float = MIRROR_PATIENCE_S
+    recheck_s: float = RECHECK_S
 
     @property
     def last_error(self) -> LastError | None:

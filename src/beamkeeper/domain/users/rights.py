@@ -98,6 +98,7 @@ class Action(StrEnum):
     FILE_READ = "file:read"
     FILE_ANNOTATE = "file:annotate"
     FILE_DELETE = "file:delete"
+    FILE_SHARE = "file:share"
     FILE_REGISTER = "file:register"
     ACQUISITION_READ = "acquisition:read"
     ACQUISITION_RUN = "acquisition:run"
@@ -143,6 +144,7 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.FILE_READ: _MEMBERS,
     Action.FILE_ANNOTATE: _MEMBERS,
     Action.FILE_DELETE: _LEADERS,
+    Action.FILE_SHARE: _LEADERS,
     Action.FILE_REGISTER: frozenset(),
     Action.FILE_VERIFY: frozenset(),
     Action.FILE_PUT: _MEMBERS,

@@ -24,6 +24,8 @@ def upgrade() -> None:
         create_credentials()
         create_join_tokens()
         create_metadata_changes()
+        create_downloads()
+        create_deliveries()
 
 
 def create_publishes() -> None:
@@ -113,3 +115,92 @@ def create_metadata_changes() -> None:
         sa.UniqueConstraint("uid", name="uq_metadata_changes_uid"),
     )
     op.create_index("ix_metadata_changes_subject_uid_id", "metadata_changes", ["subject_uid", "id"])
+
+
+def create_downloads() -> None:
+    op.create_table(
+        "file_sets",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("files", sa.Integer(), nullable=False),
+        sa.Column("bytes", BIG_ID, nullable=False),
+        sa.Column("size", BIG_ID, nullable=False),
+        sa.Column("is_frozen", sa.Boolean(), nullable=False),
+        sa.Column("etag", TEXT, nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_file_sets"),
+        sa.UniqueConstraint("uid", name="uq_file_sets_uid"),
+    )
+    op.create_index("ix_file_sets_created_at", "file_sets", ["created_at"])
+    op.create_table(
+        "file_set_items",
+        sa.Column("set_id", BIG_ID, nullable=False),
+        sa.Column("position", sa.Integer(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("size", BIG_ID, nullable=False),
+        sa.Column("modified_s", BIG_ID, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("checksum", TEXT, nullable=False),
+        sa.Column("link_target", sa.LargeBinary(), nullable=True),
+        sa.Column("begin", BIG_ID, nullable=False),
+        sa.PrimaryKeyConstraint("set_id", "position", name="pk_file_set_items"),
+    )
+    op.create_index("ix_file_set_items_set_id_begin", "file_set_items", ["set_id", "begin"])
+    op.create_table(
+        "links",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("token_sha256", TEXT, nullable=False),
+        sa.Column("set_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("files", sa.Integer(), nullable=False),
+        sa.Column("size", BIG_ID, nullable=False),
+        sa.Column("note", TEXT, nullable=False),
+        sa.Column("user_uid", sa.Uuid(), nullable=False),
+        sa.Column("created_by", TEXT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.Column("revoked_at", TIME, nullable=True),
+        sa.Column("downloads", sa.Integer(), nullable=False),
+        sa.Column("last_used_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_links"),
+        sa.UniqueConstraint("uid", name="uq_links_uid"),
+        sa.UniqueConstraint("token_sha256", name="uq_links_token_sha256"),
+    )
+    op.create_index("ix_links_experiment_uid", "links", ["experiment_uid"])
+
+
+def create_deliveries() -> None:
+    op.create_table(
+        "sharing",
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("is_allowed", sa.Boolean(), nullable=False),
+        sa.Column("decided_by", TEXT, nullable=False),
+        sa.Column("decided_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("experiment_uid", name="pk_sharing"),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("username", TEXT, nullable=False),
+        sa.Column("link_uid", sa.Uuid(), nullable=True),
+        sa.Column("set_uid", sa.Uuid(), nullable=True),
+        sa.Column("path", sa.LargeBinary(), nullable=True),
+        sa.Column("size", BIG_ID, nullable=False),
+        sa.Column("first_byte", BIG_ID, nullable=False),
+        sa.Column("end_byte", BIG_ID, nullable=False),
+        sa.Column("is_whole", sa.Boolean(), nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("begun_at", TIME, nullable=False),
+        sa.Column("heard_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
+        sa.UniqueConstraint("uid", name="uq_deliveries_uid"),
+    )
+    op.create_index("ix_deliveries_experiment_uid_id", "deliveries", ["experiment_uid", "id"])
