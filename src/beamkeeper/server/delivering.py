@@ -55,6 +55,7 @@ class Delivered(Response):
         self.status_code = 200
         self.background = None
         self.sent = 0
+        self.count = 0
         self.checked_at = 0.0
         self.init_headers(
             {
@@ -101,21 +102,23 @@ class Delivered(Response):
         """Send what is planned, and keep a record; the connection is broken off where that cannot go on."""
         told = self._begun(plan)
         self.sending.recorder.tell(told)
-        message, is_whole = "", False
+        message = ""
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(_watch, receive, group.cancel_scope)
                 try:
-                    is_whole = await self._send_all(plan, told, send)
+                    await self._send_all(plan, told, send)
                 except (DmError, TimeoutError) as error:
                     message = error.message if isinstance(error, DmError) else "the client took nothing any more"
                     logger.warning("download broken off", extra={"who": self.content.username, "why": message})
                 group.cancel_scope.cancel()
         finally:
+            # A client that has everything may be gone before we hear that it was sent: count, and do not wait for that.
+            is_whole = not message and self.count == sum(end - begin for _, (begin, end) in plan.parts)
             at = {"end_byte": self.sent, "heard_at": datetime.now(UTC)}
             self.sending.recorder.tell(told.model_copy(update={**at, "is_whole": is_whole, "message": message[:2000]}))
 
-    async def _send_all(self, plan: _Plan, told: Delivery, send: Send) -> bool:
+    async def _send_all(self, plan: _Plan, told: Delivery, send: Send) -> None:
         self.checked_at = anyio.current_time()
         for head, (begin, end) in plan.parts:
             if head:
@@ -123,7 +126,6 @@ class Delivered(Response):
             self.sent = begin
             await self._send_part(self.content.source.blocks(begin, end), told, send)
         await send({"type": "http.response.body", "body": plan.tail})
-        return True
 
     async def _send_part(self, blocks: Iterator[bytes], told: Delivery, send: Send) -> None:
         """Send blocks; the next is read while one is sent."""
@@ -139,7 +141,8 @@ class Delivered(Response):
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._read_into, blocks, after)
                     await send({"type": "http.response.body", "body": block, "more_body": True})
-            self.sent += len(block)
+                    self.sent += len(block)
+                    self.count += len(block)
             if isinstance(after[0], DmError):
                 raise after[0]
             block = after[0]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from beamkeeper.client import Client
 from beamkeeper.core.sessions import begin_session
 from beamkeeper.domain.experiments import Experiment, NewExperiment
+from beamkeeper.domain.files import NewFile
 from beamkeeper.domain.names import to_b64
 from beamkeeper.domain.users import NewGrant, NewUser, Publicity, Role
 from beamkeeper.testing.catalogue import new_file
@@ -58,13 +60,13 @@ class Shelf:
 
     def link(self, path: bytes, target: bytes) -> None:
         """Register a symbolic link."""
-        link = {"kind": "link", "size": 0, "checksums": (), "link_target_b64": to_b64(target)}
+        link: dict[str, Any] = {"kind": "link", "size": 0, "checksums": (), "link_target_b64": to_b64(target)}
         self._register([new_file(path, experiment_uid=self.experiment.uid, **link)])
 
-    def _register(self, new: list[object]) -> None:
+    def _register(self, new: Sequence[NewFile]) -> None:
         service = self.site.as_service()
         service.credentials.mirror = self.client.credentials.mirror
-        service.files.register(new)  # type: ignore[arg-type]
+        service.files.register(new)
 
     def person(self, role: Role | None, *, is_bound: bool = False) -> Client:
         """Return somebody with this role, of the station or of the experiment."""

@@ -208,6 +208,7 @@ ALLOWED_BY: dict[Scope, frozenset[Action]] = {
             Action.EXPERIMENT_DELETE,
             Action.EXPERIMENT_PEOPLE,
             Action.FILE_DELETE,
+            Action.FILE_SHARE,
             Action.STATION_READ,
             Action.STATION_MANAGE,
             Action.STATION_ANNOUNCE,
