@@ -25,7 +25,7 @@ from beamkeeper.domain.downloads import (
 )
 from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.delivering import Delivered
-from beamkeeper.server.deps import Ctx, StorageTx, StorageWriteTx, Who
+from beamkeeper.server.deps import Ctx, StorageTx, StorageWriteTx, Who, writing
 
 router = APIRouter(route_class=StrictRoute, tags=["downloads"])
 
@@ -60,10 +60,10 @@ def file_set(uid: UUID, tx: StorageTx, who: Who) -> FileSet:
 
 
 @router.post("/sets/{uid}/files", summary="Add files to a set")
-def add_files(uid: UUID, more: SetFiles, ctx: Ctx, who: Who) -> FileSet:
+def add_files(uid: UUID, more: SetFiles, ctx: Ctx, request: Request, who: Who) -> FileSet:
     """From a position on, so that an answer that was lost does no harm; the last ones freeze it."""
     found = core.find_files(ctx.database, who, uid, more.files)
-    with ctx.database.write() as tx:
+    with writing(request) as tx:
         return core.add_files(tx, who, uid, more, found)
 
 
