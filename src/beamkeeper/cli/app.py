@@ -139,6 +139,20 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "rules": ("runs:rules", "Show and change the rules by which files come to runs."),
         },
     ),
+    "workflow": (
+        "What may be run at the station.",
+        {
+            "add": ("workflows:add", "Add a workflow."),
+            "update": ("workflows:update", "Change a workflow."),
+            "upsert": ("workflows:upsert", "Add a workflow, or change it."),
+            "list": ("workflows:list_", "List workflows."),
+            "show": ("workflows:show", "Show a workflow: its arguments and stages."),
+            "history": ("workflows:history", "Show every version of a workflow."),
+            "delete": ("workflows:delete", "Delete a workflow; its history stays."),
+            "lint": ("workflows:lint_", "Say what is wrong or dangerous in a definition."),
+            "test": ("workflow_test:test", "Try a workflow out on the last files, before it goes live."),
+        },
+    ),
     "ledger": (
         "What arrived, and what is stored and verified.",
         {"show": ("ledger:show", "Show by directory what arrived, is stored, and is verified.")},

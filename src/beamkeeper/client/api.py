@@ -35,6 +35,7 @@ from beamkeeper.client.runs import Runs
 from beamkeeper.client.storage import Checks, Discards, Listings, Publishes, StorageAreas
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.client.wipes import Holds, Wipes
+from beamkeeper.client.workflows import Workflows
 from beamkeeper.domain.errors import NotFoundError, SettingsError
 from beamkeeper.domain.status import Health, Service, SiteServices, StationServices, Status
 
@@ -287,6 +288,11 @@ class Client:
     def audit_log(self, service: Service) -> AuditLogs:
         """Return who changed what at a service."""
         return AuditLogs(self.on(service))
+
+    @cached_property
+    def workflows(self) -> Workflows:
+        """What may be run at the station."""
+        return Workflows(self.on(Service.PROCESSING))
 
     def events(self, service: Service) -> EventFeed:
         """Return the feed of a service."""

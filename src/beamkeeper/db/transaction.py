@@ -38,6 +38,7 @@ from beamkeeper.db.users import Users
 from beamkeeper.db.wipe_entries import WipeEntries
 from beamkeeper.db.wipes import Holds, Wipes
 from beamkeeper.db.workers import Workers
+from beamkeeper.db.workflows import Workflows
 from beamkeeper.domain.status import Service
 
 
@@ -262,6 +263,11 @@ class ProcessingTransaction(Transaction):
     def workers(self) -> Workers:
         """The engine's processes that hold leases."""
         return Workers(self.session, self.now)
+
+    @cached_property
+    def workflows(self) -> Workflows:
+        """What may be run."""
+        return Workflows(self.session, self.now)
 
 
 TRANSACTIONS: dict[Service, type[Transaction]] = {

@@ -40,6 +40,7 @@ from beamkeeper.server import (
     storage,
     users,
     wipes,
+    workflows,
 )
 from beamkeeper.server.auditing import refused
 from beamkeeper.server.delivering import Sending
@@ -87,6 +88,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     ),
     Service.PROCESSING: (
         audit_log.router,
+        workflows.router,
         events.router,
         status.router,
     ),
