@@ -14,7 +14,8 @@ from typing import cast
 import click
 from pydantic.fields import FieldInfo
 
-from beamkeeper.cli.app import COMMANDS, EXIT_CODES, EXIT_INTERRUPTED, EXIT_WANTING, GROUPS, Lazy, dm
+from beamkeeper.cli.app import COMMANDS, EXIT_CODES, EXIT_INTERRUPTED, EXIT_WANTING, GROUPS, dm
+from beamkeeper.cli.lazy import Lazy
 from beamkeeper.config import RESERVED_ENVIRONMENT, example
 from beamkeeper.domain.errors import DmError, error_classes
 from beamkeeper.domain.storage import TRANSFERS
