@@ -10,11 +10,12 @@ if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev
     wanted="$wanted postgresql"
 fi
 
-# What files are sent to: program and package.
+# What files are sent to, and who people are: program and package.
 while read -r program package; do
     command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || wanted="$wanted $package"
 done <<LIST
 rsync rsync
+slapd slapd
 sshd openssh-server
 ssh openssh-client
 setpriv util-linux
@@ -25,6 +26,8 @@ grid-proxy-init globus-proxy-utils
 myproxy-server myproxy-server
 myproxy-logon myproxy
 LIST
+# python-ldap is compiled where it is installed.
+[ -e /usr/include/ldap.h ] || wanted="$wanted gcc libc6-dev libldap2-dev libsasl2-dev"
 
 [ -n "$wanted" ] || exit 0
 # shellcheck disable=SC2086

@@ -21,6 +21,7 @@ from beamkeeper.testing.servers import (
     fresh_database,
     postgres,
 )
+from beamkeeper.testing.slapd import Slapd, slapd
 
 REAL_DATA = "BEAMKEEPER_REAL_DATA"
 """A directory of real files for the tests, where somebody has one: no setting of Beamkeeper."""
@@ -78,6 +79,25 @@ def postgres_server() -> Iterator[PostgresServer]:
         except ServerNotAvailableError as error:
             pytest.skip(str(error))
         yield server
+
+
+@pytest.fixture(scope="session")
+def slapd_server() -> Iterator[Slapd]:
+    """An OpenLDAP for the whole run, started when the first test asks for it."""
+    pytest.importorskip("ldap", reason="pip install python-ldap")
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(slapd())
+        except ServerNotAvailableError as error:
+            pytest.skip(str(error))
+        yield server
+
+
+@pytest.fixture
+def directory_server(slapd_server: Slapd) -> Slapd:
+    """A directory server that answers and has nobody in it."""
+    slapd_server.empty()
+    return slapd_server
 
 
 @pytest.fixture

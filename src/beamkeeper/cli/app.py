@@ -28,6 +28,18 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "revoke": ("users:revoke", "Take such a role away."),
         },
     ),
+    "key": (
+        "API keys for instruments and scripts.",
+        {
+            "create": ("keys:create", "Make a key; it is shown once."),
+            "list": ("keys:list_", "List keys."),
+            "revoke": ("keys:revoke", "Take a key back."),
+        },
+    ),
+    "auth": (
+        "Who checks passwords.",
+        {"check": ("auth:check", "Try the connection to each directory, in words.")},
+    ),
     "station": (
         "Stations of the site.",
         {
@@ -309,6 +321,7 @@ EXIT_CODES: Mapping[str, int] = {
     "unsafe_value": 2,
     "settings": 3,
     "not_authenticated": 4,
+    "too_many_attempts": 4,
     "not_permitted": 5,
     "not_found": 6,
     "conflict": 7,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -9,13 +10,19 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from beamkeeper import config
 from beamkeeper.cli import output
-from beamkeeper.config.load import PLUGIN_TABLES, Loaded
+from beamkeeper.config.load import Loaded
 from beamkeeper.domain.errors import NotFoundError, SettingsError
 from beamkeeper.plugins import load as plugins
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS
+from beamkeeper.plugins.people import AUTHENTICATORS
 
 FILE = click.Path(path_type=Path)
-GROUPS = dict(zip(PLUGIN_TABLES, (TRANSFERS, PROCESSORS), strict=True))
+GROUPS = {
+    "transfer": (TRANSFERS,),
+    "processor": (PROCESSORS,),
+    "facility": (AUTHENTICATORS,),
+}
+"""Of which plugins each table has the options: of the first of these groups that has one of its name."""
 
 
 class Setting(BaseModel):
@@ -61,11 +68,11 @@ def check_plugins(loaded: Loaded) -> None:
     """Refuse plugins that are not installed here, and options that they do not have."""
     settings = loaded.settings
     for name in settings.acquisition.processors:
-        _find(loaded, PROCESSORS, name, "acquisition.processors")
-    for table, group in GROUPS.items():
+        _find(loaded, (PROCESSORS,), name, "acquisition.processors")
+    for table, groups in GROUPS.items():
         for name, options in getattr(settings, table).items():
             first = f"{table}.{name}.{next(iter(options))}"
-            model = _find(loaded, group, name, first)
+            model = _find(loaded, groups, name, first)
             try:
                 if model is not None:
                     model.model_validate(options)
@@ -78,8 +85,9 @@ def check_plugins(loaded: Loaded) -> None:
                 ) from None
 
 
-def _find(loaded: Loaded, group: str, name: str, key: str) -> type[BaseModel] | None:
+def _find(loaded: Loaded, groups: Sequence[str], name: str, key: str) -> type[BaseModel] | None:
     """Return the options model of a plugin; None where its own packages are not installed here."""
+    group = next((group for group in groups if name in plugins.names(group)), groups[0])
     try:
         factory = plugins.find(group, name).load()
     except NotFoundError as error:

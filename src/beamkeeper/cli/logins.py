@@ -76,7 +76,7 @@ def logout() -> None:
 def whoami() -> None:
     """Show who is logged in, where, and with which roles."""
     client = common.client()
-    if client.credentials.token is None:
+    if client.credentials.token is None and client.credentials.renew is None:
         raise NotAuthenticatedError(f"nobody is logged in at {client.url}: log in with `dm login`")
     who = client.sessions.whoami()
     if output.is_json():

@@ -19,6 +19,7 @@ COLUMNS = {
     "name": "full_name",
     "email": "email",
     "badge": "badge",
+    "from": "source",
     "shared": lambda user: "shared" if user.is_shared else "",
     "state": lambda user: "" if user.is_enabled else "disabled",
     "since": "created_at",
@@ -34,6 +35,7 @@ PASSWORD_OTHERWISE = "name a private file with --password-file"  # noqa: S105 - 
 @click.option("--badge", default="", help="The facility's number of the person.")
 @click.option("--shared", is_flag=True, help="Several people use it: a login is for one experiment, and ends with it.")
 @click.option("--administrator", is_flag=True, help="May administer the site.")
+@click.option("--directory", default="", metavar="NAME", help="Of which directory it is: that checks its password.")
 @click.option("--password-file", type=FILE, metavar="FILE", help="A file (mode 0600) with the password.")
 @click.option("--no-password", is_flag=True, help="Nobody can log in, until a password is set.")
 def create(
@@ -44,12 +46,13 @@ def create(
     badge: str,
     shared: bool,
     administrator: bool,
+    directory: str,
     password_file: Path | None,
     no_password: bool,
 ) -> None:
     """Make an account. Its password is asked for, or taken from a private file."""
     client = common.client()
-    password = None if no_password else SecretStr(_new_password(username, password_file))
+    password = None if no_password or directory else SecretStr(_new_password(username, password_file))
     new = common.build(
         NewUser,
         username=username,
@@ -57,6 +60,7 @@ def create(
         full_name=full_name,
         email=email,
         badge=badge,
+        source=directory,
         is_shared=shared,
         is_administrator=administrator,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Self
 
 from pydantic import SecretStr
@@ -27,7 +28,8 @@ from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
 from beamkeeper.client.http import TRIES, Credentials, Http
 from beamkeeper.client.inspections import Audits, Scrubs
-from beamkeeper.client.logins import DEFAULT, Logins, Profile
+from beamkeeper.client.keys import Keys
+from beamkeeper.client.logins import DEFAULT, LOGIN_FILE, Logins, Profile, read_login_file
 from beamkeeper.client.mirror import Mirrors
 from beamkeeper.client.provenance import ProvenanceOf
 from beamkeeper.client.replication import Replication
@@ -45,8 +47,9 @@ class Client:
 
     `url` is the address of the storage service, from which the others are found; without it, the profile's
     (as `dm login` left it). With `username` and `password` the client logs in by itself, and again when its
-    session ends. `urls` names services whose address is known, and spares the question. `ca` is a file with the
-    certificate authority to believe, instead of those of the operating system.
+    session ends; so it does by the file with user|password that DM_LOGIN_FILE names, where nobody is logged in.
+    `urls` names services whose address is known, and spares the question. `ca` is a file with the certificate
+    authority to believe, instead of those of the operating system.
     """
 
     def __init__(
@@ -77,18 +80,26 @@ class Client:
             )
         self.profile = kept if kept and kept.url.rstrip("/") == self.url else Profile(url=self.url)
         self.station_name = station or os.environ.get("BEAMKEEPER_STATION") or self.profile.station or None
-        kept_token = self.profile.token.get_secret_value() if self.profile.token else None
         self._username, self._password = username, SecretStr(password) if password else None
-        self.credentials = Credentials(
-            token or os.environ.get("BEAMKEEPER_TOKEN") or kept_token, self._login if username and password else None
-        )
-        self.credentials.mirror = self.profile.mirror
-        if username and password and not token:
-            self.credentials.token = None
+        self.credentials = self._credentials(token)
         self._urls = dict(urls or {})
         self.ca = ca or os.environ.get("BEAMKEEPER_CA") or self.profile.ca or None
         self._timeout_s, self._tries = timeout_s, tries
         self._open: dict[Service, Http] = {}
+
+    def _credentials(self, token: str | None) -> Credentials:
+        """Return what this client logs in with: a token, or a name and password of its own or of a login file."""
+        kept = self.profile.token.get_secret_value() if self.profile.token else None
+        given = token or os.environ.get("BEAMKEEPER_TOKEN")
+        file = os.environ.get(LOGIN_FILE)
+        if file and not (self._username or given or kept):
+            self._username, self._password = read_login_file(Path(file))
+        is_logging_in = self._username is not None and self._password is not None
+        found = Credentials(given or kept, self._login if is_logging_in else None)
+        if is_logging_in and not token:
+            found.token = None
+        found.mirror = self.profile.mirror
+        return found
 
     def _login(self) -> str | None:
         if self._username is None or self._password is None:
@@ -154,6 +165,11 @@ class Client:
     def users(self) -> Users:
         """Accounts and the roles they hold."""
         return Users(self.on(Service.STORAGE))
+
+    @cached_property
+    def keys(self) -> Keys:
+        """API keys for instruments and scripts."""
+        return Keys(self.on(Service.STORAGE))
 
     @cached_property
     def stations(self) -> Stations:

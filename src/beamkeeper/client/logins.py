@@ -34,11 +34,28 @@ class Profile(BaseModel):
 
 _PROFILES = TypeAdapter(dict[str, Profile])
 DEFAULT = "default"
+LOGIN_FILE = "DM_LOGIN_FILE"
+"""The variable that names a login file; scripts of the original system set it."""
 
 
 def config_home(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the directory of a user's own settings."""
     return Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config") / "beamkeeper"
+
+
+def read_login_file(path: Path) -> tuple[str, SecretStr]:
+    """Return who logs in by a file of one line `user|password`, which nobody else may read."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise SettingsError(f"{path} can be read by others: make it private with `chmod 600`")
+            line = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the login file {path} ({error}): it has one line, user|password") from error
+    username, bar, password = line.partition("|")
+    if not bar or not username or not password:
+        raise SettingsError(f"{path} is no login file: it has one line, user|password")
+    return username.strip(), SecretStr(password)
 
 
 class Logins:

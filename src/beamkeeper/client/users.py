@@ -8,6 +8,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from beamkeeper.client.http import Http
+from beamkeeper.domain.people import AuthenticatorFinding
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Grant, NewGrant, NewSession, NewUser, Session, User, UserChange, UserPage, Whoami
 
@@ -48,6 +49,13 @@ class Sessions:
     def whoami(self) -> Whoami:
         """Return who this client's session belongs to."""
         found: Whoami = self._http().get("/api/v1/whoami", Whoami)
+        return found
+
+    def try_authenticators(self, username: str | None = None) -> Sequence[AuthenticatorFinding]:
+        """Try who checks passwords that are not kept here, step by step; for administrators."""
+        found: Sequence[AuthenticatorFinding] = self._http().get(
+            "/api/v1/authenticators", Sequence[AuthenticatorFinding], query={"username": username}
+        )
         return found
 
     def list(self, username: str | None = None) -> Sequence[Session]:

@@ -36,7 +36,7 @@ RESERVED_ENVIRONMENT: Mapping[str, str] = {
 }
 """The names that begin like a setting's and are none."""
 
-PLUGIN_TABLES = ("transfer", "processor")
+PLUGIN_TABLES = ("transfer", "processor", "facility")
 """Tables whose keys are a plugin's name and then its own options."""
 
 _WORDS = {

@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from beamkeeper.config.people import People
 from beamkeeper.config.values import (
     LONGEST_HOURS,
     WILDCARDS,
@@ -268,6 +269,7 @@ class Settings(Section):
     processing: Processing = Field(default_factory=Processing, description="The processing service.")
     wipe: Wipe = Field(default_factory=Wipe, description="What has to be proven before a directory may be wiped.")
     tls: Tls = Field(default_factory=Tls, description="How the services prove who they are, and whom they believe.")
+    people: People = Field(default_factory=People, description="Where a facility's people come from.")
     log: Log = Field(default_factory=Log, description="What the services write about themselves.")
     transfer: Tables = Field(
         default_factory=dict,
@@ -275,6 +277,12 @@ class Settings(Section):
         "or of any name, with `plugin` saying of which, for storage areas that name it as their transfer.",
     )
     processor: Tables = Field(default_factory=dict, description="A table of options for each file processor, by name.")
+
+    facility: Tables = Field(
+        default_factory=dict,
+        description="A table of options for each plugin that knows the facility's people or checks their passwords, "
+        "by name: those of one name share it.",
+    )
 
     def section(self, service: str) -> ServiceSection:
         """Return the settings of a service."""

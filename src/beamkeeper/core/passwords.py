@@ -23,6 +23,12 @@ class Passwords:
         """Return the hash to keep of a password."""
         return self._hasher.hash(password.get_secret_value())
 
+    def renewed(self, password: SecretStr, password_hash: str | None) -> str | None:
+        """Return a hash at today's cost of a password that was right, where the one that is kept has another cost."""
+        if password_hash is None or not self._hasher.check_needs_rehash(password_hash):
+            return None
+        return self.hash(password)
+
     def is_right(self, password: SecretStr, password_hash: str | None) -> bool:
         """Whether this is the password; where there is no hash, takes as long and says no."""
         checked = password_hash or self._nobodys

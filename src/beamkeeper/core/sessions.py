@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.tokens import new_token, token_sha256
 from beamkeeper.db import StorageTransaction, Transaction
@@ -16,8 +18,11 @@ from beamkeeper.domain.errors import (
     NotAuthenticatedError,
     NotFoundError,
     NotPermittedError,
+    TooManyAttemptsError,
 )
 from beamkeeper.domain.experiments import Experiment, Station
+from beamkeeper.domain.login_limits import LIMITS, limit_keys
+from beamkeeper.domain.people import AuthenticatorFinding
 from beamkeeper.domain.users import (
     EXPERIMENT_ROLES,
     SITE,
@@ -30,6 +35,7 @@ from beamkeeper.domain.users import (
     User,
     Whoami,
     may,
+    require,
 )
 
 SHARED_HOURS = 12
@@ -46,6 +52,22 @@ class Attempt:
     login: Login
     user: User | None
     password_hash: str | None = field(repr=False)
+    source: str = ""
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Under which names its failure is counted."""
+        return limit_keys(self.login.username, self.source)
+
+    @property
+    def name_elsewhere(self) -> str | None:
+        """The name under which others may be asked: none, where the account is kept here, or may not log in.
+
+        So nobody gets into an account that is kept here by having its name in a directory.
+        """
+        user = self.user
+        is_elsewhere = user is not None and user.is_enabled and user.source and self.password_hash is None
+        return user.username if user is not None and is_elsewhere else None
 
 
 def authenticate(tx: Transaction, token: str) -> Caller:
@@ -79,6 +101,7 @@ def _caller(tx: Transaction, record: SessionRecord) -> Caller:
         session_uid=record.uid,
         bound_experiment_uid=record.experiment_uid,
         grants=tuple(tx.users.grants_of(user.uid)),
+        scopes=None if record.scopes is None else frozenset(record.scopes),
     )
 
 
@@ -89,28 +112,48 @@ def _service(tx: Transaction, record: SessionRecord) -> Caller:
     return Caller(username=f"station {station.name}", is_service=True, station_uid=station.uid, session_uid=record.uid)
 
 
-def begin_login(tx: StorageTransaction, login: Login) -> Attempt:
-    """Read what the check of a password needs."""
+def begin_login(tx: StorageTransaction, login: Login, *, source: str) -> Attempt:
+    """Count the attempt, and read what the check of a password needs; refuse one that comes too soon."""
     user = tx.users.find(login.username)
     is_open = user is not None and user.is_enabled
-    return Attempt(login, user, tx.users.password_hash(user.uid) if user and is_open else None)
+    attempt = Attempt(login, user, tx.users.password_hash(user.uid) if user and is_open else None, source)
+    wait = tx.login_attempts.count(attempt.keys, LIMITS)
+    if wait > timedelta(0):
+        raise too_many(wait)
+    return attempt
 
 
-def check_password(attempt: Attempt, passwords: Passwords) -> None:
-    """Refuse a wrong password; slow, so called with no transaction open.
+def too_many(wait: timedelta) -> TooManyAttemptsError:
+    """Return the refusal of an attempt that comes too soon."""
+    seconds = max(1, math.ceil(wait.total_seconds()))
+    return TooManyAttemptsError(
+        f"too many logins failed: try again in {seconds} {'second' if seconds == 1 else 'seconds'}",
+        retry_after_s=seconds,
+    )
 
-    Whether the user is unknown or disabled or the password wrong: the answer is one, and takes as long.
+
+def check_password(attempt: Attempt, passwords: Passwords, authenticators: Authenticators) -> str | None:
+    """Refuse a wrong password; slow, so called with no transaction open. Return a better hash to keep, if it has one.
+
+    Whether the user is unknown or disabled or the password wrong: the answer is one, and the work is the same.
     """
-    if not passwords.is_right(attempt.login.password, attempt.password_hash):
+    password = attempt.login.password
+    if passwords.is_right(password, attempt.password_hash):
+        return passwords.renewed(password, attempt.password_hash)
+    if not authenticators.is_right(attempt.name_elsewhere, password):
         raise _refused(attempt.login)
+    return None
 
 
-def login(tx: StorageTransaction, attempt: Attempt, *, hours: float) -> NewSession:
+def login(tx: StorageTransaction, attempt: Attempt, *, hours: float, renewed_hash: str | None = None) -> NewSession:
     """Begin a session for somebody whose password was checked."""
     tx.users.forget_sessions(before=tx.now - FORGOTTEN_AFTER)
     user = None if attempt.user is None else tx.users.get(attempt.user.uid)
     if user is None or not user.is_enabled or tx.users.password_hash(user.uid) != attempt.password_hash:
         raise _refused(attempt.login)  # changed since the password was checked
+    tx.login_attempts.succeeded(attempt.keys)
+    if renewed_hash is not None:
+        tx.users.set_password_hash(user.uid, renewed_hash)
     if not user.is_shared:
         return begin_session(tx, user, expires_at=tx.now + timedelta(hours=hours))
     experiment = _experiment_meant(tx, user, attempt.login)
@@ -143,8 +186,21 @@ def begin_service_key(tx: Transaction, station: Station) -> str:
 
 def logout(tx: StorageTransaction, caller: Caller) -> None:
     """End the caller's own session."""
+    if caller.scopes is not None:
+        raise NotPermittedError("an API key is taken back with `dm key revoke`")
     if caller.session_uid is not None:
         tx.users.revoke_sessions([caller.session_uid])
+
+
+def try_authenticators(
+    caller: Caller, authenticators: Authenticators, username: str | None
+) -> Sequence[AuthenticatorFinding]:
+    """Try who checks passwords that are not kept here; slow, so called with no transaction open."""
+    require(caller, Action.SITE_ADMINISTER, SITE, "the site")
+    return [
+        AuthenticatorFinding(authenticator=name, **finding.model_dump())
+        for name, finding in authenticators.findings(username)
+    ]
 
 
 def sessions(tx: StorageTransaction, caller: Caller, username: str | None) -> Sequence[Session]:
@@ -156,7 +212,7 @@ def sessions(tx: StorageTransaction, caller: Caller, username: str | None) -> Se
 def revoke(tx: StorageTransaction, caller: Caller, uid: UUID) -> None:
     """End a session: one's own, or anybody's for an administrator."""
     record = tx.users.get_session(uid)
-    is_own = record.user_uid is not None and record.user_uid == caller.user_uid
+    is_own = record.user_uid is not None and record.user_uid == caller.user_uid and caller.scopes is None
     if not (is_own and caller.bound_experiment_uid is None) and not may(caller, Action.SITE_ADMINISTER, SITE):
         raise NotFoundError(f"there is no session {uid}", uid=str(uid))
     tx.users.revoke_sessions([uid])
@@ -172,7 +228,8 @@ def whoami(tx: StorageTransaction, caller: Caller) -> Whoami:
 
 
 def _user(tx: StorageTransaction, caller: Caller, username: str) -> User:
-    if caller.user_uid is None or (username != caller.username and not may(caller, Action.SITE_ADMINISTER, SITE)):
+    is_own = caller.user_uid is not None and caller.scopes is None and username == caller.username
+    if not is_own and not may(caller, Action.SITE_ADMINISTER, SITE):
         raise NotPermittedError(f'the sessions of "{username}" are shown to administrators')
     return tx.users.named(username)
 
@@ -223,5 +280,5 @@ def _experiment_meant(tx: StorageTransaction, user: User, login: Login) -> Exper
 def _check_open(experiment: Experiment, now: datetime) -> None:
     if experiment.deleted_at is not None or (experiment.ends_at is not None and experiment.ends_at <= now):
         raise NotAuthenticatedError(
-            f'experiment "{experiment.name}" has ended, and logins of shared accounts with it: use your own account'
+            f'experiment "{experiment.name}" has ended, and the logins and keys for it alone: use your own account'
         )

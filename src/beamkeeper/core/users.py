@@ -54,6 +54,8 @@ def create(tx: Transaction, caller: Caller, new: NewUser, *, password_hash: str 
     require(caller, Action.SITE_ADMINISTER, SITE, "the site")
     if new.is_shared and new.is_administrator:
         raise InvalidError(f'user "{new.username}" cannot be shared and administrate the site: choose one')
+    if new.source and password_hash is not None:
+        raise InvalidError(f'the password of "{new.username}" is checked by its directory: give none here')
     user = tx.users.add(new)
     if password_hash is not None:
         tx.users.set_password_hash(user.uid, password_hash)
@@ -74,14 +76,15 @@ def show(tx: Transaction, caller: Caller, username: str) -> User:
 
 
 def change(tx: Transaction, caller: Caller, username: str, change: UserChange) -> User:
-    """Change an account; only an administrator enables, disables, and changes the badge."""
+    """Change an account; only an administrator enables, disables, and changes the badge and the institution."""
     user = _account(tx, caller, username, action=Action.USER_CHANGE_OWN)
-    if change.is_enabled is not None or change.badge is not None:
+    if change.is_enabled is not None or change.badge is not None or change.institution is not None:
         require(caller, Action.SITE_ADMINISTER, SITE, f'the account "{username}"')
     changed = tx.users.change(user.uid, change)
     if change.is_enabled is False:
         _check_administered(tx, user.uid, what=f'disabling "{username}"')
-        tx.users.revoke_sessions([session.uid for session in tx.users.sessions_of(user.uid)])
+        held = [*tx.users.sessions_of(user.uid), *tx.users.keys_of(user.uid)]
+        tx.users.revoke_sessions([record.uid for record in held])
     return changed
 
 
@@ -90,6 +93,8 @@ def account(tx: Transaction, caller: Caller, username: str) -> Account:
     user = _account(tx, caller, username, action=Action.USER_CHANGE_OWN)
     if caller.bound_experiment_uid is not None:
         raise NotPermittedError(f'the password of the shared account "{username}" is changed by an administrator')
+    if user.source:
+        raise ConflictError(f'the password of "{username}" is kept by its directory "{user.source}": change it there')
     return Account(user, tx.users.password_hash(user.uid))
 
 

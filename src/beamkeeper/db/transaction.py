@@ -21,6 +21,7 @@ from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Documents, Files, Ledger
 from beamkeeper.db.inspections import Inspections
 from beamkeeper.db.journal import Journal
+from beamkeeper.db.login_attempts import LoginAttempts
 from beamkeeper.db.masters import Masters
 from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
@@ -106,6 +107,11 @@ class StorageTransaction(Transaction):
     def metadata(self) -> MetadataChanges:
         """The history of metadata of experiments."""
         return MetadataChanges(self.session, self.now)
+
+    @cached_property
+    def login_attempts(self) -> LoginAttempts:
+        """Who failed to log in how often."""
+        return LoginAttempts(self.session, self.now)
 
     @cached_property
     def tasks(self) -> StorageTasks:

@@ -10,13 +10,13 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, UniqueConstraint, delete, func, insert, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from beamkeeper.db.base import Base, BigId, new_uid
+from beamkeeper.db.base import Base, BigId, NullableDocument, new_uid
 from beamkeeper.db.events import Events
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.domain.errors import AlreadyExistsError, NotFoundError
 from beamkeeper.domain.experiments import Member
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.users import Grant, NewUser, Role, SessionRecord, User, UserChange, UserPage
+from beamkeeper.domain.users import Grant, NewUser, Role, Scope, SessionRecord, User, UserChange, UserPage
 
 
 class UserRow(Base):
@@ -32,6 +32,8 @@ class UserRow(Base):
     full_name: Mapped[str]
     email: Mapped[str]
     badge: Mapped[str]
+    institution: Mapped[str]
+    source: Mapped[str] = mapped_column(index=True)
     is_shared: Mapped[bool]
     is_enabled: Mapped[bool]
     created_at: Mapped[datetime]
@@ -63,6 +65,7 @@ class GrantRow(Base):
     station_uid: Mapped[UUID | None] = mapped_column(ForeignKey("stations.uid"))
     experiment_uid: Mapped[UUID | None] = mapped_column(ForeignKey("experiments.uid"), index=True)
     is_revoked: Mapped[bool]
+    source: Mapped[str] = mapped_column(default="")
     revision: Mapped[int] = mapped_column(BigId, index=True)
 
     # `scope` is site, or the uid of the station or experiment: NULLs would not count as equal here.
@@ -84,6 +87,8 @@ class SessionRow(Base):
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None] = mapped_column(index=True)
     revoked_at: Mapped[datetime | None]
+    name: Mapped[str]
+    scopes: Mapped[list[str] | None] = mapped_column(NullableDocument)
     revision: Mapped[int] = mapped_column(BigId, index=True)
 
 
@@ -137,7 +142,7 @@ class Users:
             uid=new_uid(),
             number=(last or 0) + 1,
             created_at=self._now,
-            **new.model_dump(include={"username", "full_name", "email", "badge", "is_shared"}),
+            **new.model_dump(include={"username", "full_name", "email", "badge", "institution", "source", "is_shared"}),
         )
         self._session.execute(insert(UserRow).values(**user.model_dump(), revision=revision))
         return user
@@ -191,26 +196,33 @@ class Users:
         ]
 
     def grant(self, grant: Grant) -> Grant:
-        """Give a role; one that is held already stays as it is."""
+        """Give a role by hand: no sync takes it away."""
         revision = self._events.revise(experiment_uid=grant.experiment_uid)
-        held = self._session.execute(select(GrantRow.uid, GrantRow.is_revoked).where(*_same(grant))).one_or_none()
+        held = self._session.execute(
+            select(GrantRow.uid, GrantRow.is_revoked, GrantRow.source).where(*_same(grant))
+        ).one_or_none()
         if held is None:
-            values = {**grant.model_dump(), "scope": scope_of(grant), "uid": new_uid(), "is_revoked": False}
+            values = {
+                **grant.model_dump(),
+                "scope": scope_of(grant),
+                "uid": new_uid(),
+                "is_revoked": False,
+                "source": "",
+            }
             self._session.execute(insert(GrantRow).values(**values, revision=revision))
-        elif held.is_revoked:
-            self._session.execute(
-                update(GrantRow).where(GrantRow.uid == held.uid).values(is_revoked=False, revision=revision)
-            )
+        elif held.is_revoked or held.source:
+            values = {"is_revoked": False, "source": ""}
+            self._session.execute(update(GrantRow).where(GrantRow.uid == held.uid).values(**values, revision=revision))
         return grant
 
     def revoke(self, grant: Grant) -> bool:
-        """Take a role away; tell whether it was held."""
+        """Take a role away by hand, so that no sync gives it again; tell whether it was held."""
         revision = self._events.revise(experiment_uid=grant.experiment_uid)
         return bool(
             self._session.execute(
                 update(GrantRow)
                 .where(*_same(grant), GrantRow.is_revoked.is_(False))
-                .values(is_revoked=True, revision=revision)
+                .values(is_revoked=True, source="", revision=revision)
                 .returning(GrantRow.id)
             ).all()
         )
@@ -223,8 +235,10 @@ class Users:
         station_uid: UUID | None = None,
         experiment_uid: UUID | None = None,
         expires_at: datetime | None = None,
+        name: str = "",
+        scopes: Sequence[Scope] | None = None,
     ) -> SessionRecord:
-        """Keep a session; with a station it is a service key."""
+        """Keep a session; with a station it is a service key, with scopes an API key."""
         revision = self._events.revise()
         record = SessionRecord(
             uid=new_uid(),
@@ -234,6 +248,8 @@ class Users:
             experiment_uid=experiment_uid,
             created_at=self._now,
             expires_at=expires_at,
+            name=name,
+            scopes=None if scopes is None else tuple(scopes),
         )
         self._session.execute(insert(SessionRow).values(**record.model_dump(), revision=revision))
         return record
@@ -244,7 +260,14 @@ class Users:
         return None if row is None else to_session(row)
 
     def sessions_of(self, uid: UUID) -> Sequence[SessionRecord]:
-        """Return the sessions of a user that hold, newest first."""
+        """Return the logins of a user that hold, newest first."""
+        return [record for record in self._records_of(uid) if record.scopes is None]
+
+    def keys_of(self, uid: UUID) -> Sequence[SessionRecord]:
+        """Return the API keys of a user that hold, newest first."""
+        return [record for record in self._records_of(uid) if record.scopes is not None]
+
+    def _records_of(self, uid: UUID) -> Sequence[SessionRecord]:
         wanted = select(SessionRow).where(SessionRow.user_uid == uid, *self._holding()).order_by(SessionRow.id.desc())
         return [to_session(row) for row in self._session.scalars(wanted)]
 

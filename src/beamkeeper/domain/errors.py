@@ -6,6 +6,7 @@
     │   ├── TooLargeError           too_large           more than we accept at once
     │   └── UnsafeValueError        unsafe_value        a value that a command would read as more than a value
     ├── NotAuthenticatedError       not_authenticated   nobody, or a session that has ended
+    ├── TooManyAttemptsError        too_many_attempts   logins failed too often: try again after a while
     ├── NotPermittedError           not_permitted       somebody who may not do this
     ├── NotFoundError               not_found           no such thing, or none that the caller may see
     ├── ConflictError               conflict            the thing is in a state that forbids it
@@ -72,6 +73,12 @@ class NotAuthenticatedError(DmError):
     """Nobody, or a session that has ended."""
 
     code = "not_authenticated"
+
+
+class TooManyAttemptsError(DmError):
+    """Logins failed too often, of this account or from this place; `retry_after_s` says how long to wait."""
+
+    code = "too_many_attempts"
 
 
 class NotPermittedError(DmError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from beamkeeper.domain.experiments import Experiment, ExperimentType, Station
 from beamkeeper.domain.names import Model, Uid, UtcTime, WireInt
 from beamkeeper.domain.storage import StorageArea
@@ -13,6 +15,7 @@ class GrantRecord(Grant):
 
     uid: Uid
     is_revoked: bool = False
+    source: str = Field(default="", description="Who gave it: empty for a person, else what a sync follows.")
 
 
 class MirrorState(Model):

@@ -13,11 +13,9 @@ from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.files import FileKind, NewFile, RegisteredFiles, SourceIdentity
 from beamkeeper.domain.names import Checksum, RelPath, Uid
-from beamkeeper.plugins.extractors import EXTRACTORS
 
 TRANSFERS = "beamkeeper.transfers"
 PROCESSORS = "beamkeeper.processors"
-GROUPS = (TRANSFERS, PROCESSORS, EXTRACTORS)
 
 
 class Options(BaseModel):

@@ -10,8 +10,12 @@ from pydantic import ValidationError
 
 from beamkeeper.domain.acquisition import PluginInfo
 from beamkeeper.domain.errors import NotFoundError, SettingsError
-from beamkeeper.plugins.api import GROUPS
-from beamkeeper.plugins.extractors import missing_of
+from beamkeeper.plugins.api import PROCESSORS, TRANSFERS
+from beamkeeper.plugins.extractors import EXTRACTORS, missing_of
+from beamkeeper.plugins.people import PEOPLE_GROUPS
+
+GROUPS = (TRANSFERS, PROCESSORS, EXTRACTORS, *PEOPLE_GROUPS)
+"""The entry point groups of all kinds of plugins."""
 
 
 def find(group: str, name: str) -> EntryPoint:

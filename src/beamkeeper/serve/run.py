@@ -15,10 +15,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from beamkeeper import config
+from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.domain.errors import ConflictError, InvalidError, SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.processes import die_with_supervisor
-from beamkeeper.serve import certificates, databases, logs, restoring
+from beamkeeper.serve import certificates, databases, logs, people, restoring
 from beamkeeper.serve.engines import Engine, build_engine
 from beamkeeper.server.app import build_app
 from beamkeeper.server.deps import Context
@@ -51,7 +52,7 @@ def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -
     settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     restoring.refuse_unfinished(settings)
     sockets = {service: _bind(settings, service) for service in services}
-    contexts = {service: Context(service, settings, databases.opened(settings, service)) for service in services}
+    contexts = {service: _context(settings, service) for service in services}
     if Service.STORAGE in contexts:
         databases.bootstrap(contexts[Service.STORAGE])
     engines = [build_engine(context) for context in contexts.values()]
@@ -65,6 +66,11 @@ def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -
         for context in contexts.values():
             context.database.close()
     return 0
+
+
+def _context(settings: config.Settings, service: Service) -> Context:
+    authenticators = people.authenticators(settings) if service is Service.STORAGE else Authenticators()
+    return Context(service, settings, databases.opened(settings, service), authenticators=authenticators)
 
 
 def _services(names: Sequence[str]) -> list[Service]:

@@ -31,6 +31,7 @@ from beamkeeper.server import (
     experiments,
     files,
     inspections,
+    keys,
     ledger,
     provenance,
     replication,
@@ -56,6 +57,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     Service.STORAGE: (
         users.router,
         users.mirror_router,
+        keys.router,
         experiments.router,
         storage.router,
         arrays.router,

@@ -14,6 +14,7 @@ from beamkeeper import config
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core_users
 from beamkeeper.core.arrays import ArrayReaders
+from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.storage import Probes
 from beamkeeper.db import (
@@ -56,6 +57,7 @@ class Context:
     database: Database[Any]
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     errors: ErrorLog = field(default_factory=ErrorLog)
+    authenticators: Authenticators = field(default_factory=Authenticators)
     passwords: Passwords = field(default_factory=Passwords)
     probes: Probes = field(default_factory=Probes)
     arrays: ArrayReaders = field(default_factory=ArrayReaders)
@@ -71,6 +73,11 @@ class Context:
 def context(request: Request) -> Context:
     """Return what this application holds."""
     return cast(Context, request.app.state.context)
+
+
+def source(request: Request) -> str:
+    """Return where a request comes from."""
+    return request.client.host if request.client else ""
 
 
 Ctx = Annotated[Context, Depends(context)]

@@ -22,6 +22,7 @@ STATUS: dict[type[errors.DmError], int] = {
     errors.TooLargeError: 413,
     errors.UnsafeValueError: 422,
     errors.NotAuthenticatedError: 401,
+    errors.TooManyAttemptsError: 429,
     errors.NotPermittedError: 403,
     errors.NotFoundError: 404,
     errors.ConflictError: 409,
@@ -51,6 +52,8 @@ def answer(error: errors.DmError) -> JSONResponse:
     headers = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if status == 429:
+        headers["Retry-After"] = str(error.details.get("retry_after_s", 1))
     if status == 503:
         headers["Retry-After"] = "1"
     return JSONResponse(

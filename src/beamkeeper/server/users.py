@@ -11,6 +11,8 @@ from fastapi import APIRouter, Query, Request
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core
 from beamkeeper.domain.mirror import Mirror
+from beamkeeper.domain.names import Username
+from beamkeeper.domain.people import AuthenticatorFinding
 from beamkeeper.domain.users import (
     Grant,
     Login,
@@ -26,7 +28,7 @@ from beamkeeper.domain.users import (
 )
 from beamkeeper.server.auditing import acting_as
 from beamkeeper.server.bodies import StrictRoute
-from beamkeeper.server.deps import Ctx, StorageTx, Who
+from beamkeeper.server.deps import Ctx, StorageTx, Who, source
 from beamkeeper.server.identity import IdentityTx, changing
 from beamkeeper.server.waiting import wait_for
 
@@ -40,11 +42,12 @@ MIRROR_WAIT_S = 60.0
 def login(ctx: Ctx, request: Request, wanted: Login) -> NewSession:
     """Begin a session; its token is shown this once."""
     acting_as(request, wanted.username)
-    with ctx.database.read() as read:
-        attempt = core_sessions.begin_login(read, wanted)
-    core_sessions.check_password(attempt, ctx.passwords)
+    with ctx.database.write() as counting:
+        attempt = core_sessions.begin_login(counting, wanted, source=source(request))
+    renewed = core_sessions.check_password(attempt, ctx.passwords, ctx.authenticators)
     with changing(request) as tx:
-        return core_sessions.login(tx, attempt, hours=ctx.settings.storage.session_hours)
+        hours = ctx.settings.storage.session_hours
+        return core_sessions.login(tx, attempt, hours=hours, renewed_hash=renewed)
 
 
 @router.get("/sessions", summary="Sessions that hold")
@@ -63,6 +66,12 @@ def logout(tx: IdentityTx, who: Who) -> None:
 def revoke_session(uid: UUID, tx: IdentityTx, who: Who) -> None:
     """One's own, or for an administrator anybody's."""
     core_sessions.revoke(tx, who, uid)
+
+
+@router.get("/authenticators", summary="Try who checks passwords")
+def authenticators(ctx: Ctx, who: Who, username: Username | None = None) -> Sequence[AuthenticatorFinding]:
+    """For administrators: each step of each connection, in words; no password is asked for."""
+    return core_sessions.try_authenticators(who, ctx.authenticators, username)
 
 
 @router.get("/whoami", summary="Who is calling")

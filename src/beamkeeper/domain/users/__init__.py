@@ -1,5 +1,8 @@
 """Users, roles and sessions, and the one function that decides who may do what."""
 
+from beamkeeper.domain.users.keys import ApiKey as ApiKey
+from beamkeeper.domain.users.keys import MadeKey as MadeKey
+from beamkeeper.domain.users.keys import NewKey as NewKey
 from beamkeeper.domain.users.people import EXPERIMENT_ROLES as EXPERIMENT_ROLES
 from beamkeeper.domain.users.people import STATION_ROLES as STATION_ROLES
 from beamkeeper.domain.users.people import Grant as Grant
@@ -10,6 +13,7 @@ from beamkeeper.domain.users.people import NewUser as NewUser
 from beamkeeper.domain.users.people import Password as Password
 from beamkeeper.domain.users.people import PasswordChange as PasswordChange
 from beamkeeper.domain.users.people import Role as Role
+from beamkeeper.domain.users.people import Scope as Scope
 from beamkeeper.domain.users.people import Session as Session
 from beamkeeper.domain.users.people import SessionRecord as SessionRecord
 from beamkeeper.domain.users.people import User as User
@@ -26,7 +30,6 @@ from beamkeeper.domain.users.rights import Decision as Decision
 from beamkeeper.domain.users.rights import Publicity as Publicity
 from beamkeeper.domain.users.rights import Reach as Reach
 from beamkeeper.domain.users.rights import Reason as Reason
-from beamkeeper.domain.users.rights import Scope as Scope
 from beamkeeper.domain.users.rights import Target as Target
 from beamkeeper.domain.users.rights import decide as decide
 from beamkeeper.domain.users.rights import may as may
@@ -41,11 +44,14 @@ __all__ = [
     "SITE",
     "STATION_ROLES",
     "Action",
+    "ApiKey",
     "Caller",
     "Decision",
     "Grant",
     "Login",
+    "MadeKey",
     "NewGrant",
+    "NewKey",
     "NewSession",
     "NewUser",
     "Password",

@@ -25,6 +25,17 @@ STATION_ROLES = frozenset({Role.STATION_MANAGER, Role.STATION_VIEWER})
 EXPERIMENT_ROLES = frozenset({Role.PI, Role.MANAGER, Role.USER})
 
 
+class Scope(StrEnum):
+    """What an API key may be used for, of what its owner may."""
+
+    READ = "read"
+    ANNOTATE = "annotate"
+    ACQUIRE = "acquire"
+    PROCESS = "process"
+    MANAGE = "manage"
+    ADMINISTER = "administer"
+
+
 class User(Model):
     """A person, or an account that a beamline's people share."""
 
@@ -34,6 +45,8 @@ class User(Model):
     full_name: Title = ""
     email: Title = ""
     badge: Title = Field(default="", description="The facility's number of the person.")
+    institution: Title = ""
+    source: str = Field(default="", description="The directory that the account comes from; empty if it is kept here.")
     is_shared: bool = Field(default=False, description="Shared by several people: a login is bound to one experiment.")
     is_enabled: bool = True
     created_at: UtcTime
@@ -50,6 +63,10 @@ class NewUser(Input):
     full_name: Title = ""
     email: Title = ""
     badge: Title = ""
+    institution: Title = ""
+    source: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = Field(
+        default="", description="The directory that it is of, where its password is checked; empty if it is kept here."
+    )
     is_shared: bool = False
     is_administrator: bool = False
 
@@ -60,6 +77,7 @@ class UserChange(Input):
     full_name: Title | None = None
     email: Title | None = None
     badge: Title | None = None
+    institution: Title | None = None
     is_enabled: bool | None = None
 
 
@@ -67,7 +85,7 @@ class PasswordChange(Input):
     """A new password, with the present one where it is one's own."""
 
     new: Password
-    present: SecretStr | None = None
+    present: Annotated[SecretStr, Field(max_length=1024)] | None = None
 
 
 class UserPage(Model):
@@ -99,7 +117,7 @@ class Login(Input):
     """A login; on an account that is shared, `experiment_uid` or the experiment's name says what for."""
 
     username: Annotated[str, StringConstraints(max_length=256)]
-    password: SecretStr
+    password: Annotated[SecretStr, Field(max_length=1024)]
     experiment_uid: Uid | None = None
     experiment: Annotated[str, StringConstraints(max_length=128)] | None = None
 
@@ -134,6 +152,8 @@ class SessionRecord(Model):
     created_at: UtcTime
     expires_at: UtcTime | None = None
     revoked_at: UtcTime | None = None
+    name: str = Field(default="", description="What an API key is called.")
+    scopes: tuple[Scope, ...] | None = Field(default=None, description="What an API key is for; None is a session.")
 
 
 class Whoami(Model):

@@ -7,18 +7,7 @@ from enum import StrEnum
 
 from beamkeeper.domain.errors import NotPermittedError
 from beamkeeper.domain.names import Uid
-from beamkeeper.domain.users.people import EXPERIMENT_ROLES, STATION_ROLES, Grant, Role
-
-
-class Scope(StrEnum):
-    """What an API key may be used for, of what its owner may."""
-
-    READ = "read"
-    ANNOTATE = "annotate"
-    ACQUIRE = "acquire"
-    PROCESS = "process"
-    MANAGE = "manage"
-    ADMINISTER = "administer"
+from beamkeeper.domain.users.people import EXPERIMENT_ROLES, STATION_ROLES, Grant, Role, Scope
 
 
 @dataclass(frozen=True, slots=True)

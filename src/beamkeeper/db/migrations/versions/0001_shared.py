@@ -103,6 +103,8 @@ def create_users() -> None:
         sa.Column("full_name", TEXT, nullable=False),
         sa.Column("email", TEXT, nullable=False),
         sa.Column("badge", TEXT, nullable=False),
+        sa.Column("institution", TEXT, nullable=False),
+        sa.Column("source", TEXT, nullable=False),
         sa.Column("is_shared", sa.Boolean(), nullable=False),
         sa.Column("is_enabled", sa.Boolean(), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
@@ -113,6 +115,7 @@ def create_users() -> None:
         sa.UniqueConstraint("username", name="uq_users_username"),
     )
     op.create_index("ix_users_revision", "users", ["revision"])
+    op.create_index("ix_users_source", "users", ["source"])
 
 
 def create_stations() -> None:
@@ -191,6 +194,7 @@ def create_grants() -> None:
         sa.Column("station_uid", sa.Uuid(), nullable=True),
         sa.Column("experiment_uid", sa.Uuid(), nullable=True),
         sa.Column("is_revoked", sa.Boolean(), nullable=False),
+        sa.Column("source", TEXT, nullable=False),
         sa.Column("revision", BIG_ID, nullable=False),
         sa.ForeignKeyConstraint(["experiment_uid"], ["experiments.uid"], name="fk_grants_experiment_uid_experiments"),
         sa.ForeignKeyConstraint(["station_uid"], ["stations.uid"], name="fk_grants_station_uid_stations"),
@@ -215,6 +219,8 @@ def create_sessions() -> None:
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("expires_at", TIME, nullable=True),
         sa.Column("revoked_at", TIME, nullable=True),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("scopes", DOCUMENT, nullable=True),
         sa.Column("revision", BIG_ID, nullable=False),
         sa.ForeignKeyConstraint(["experiment_uid"], ["experiments.uid"], name="fk_sessions_experiment_uid_experiments"),
         sa.ForeignKeyConstraint(["station_uid"], ["stations.uid"], name="fk_sessions_station_uid_stations"),
