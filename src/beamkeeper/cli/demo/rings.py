@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint16]
 
 SIDE = 512
-_RADII = (62.0, 101.0, 119.0, 165.0, 203.0, 238.0)
+CENTRE_X, CENTRE_Y = SIDE / 2 + 4.25, SIDE / 2 - 7.5
+PIXEL_MM = 0.172
+RADII = (62.0, 101.0, 119.0, 165.0, 203.0, 238.0)
 _HEIGHTS = (180.0, 420.0, 260.0, 120.0, 90.0, 60.0)
 _TEMPERATURES = 4
+_GEOMETRY = (
+    f"beam_x_mm:{CENTRE_X * PIXEL_MM:.4f}\nbeam_y_mm:{CENTRE_Y * PIXEL_MM:.4f}\npixel_mm:{PIXEL_MM}\n"
+    "distance_mm:513.8\nwavelength_A:0.7336"
+)
 
 
 class Rings:
@@ -39,9 +45,9 @@ class Rings:
 
 def _intensity(temperature: int) -> NDArray[np.float64]:
     y, x = np.mgrid[0:SIDE, 0:SIDE]
-    radius = np.hypot(y - SIDE / 2 + 7.5, x - SIDE / 2 - 4.25)
+    radius = np.hypot(y - CENTRE_Y, x - CENTRE_X)
     total = np.full((SIDE, SIDE), 3.0)
-    for position, height in zip(_RADII, _HEIGHTS, strict=True):
+    for position, height in zip(RADII, _HEIGHTS, strict=True):
         total += height * np.exp(-((radius - position * (1 + 0.004 * temperature)) ** 2) / 8)
     return total
 
@@ -53,7 +59,7 @@ def tiff_bytes(image: Image, *, number: int, taken_at: datetime) -> bytes:
         stream,
         image,
         photometric="minisblack",
-        description=f"frame:{number}\nexposure_s:0.009\ndetector:simulated",
+        description=f"frame:{number}\nexposure_s:0.009\ndetector:simulated\n{_GEOMETRY}",
         datetime=taken_at.strftime("%Y:%m:%d %H:%M:%S"),
         software="Beamkeeper's simulated detector",
         metadata=None,
