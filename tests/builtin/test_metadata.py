@@ -47,6 +47,7 @@ def make() -> Iterator[Make]:
     yield build_one
     for processor in made:
         processor.worker.close()
+        processor.helpers.close()
 
 
 @pytest.fixture(scope="module")
@@ -341,6 +342,25 @@ def test_what_people_gave_is_never_overwritten(tmp_path: Path, shared: MetadataP
 
 def test_a_file_that_is_gone_gives_the_reason(tmp_path: Path, shared: MetadataProcessor) -> None:
     assert "No such file" in reason(shared, tmp_path / "gone.h5")
+
+
+def test_many_at_once_say_what_each_says_alone(tmp_path: Path, make: Make) -> None:
+    processor = make()
+    names = [b"\xff.txt", *(f"{number:03d}.{end}".encode() for number in range(30) for end in ("txt", "tif", "dat"))]
+    paths = [Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))) for name in names]
+    for path in paths:
+        path.write_bytes(b"energy: 12.4\n1 2 3\n" if path.suffix == ".txt" else b"\0noise")
+    paths[4].unlink()
+    files = [stored_file(path) for path in paths]
+    together = [answer.metadata for answer in processor.process(files, processor_context())]
+    assert together == [found(processor, file) for file in files]
+    assert [list(metadata) for metadata in together[:5]] == [
+        ["energy"],
+        ["energy"],
+        ["extraction"],
+        [],
+        ["extraction"],
+    ]
 
 
 def test_a_stop_ends_the_batch(tmp_path: Path, shared: MetadataProcessor) -> None:

@@ -96,9 +96,8 @@ def test_who_lost_a_batch_gives_nothing_of_it_back(beamline: Beamline, daq: UUID
     second = claimed(beamline, new_uid())
     with beamline.database.write() as tx:
         tx.journal.pause(first, until=tx.now)
-        assert tx.journal.held(first, J.STAGED) == []
-        assert len(tx.journal.held(second, J.STAGED)) == 3
     assert claim(beamline, new_uid()) is None
+    assert step(beamline, second, J.STORED) == 3
 
 
 def test_a_batch_that_was_not_staged_begins_anew_under_another_name(beamline: Beamline, daq: UUID) -> None:

@@ -31,7 +31,7 @@ from beamkeeper.plugins.api import Options, Stop, TransferItem, TransferResult
 from beamkeeper.plugins.helpers import HelperEndedError, Helpers
 
 MIB = 1024 * 1024
-HELPED_FILES = 64
+HELPED_FILES = 32
 """From so many files on a batch goes to helper processes, if they are small."""
 
 HELPED_SIZE = 4 * MIB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,13 +13,20 @@ from pydantic import Field, JsonValue
 from beamkeeper.builtin.program import run_program
 from beamkeeper.builtin.values import from_output
 from beamkeeper.builtin.worker import ExtractionWorker
+from beamkeeper.config.failpoints import is_armed
 from beamkeeper.domain.errors import SettingsError, UnavailableError
 from beamkeeper.domain.files import FileKind
 from beamkeeper.plugins.api import Options, Processed, ProcessorContext, StoredFile
-from beamkeeper.plugins.extractors import ExtractionError, Recogniser, shipped
+from beamkeeper.plugins.extractors import ExtractionError, Recognised, Recogniser, packed, shipped
+from beamkeeper.plugins.helpers import HelperEndedError, Helpers
 
 EXTRACTION = "extraction"
 """Under this key a file's metadata say why there are no more of them."""
+
+HELPED_FILES = 32
+"""So many files at once are recognised by a helper process."""
+
+_Known = dict[bytes, Recognised | OSError | None]
 
 
 class MetadataOptions(Options):
@@ -56,24 +64,47 @@ class MetadataProcessor:
             max_answer_bytes=options.max_output_bytes,
             memory_bytes=options.memory_bytes,
         )
-        self._recogniser = Recogniser(shipped(options.without))
+        formats = shipped(options.without)
+        self._recogniser = Recogniser(formats)
+        self._packed = packed(formats)
+        self.helpers = Helpers("beamkeeper.plugins.extractors")
 
     def process(self, files: Sequence[StoredFile], context: ProcessorContext) -> Sequence[Processed]:
         """Return what is found of each file; a broken file gives the reason in place of its metadata."""
         answers = []
+        known = self._recognised(
+            [os.fsencode(f.local_path) for f in files if f.local_path is not None and f.kind is FileKind.FILE]
+        )
         for file in files:
             if context.stop():
                 raise UnavailableError("metadata: stopped in the middle of a batch, which is taken again later")
-            answers.append(Processed(file.new.version_uid, self._found(file)))
+            answers.append(Processed(file.new.version_uid, self._found(file, known)))
         return answers
 
-    def _found(self, file: StoredFile) -> dict[str, JsonValue]:
+    def _recognised(self, paths: Sequence[bytes]) -> _Known:
+        """Return which extractor each file is for, where many are asked at once; the others are looked at one by one.
+
+        Each has to be opened for it, and calls to the kernel cost a helper process less than they do here.
+        """
+        if len(paths) < HELPED_FILES or is_armed():
+            return {}
+        known: _Known = dict.fromkeys(paths)
+        try:
+            order = {"formats": self._packed, "paths": [os.fsdecode(path) for path in paths]}
+            for place, found in self.helpers.work([order], lambda moved: False):
+                is_error = isinstance(found, int)
+                known[paths[place]] = OSError(found, os.strerror(found)) if is_error else Recognised(*found)
+        except HelperEndedError:
+            return {}
+        return known
+
+    def _found(self, file: StoredFile, known: _Known) -> dict[str, JsonValue]:
         if file.kind is not FileKind.FILE or file.local_path is None:
             return {}
         path = os.fsencode(file.local_path)
         found: dict[str, JsonValue] = {}
         reasons = []
-        for read in (self._read, self._run):
+        for read in (partial(self._read, known), self._run):
             try:
                 found |= read(path)
             except ExtractionError as error:
@@ -84,9 +115,11 @@ class MetadataProcessor:
             found[EXTRACTION] = {"error": "; ".join(dict.fromkeys(reasons))}
         return {key: value for key, value in found.items() if key not in file.new.metadata}
 
-    def _read(self, path: bytes) -> dict[str, JsonValue]:
-        known = self._recogniser.recognise(path)
-        return {} if known is None else self.worker.extract(known, path)
+    def _read(self, known: _Known, path: bytes) -> dict[str, JsonValue]:
+        found = known[path] if path in known else self._recogniser.recognise(path)
+        if isinstance(found, OSError):
+            raise found
+        return {} if found is None else self.worker.extract(found, path)
 
     def _run(self, path: bytes) -> dict[str, JsonValue]:
         if self._executable is None:

@@ -44,6 +44,7 @@ from beamkeeper.domain.names import RelPath, Uid, show_path, to_b64
 
 PAGE = 500
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 2.0
+PAUSE_FOR_ANSWER = 8
 PATIENCE_S = 60.0
 """So long a wait goes on while the service does not answer: it may be starting again."""
 
@@ -128,9 +129,11 @@ class _Acquisitions:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         seen, pause = None, SHORTEST_PAUSE_S
         while True:
+            asked_at = time.monotonic()
             found = self._get_patiently(uid)
             if found != seen:
-                seen, pause = found, SHORTEST_PAUSE_S
+                # To count the files of a long journal takes a while: whoever waits is not to be most of the work.
+                seen, pause = found, _pause_after(time.monotonic() - asked_at)
                 if on_change is not None:
                     on_change(found)
             if found.state not in ACTIVE:
@@ -283,3 +286,7 @@ def _shown(source: Path) -> str:
 
 def _unreadable(source: Path, error: OSError) -> SourceError:
     return SourceError(f'"{_shown(source)}" cannot be read: {(error.strerror or type(error).__name__).lower()}')
+
+
+def _pause_after(answer_s: float) -> float:
+    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, PAUSE_FOR_ANSWER * answer_s))

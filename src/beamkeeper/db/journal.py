@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, Table, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.acquisition import AcquisitionRow
@@ -36,6 +36,11 @@ __all__ = ["Batch", "Claimed", "Journal", "Known", "Seen", "backoff"]
 
 J = JournalState
 _ORDER = (JournalRow.priority, JournalRow.next_at, JournalRow.id)
+_JOURNAL = cast(Table, JournalRow.__table__)
+_RELEASED: Mapping[str, Any] = {"lease": None, "lease_owner": None}
+FEW = 8
+"""So many different changes of one step are written as sets; more are written row by row."""
+
 IN_CHUNK = 500
 """Values in one IN list: under every database's limit of bound parameters."""
 
@@ -260,26 +265,29 @@ class Journal:
     def step(self, batch: Batch, state: JournalState, changes: Mapping[int, Mapping[str, Any]], *, free: bool) -> int:
         """Bring files of a batch to a state; `changes` holds other columns by id. Returns how many were still ours.
 
-        `free` gives the lease back. What another worker has taken meanwhile is not touched (fencing).
+        `free` gives the lease back. What another worker has taken meanwhile is not touched (fencing). Files to which
+        the very same values are given are written by one statement.
         """
         if not changes:
             return 0
+        released = _RELEASED if free else {}
+        shared: dict[int, list[int]] = {}
+        for id_, values in changes.items():
+            shared.setdefault(id(values), []).append(id_)
+        if len(shared) <= FEW:
+            parts = [(changes[ids[0]], ids) for ids in shared.values()]
+            mine = JournalRow.lease == batch.lease
+            return sum(self._set(ids, mine, **{"state": str(state), **released, **values}) for values, ids in parts)
         columns = sorted({name for values in changes.values() for name in values})
-        released: dict[str, Any] = {"lease": None, "lease_owner": None} if free else {}
         statement = (
-            update(JournalRow.__table__)  # type: ignore[arg-type]
-            .where(JournalRow.__table__.c.id == bindparam("b_id"), JournalRow.__table__.c.lease == batch.lease)
+            update(_JOURNAL)
+            .where(_JOURNAL.c.id == bindparam("b_id"), _JOURNAL.c.lease == batch.lease)
             .values(state=str(state), **released, **{name: bindparam(f"b_{name}") for name in columns})
         )
         parameters = [
             {"b_id": id_, **{f"b_{name}": values[name] for name in columns}} for id_, values in changes.items()
         ]
         return execute_many(self._session, statement, parameters)
-
-    def held(self, batch: Batch, state: JournalState) -> list[Claimed]:
-        """Return the files of a batch that are in a state and still ours, as they are now."""
-        wanted = select(*COLUMNS).where(_is_of(batch), JournalRow.state == state).order_by(JournalRow.id)
-        return [to_claimed(row) for row in self._session.execute(wanted)]
 
     def pause(self, batch: Batch, *, until: datetime) -> None:
         """Give back all that is still ours of a batch, as it is, to be gone on with later."""
@@ -325,12 +333,12 @@ class Journal:
         )
         return [id_ for id_, path in self._session.execute(wanted) if is_meant(path)]
 
-    def _set(self, ids: Sequence[int], **values: object) -> None:
+    def _set(self, ids: Sequence[int], *conditions: ColumnElement[bool], **values: object) -> int:
+        count = 0
         for start in range(0, len(ids), IN_CHUNK):
-            part = JournalRow.id.in_(ids[start : start + IN_CHUNK])
-            self._session.execute(
-                update(JournalRow).where(part).values(**values).execution_options(synchronize_session=False)
-            )
+            part = update(_JOURNAL).where(_JOURNAL.c.id.in_(ids[start : start + IN_CHUNK]), *conditions)
+            count += int(self._session.execute(part.values(**values)).rowcount)  # type: ignore[attr-defined]
+        return count
 
     # What people ask.
 

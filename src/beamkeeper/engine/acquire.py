@@ -24,6 +24,8 @@ SWEEP_S = 60.0
 class AcquireLoop(Loop):
     """Starts and ends intakes as the database says; holds nothing that a restart would miss."""
 
+    rest_s = 0.05
+
     def __init__(
         self,
         database: Database[AcquisitionTransaction],

@@ -87,6 +87,8 @@ class _Counts:
 class AuditLoop(Loop):
     """Takes the oldest audit that has not ended, a range of names at a time."""
 
+    rest_s = 0.1
+
     def __init__(
         self,
         database: Database[AcquisitionTransaction],

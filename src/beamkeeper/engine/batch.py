@@ -15,10 +15,11 @@ from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db.publishes import Settled
 from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import ReadFrom, Verify
-from beamkeeper.domain.names import Checksum, from_b64, show_path
+from beamkeeper.domain.names import Algorithm, Checksum, from_b64, show_path
 from beamkeeper.domain.storage import VERSIONS, NewPublishItem, Outcome
 from beamkeeper.engine.beneath import Beneath, is_regular
 from beamkeeper.engine.readback import ReadBack, Reader, strongest
+from beamkeeper.engine.reading import Name
 
 MANY_FILES = 16
 """From this many files on, one syncfs is cheaper than an fsync for each."""
@@ -69,18 +70,23 @@ class StagedBatch:
         """Read every staged file back, all together; where they are not to be read now, see that each has its size.
 
         A file that replaces a version is read in every mode: after a crash only its bytes tell whether it is the
-        new version or the old one, exchanged out.
+        new version or the old one, exchanged out. A plain name that is free is given at once where many are read.
         """
-        wanted = []
+        wanted: list[tuple[bytes, Algorithm]] = []
+        names: dict[bytes, Name] = {}
         for item in items:
             if item.link_target_b64 is not None:
                 continue
             staged, checksum = self._staged(item), strongest(item.checksums)
             if self.verify is Verify.READ_BACK or item.replaces is not None:
                 wanted.append((staged, checksum.algorithm))
+                if item.replaces is None:
+                    plain = os.fsdecode(bytes(item.relpath))
+                    names[staged] = checksum.value, item.size, plain, FILE_MODE[_tree_of(item)]
             elif (size := self._size_of(staged)) is not None:
                 self.found[staged] = ReadBack(checksum.value, size, None)
-        for path, found in self.reader.read(wanted, self.beneath):
+        self._make_all_parents(items)
+        for path, found in self.reader.read(wanted, self.beneath, names):
             if isinstance(found, ReadBack):
                 self.found[path] = found
             elif found.errno == errno.EIO:
@@ -90,6 +96,11 @@ class StagedBatch:
 
     def _staged(self, item: NewPublishItem) -> bytes:
         return self.staging + b"/" + item.staged
+
+    def _make_all_parents(self, items: Sequence[NewPublishItem]) -> None:
+        for directory, tree in {item.relpath.rpartition(b"/")[0]: _tree_of(item) for item in items}.items():
+            with suppress(OSError):  # it is met again, and told, as the files get their names
+                self.beneath.directory(directory, mode=DIRECTORY_MODE[tree])
 
     def _size_of(self, path: bytes) -> int | None:
         try:
@@ -125,7 +136,10 @@ class StagedBatch:
             self.beneath.unlink(staged)
             why = f'"{show_path(item.relpath)}" has other bytes in storage than were sent'
             return Outcome.DAMAGED, why, found.read_from
-        tree = Tree(item.relpath.split(b"/", 1)[0].decode())
+        if found.is_named:
+            self._touch(bytes(item.relpath))
+            return Outcome.STORED, "", found.read_from
+        tree = _tree_of(item)
         self._set_mode(staged, FILE_MODE[tree])
         self._make_parents(item.relpath, DIRECTORY_MODE[tree])
         return self._name(staged, item, checksum, found.read_from)
@@ -196,7 +210,7 @@ class StagedBatch:
 
     def _publish_link(self, item: NewPublishItem) -> Settled:
         plain, target = bytes(item.relpath), from_b64(item.link_target_b64 or "")
-        self._make_parents(item.relpath, DIRECTORY_MODE[Tree(plain.split(b"/", 1)[0].decode())])
+        self._make_parents(item.relpath, DIRECTORY_MODE[_tree_of(item)])
         present = self.beneath.lstat(plain)
         if present is not None:
             try:
@@ -239,3 +253,7 @@ class StagedBatch:
         made = {path.rpartition(b"/")[0] for path in self.beneath.made}
         for directory in sorted(self.touched | made):
             self.beneath.sync(directory)
+
+
+def _tree_of(item: NewPublishItem) -> Tree:
+    return Tree(item.relpath.split(b"/", 1)[0].decode())

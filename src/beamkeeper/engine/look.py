@@ -46,6 +46,8 @@ WALK_S = 600.0
 class LookLoop(Loop):
     """Takes the question that has waited longest, and answers it."""
 
+    rest_s = 0.02
+
     def __init__(self, database: Database[StorageTransaction], kinds: Collection[TaskKind], *, report: Report) -> None:
         super().__init__("look " + "+".join(sorted(kinds)), report=report, idle_s=1.0)
         self._database = database

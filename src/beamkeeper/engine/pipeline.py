@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from beamkeeper.client import Client
@@ -230,12 +231,14 @@ class Worker(Loop):
             raise NotYetError
         by_version = {item.version_uid: item for item in publish.items}
         stored: Changes = {}
+        alike: dict[object, dict[str, Any]] = {}
         now: list[Claimed] = []
         found: list[tuple[Claimed, Exception]] = []
         for file in files:
             item = by_version.get(file.version_uid)
             if item is not None and item.outcome is Outcome.STORED:
-                stored[file.id] = {"stored_at": item.stored_at, "read_from": item.read_from}
+                values = {"stored_at": item.stored_at, "read_from": item.read_from}
+                stored[file.id] = alike.setdefault((item.stored_at, item.read_from), values)
                 now.append(replace(file, **stored[file.id]))
             else:
                 found.append((file, faults.of_item(item) if item else faults.unsent()))
@@ -257,10 +260,11 @@ class Worker(Loop):
         done: Changes = {}
         again: Changes = {}
         found: list[tuple[Claimed, Exception]] = []
+        available = {"available_at": self._now(), "attempts": 0, "reason": "", "reason_code": ""}
         for file in held:
             result = results[file.version_uid]
             if not result.error:
-                done[file.id] = {"available_at": self._now(), "attempts": 0, "reason": "", "reason_code": ""}
+                done[file.id] = available
             elif file.attempts + 1 >= self._limits.attempts or result.is_final:
                 found.append((file, result.as_error()))
             else:

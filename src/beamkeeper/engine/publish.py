@@ -29,6 +29,8 @@ LONGEST_PAUSE_S = 30
 class PublishLanes(Loop):
     """Keeps a publishing thread for each storage area."""
 
+    rest_s = 0.2
+
     def __init__(self, database: Database[StorageTransaction], *, report: Report) -> None:
         super().__init__("publish", report=report, idle_s=1.0)
         self._database = database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from beamkeeper.plugins.helpers import HelperEndedError, Helpers
 
 THREADS = 4
 HELPERS = 2
-HELPED_FILES = 128
+HELPED_FILES = 32
 """From so many files on they are read by helper processes."""
 
 
@@ -42,6 +42,8 @@ class ReadBack:
     value: str
     size: int
     read_from: ReadFrom | None
+    is_named: bool = False
+    """It has its plain name already."""
 
 
 Answer = tuple[bytes, ReadBack | OSError]
@@ -55,12 +57,21 @@ class Reader:
         self._local = threading.local()
         self.helpers = Helpers("beamkeeper.engine.reading")
 
-    def read(self, wanted: Sequence[tuple[bytes, Algorithm]], beneath: Beneath) -> Iterator[Answer]:
-        """Read files back. A missing one is its OSError."""
+    def read(
+        self,
+        wanted: Sequence[tuple[bytes, Algorithm]],
+        beneath: Beneath,
+        names: Mapping[bytes, reading.Name] | None = None,
+    ) -> Iterator[Answer]:
+        """Read files back. A missing one is its OSError.
+
+        Those of `names` may be given their plain names at once where they are as they should be: calls to the kernel
+        cost a helper process less than they do here.
+        """
         left = dict(wanted)
         if len(left) >= HELPED_FILES and not is_armed():
             try:
-                for path, answer in self._with_helpers(wanted, beneath):
+                for path, answer in self._with_helpers(wanted, beneath, names or {}):
                     del left[path]
                     yield path, answer
             except HelperEndedError:
@@ -68,13 +79,21 @@ class Reader:
         if left:
             yield from self._with_threads(list(left.items()), beneath)
 
-    def _with_helpers(self, wanted: Sequence[tuple[bytes, Algorithm]], beneath: Beneath) -> Iterator[Answer]:
-        items = [(os.fsdecode(path), str(algorithm)) for path, algorithm in wanted]
-        share = -(-len(items) // HELPERS)
+    def _with_helpers(
+        self, wanted: Sequence[tuple[bytes, Algorithm]], beneath: Beneath, names: Mapping[bytes, reading.Name]
+    ) -> Iterator[Answer]:
+        share = -(-len(wanted) // HELPERS)
         root = f"/proc/{os.getpid()}/fd/{beneath.directory(b'')}/."
-        orders = [{"root": root, "items": items[start : start + share]} for start in range(0, len(items), share)]
-        for path, found in self.helpers.work(orders, _unheard):
-            yield os.fsencode(path), _error(found) if isinstance(found, int) else _read_back(*found)
+        orders = [
+            {
+                "root": root,
+                "items": [(os.fsdecode(path), str(algorithm)) for path, algorithm in part],
+                "names": {os.fsdecode(path): names[path] for path, _ in part if path in names},
+            }
+            for part in (wanted[start : start + share] for start in range(0, len(wanted), share))
+        ]
+        for path, found, is_named in self.helpers.work(orders, _unheard):
+            yield os.fsencode(path), _error(found) if isinstance(found, int) else _read_back(found, is_named=is_named)
 
     def _with_threads(self, wanted: Sequence[tuple[bytes, Algorithm]], beneath: Beneath) -> Iterator[Answer]:
         for group in reading.groups(wanted, beneath.open):
@@ -95,7 +114,7 @@ class Reader:
 
 def _answer(one: tuple[bytes, reading.Found | OSError]) -> Answer:
     path, found = one
-    return path, found if isinstance(found, OSError) else _read_back(*found)
+    return path, found if isinstance(found, OSError) else _read_back(found)
 
 
 def _unheard(moved: int) -> bool:
@@ -106,5 +125,6 @@ def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
 
 
-def _read_back(value: str, size: int, is_device: bool) -> ReadBack:
-    return ReadBack(value, size, ReadFrom.DEVICE if is_device else ReadFrom.CACHE)
+def _read_back(found: reading.Found, *, is_named: bool = False) -> ReadBack:
+    value, size, is_device = found
+    return ReadBack(value, size, ReadFrom.DEVICE if is_device else ReadFrom.CACHE, is_named)

@@ -39,6 +39,9 @@ Wanted = tuple[bytes, str]
 Opened = tuple[bytes, str, int, bool]
 """The same, with a descriptor and whether the device will be read."""
 
+Name = tuple[str, int, str, int]
+"""The digest and size that a file should have, and then its plain name and its mode."""
+
 Moved = Callable[[int], object]
 """Hears how many bytes were read."""
 
@@ -196,11 +199,34 @@ def groups(wanted: Sequence[Wanted], opened: Callable[[bytes], int]) -> Iterator
 
 
 def work(order: dict[str, Any], report: Report) -> None:
-    """Read the files of an order, in a helper process; one report each: its place, and what was found."""
+    """Read the files of an order, in a helper process; one report each: its place, what was found, and if it is named.
+
+    With `names`, a file that has the digest and size given there gets its mode and its plain name at once.
+    """
     # The very directory that the service has open, not what may stand at its name by now.
     with Beneath(order["root"]) as beneath:
         paths = [(os.fsencode(path), algorithm) for path, algorithm in order["items"]]
+        names = {os.fsencode(path): name for path, name in order["names"].items()}
         buffer = memoryview(bytearray(BUFFER_BYTES))
         for group in groups(paths, beneath.open):
-            for path, found in [*group.settled, *read(group.whole, buffer, report.moved)]:
-                report.add([os.fsdecode(path), found.errno if isinstance(found, OSError) else found])
+            for path, error in group.settled:
+                report.add([os.fsdecode(path), error.errno if isinstance(error, OSError) else error, False])
+            for opened, (path, found) in zip(group.whole, read(group.whole, buffer, report.moved), strict=True):
+                if isinstance(found, OSError):
+                    report.add([os.fsdecode(path), found.errno, False])
+                else:
+                    is_named = path in names and _name(beneath, opened, found, names[path])
+                    report.add([os.fsdecode(path), found, is_named])
+
+
+def _name(beneath: Beneath, opened: Opened, found: Found, name: Name) -> bool:
+    """Give a file its plain name where it is as it should be; what stands in the way is for the service to judge."""
+    value, size, plain, mode = name
+    if (found[0], found[1]) != (value, size):
+        return False
+    try:
+        os.fchmod(opened[2], mode)
+        beneath.rename(opened[0], os.fsencode(plain))
+    except OSError:
+        return False
+    return True

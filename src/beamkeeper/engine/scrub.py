@@ -42,6 +42,8 @@ class _EndedError(Exception):
 class ScrubLoop(Loop):
     """Takes the oldest scrub that has not ended, a page of replicas at a time."""
 
+    rest_s = 0.1
+
     def __init__(
         self,
         database: Database[AcquisitionTransaction],

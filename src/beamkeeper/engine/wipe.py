@@ -81,6 +81,8 @@ class _Tally:
 class WipeLoop(Loop):
     """Takes the oldest wipe of this agent that has work, and brings it to its end."""
 
+    rest_s = 0.1
+
     def __init__(
         self,
         database: Database[AcquisitionTransaction],

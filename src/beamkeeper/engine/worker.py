@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 from beamkeeper.domain.errors import DmError
 
@@ -20,8 +21,11 @@ LONGEST_PAUSE_S = 30.0
 class Loop(threading.Thread):
     """Runs `step` again and again: at once while it has work, else when woken or after `idle_s`.
 
+    `rest_s` is the least time between two steps of a loop whose work is not urgent: news comes in swarms.
     An error in a step is reported and tried again with growing pauses: a loop ends only when it is stopped.
     """
+
+    rest_s: ClassVar[float] = 0.0
 
     def __init__(self, name: str, *, report: Report, idle_s: float = 1.0) -> None:
         super().__init__(name=name, daemon=True)
@@ -47,8 +51,8 @@ class Loop(threading.Thread):
                 self.failed(error)
                 self._stopping.wait(min(LONGEST_PAUSE_S, 0.25 * 2 ** min(failures, 8)) * random.uniform(0.7, 1.0))
                 continue
-            if not is_busy:
-                self._woken.wait(self._idle_s)
+            if not is_busy and self._woken.wait(self._idle_s) and self.rest_s:
+                self._stopping.wait(self.rest_s)
         self.ended()
 
     def failed(self, error: Exception) -> None:

@@ -11,7 +11,10 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from beamkeeper.plugins.helpers import Report
 
 EXTRACTORS = "beamkeeper.extractors"
 """The entry point group."""
@@ -165,6 +168,38 @@ class Recogniser:
 
 
 _Candidate = tuple[int, str, Format]
+
+
+def packed(formats: Mapping[str, Sequence[Format]]) -> dict[str, list[list[Any]]]:
+    """Return formats as JSON has them, for the order of a helper process."""
+    return {extractor: [_packed(one) for one in known] for extractor, known in formats.items()}
+
+
+def _packed(known: Format) -> list[Any]:
+    magic = [[offset, part.decode("latin-1")] for offset, part in known.magic]
+    return [known.name, magic, list(known.suffixes), known.needs_both, known.is_text]
+
+
+def _unpacked(packed: Sequence[Any]) -> Format:
+    name, magic, suffixes, needs_both, is_text = packed
+    parts = tuple((offset, part.encode("latin-1")) for offset, part in magic)
+    return Format(name, parts, tuple(suffixes), needs_both=needs_both, is_text=is_text)
+
+
+def work(order: dict[str, Any], report: Report) -> None:
+    """Recognise the files of an order, in a helper process; one report for each that somebody knows or nobody can read.
+
+    Its place, and the names of extractor and format, or the number of the error.
+    """
+    known = Recogniser({name: [_unpacked(one) for one in formats] for name, formats in order["formats"].items()})
+    for place, path in enumerate(order["paths"]):
+        try:
+            found = known.recognise(os.fsencode(path))
+        except OSError as error:
+            report.add([place, error.errno])
+        else:
+            if found is not None:
+                report.add([place, [found.extractor, found.format]])
 
 
 def recognise(path: bytes, formats: Mapping[str, Sequence[Format]]) -> Recognised | None:
