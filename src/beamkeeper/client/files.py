@@ -73,10 +73,10 @@ class Files:
 
     def lookup(self, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[File]:
         """Return what these paths hold now; those that are not catalogued are left out."""
-        refs = [PathRef(path_b64=to_b64(path)) for path in dict.fromkeys(map(bytes, paths))]
+        refs = [{"path_b64": to_b64(path)} for path in dict.fromkeys(map(bytes, paths))]
         found: list[File] = []
         for start in range(0, len(refs), REGISTER_LIMIT):
-            wanted = FileLookup(experiment_uid=experiment_uid, paths=refs[start : start + REGISTER_LIMIT])
+            wanted = {"experiment_uid": str(experiment_uid), "paths": refs[start : start + REGISTER_LIMIT]}
             page: FilePage = self._http().call("POST", "/api/v1/files:lookup", FilePage, body=wanted)
             found.extend(page.items)
         return found

@@ -185,7 +185,7 @@ class Acquisition(ServiceSection):
         le=3600,
         description="A process of the engine that was not heard of for so many seconds has lost its batches to others.",
     )
-    batch_files: Whole = Field(default=256, ge=1, le=1000, description="The most files of one batch.")
+    batch_files: Whole = Field(default=1000, ge=1, le=1000, description="The most files of one batch.")
     batch_bytes: Whole = Field(default=1_000_000_000, ge=1, le=10**15, description="About the most bytes of one batch.")
     attempts: Whole = Field(
         default=8,

@@ -29,7 +29,7 @@ from beamkeeper.engine.sort import Sorter
 from beamkeeper.engine.worker import Loop, Report
 
 J = JournalState
-TICK_S = 0.05
+TICK_S = 0.1
 """Hints are gathered for this long, so that one transaction serves many."""
 
 SCAN_FLUSH = 1000
