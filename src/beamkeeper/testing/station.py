@@ -87,6 +87,7 @@ class Station:
         self.spawn = spawn
         self._ports = dict(zip(Service, free_ports(len(Service)), strict=True))
         self.processes: list[Started] = []
+        self._launched: set[Service] = set()
         self._clients: list[Client] = []
         self._write_settings(databases or {}, settings)
 
@@ -138,10 +139,11 @@ class Station:
         more = ["--config", str(config)] if config else []
         started = self.spawn([*services, "--data", str(self.data), *more], {**clean, **(environ or {})}, self.log)
         self.processes.append(started)
+        self._launched |= set(services or Service)
         return started
 
     def client(self) -> Client:
-        """Wait until all services answer, and return an administrator's client."""
+        """Wait until the services that were started answer, and return an administrator's client."""
         first = self.data / "first-session.json"
         until(lambda: self._alive() and first.exists(), "first session", START_S)
         session = json.loads(first.read_text())
@@ -158,7 +160,7 @@ class Station:
 
     def _answers(self, client: Client) -> bool:
         try:
-            for service in Service:
+            for service in self._launched:
                 client.health(service)
                 client.status(service)
         except DmError:
@@ -175,6 +177,7 @@ class Station:
         while self.processes:
             self.processes[-1].wait(timeout=40)
             self.processes.pop()
+        self._launched.clear()
 
 
 @contextmanager
