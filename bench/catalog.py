@@ -1,21 +1,24 @@
 """The promises of the catalogue, each measured in this run against what is asked: `make bench-catalog`.
 
 Generates files with realistic metadata, loads them, asks 20 typical queries, facets, registers in bulk over HTTP, and
-compares with Tiled. Whole it takes some 25 minutes on two calm cores and 45 GB of disk; `--files 1000000` takes six.
-One line a row, with tabs between: bench, name, figure, what is asked, ok or short.
+compares with Tiled. It says what it will do and about how long that takes; whole about half an hour on two calm cores,
+with 45 GB of disk, and where the disk is short it loads fewer files and says so. Each row is printed as soon as it is
+known. With `--results FILE` rows are kept: what ended there is not measured again, so that a run can be resumed, or
+split by `--parts`. At the end one line a row, with tabs between: bench, name, figure, what is asked, ok or short.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -34,6 +37,13 @@ from beamkeeper.domain.status import Service
 
 ROOT = Path(__file__).resolve().parents[1]
 GROWTH = (100_000, 1_000_000, 10_000_000)
+BYTES = {"SQLite": 4_500, "PostgreSQL": 4_400}
+"""What a file takes on disk, with its part of every index."""
+SPARE_BYTES = 6_000_000_000
+"""For sorting when indexes are made, and for others."""
+SECONDS = {"SQLite": 200e-6, "PostgreSQL": 100e-6}
+"""What loading a file takes, measured on two cores."""
+MEASURING_S = {"SQLite": 90, "PostgreSQL": 90, "Tiled": 240}
 REPEATS = 5
 BATCHES = 20
 
@@ -64,14 +74,6 @@ def at_most(name: str, figure: float, unit: str, most: float) -> Row:
 
 def at_least(name: str, figure: float, unit: str, least: float) -> Row:
     return Row(name, figure, unit, f">= {least:g} {unit}", figure >= least)
-
-
-@contextmanager
-def told(what: str) -> Iterator[None]:
-    """Say what is done and how long it took."""
-    began = time.perf_counter()
-    yield
-    print(f"# {what}: {time.perf_counter() - began:.1f} s", flush=True)
 
 
 def asked(client: Client, query: str) -> list[float]:
@@ -154,20 +156,26 @@ def lagging(of: Site, name: str, seconds: int = 10) -> Iterator[Row]:
     yield at_most(f"lag of the index at 1000 files/s: {name}", worst, "s", 5)
 
 
-def loaded(kind: str, files: int, place: Path, *, is_main: bool) -> Iterator[Row]:
+def loaded(kind: str, files: int, options: argparse.Namespace, *, is_main: bool) -> Iterator[Row]:
     """Load a catalogue and measure it; one that only shows the growth is not written to."""
-    name = f"{kind}, {files:g} files"
-    with told(f"{name}, everything"), site(kind, place) as of:
-        with told(f"{name}, loading"):
-            load(of.url, files, of.experiments, lambda done: print(f"# {name}: {done}", flush=True))
+    name, began = f"{kind}, {files:g} files", time.perf_counter()
+
+    def say(what: str) -> None:
+        print(f"# {time.perf_counter() - began:6.0f} s  {name}: {what}", flush=True)
+
+    with site(kind, options.directory) as of:
+        say("loading")
+        load(of.url, files, of.experiments, say)
+        say("loaded")
         most = {"PostgreSQL": 100.0, "SQLite": 100.0}[kind] if is_main else None
         yield from queries(of, name, most)
         yield from facets(of, name, 200.0 if files == 1_000_000 else None)
         if files == 1_000_000 or (is_main and files < 1_000_000):
             yield from registering(of, name)
             yield from lagging(of, name)
-        if is_main:
+        if is_main and options.write:
             plans(of.url, name)
+        say("measured")
 
 
 def machine() -> dict[str, str]:
@@ -186,43 +194,111 @@ def machine() -> dict[str, str]:
 
 def main() -> int:
     """Measure what is asked for and print one line a row."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=GROWTH[-1], help="in PostgreSQL at the most; 0: none")
     parser.add_argument("--sqlite-files", type=int, default=1_000_000, help="in SQLite; 0: none")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="on the disk to be used")  # noqa: S108
     parser.add_argument("--without-tiled", action="store_true", help="leave the comparison out: it needs the network")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the results into this page")
+    parser.add_argument("--parts", help="only these, such as `sqlite,tiled` or `postgresql-100000`; without: all")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep the rows here, and measure none of it again")
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="put the results into this page, and write the plans"
+    )
     options = parser.parse_args()
     os.environ["TMPDIR"] = str(options.directory)
-    facts, rows = machine(), list[Row]()
+    facts, kept = machine(), Kept(options.results)
     for fact in facts.items():
         print("# {}: {}".format(*fact), flush=True)
-    sizes = sorted({*(size for size in GROWTH if size < options.files), options.files})
-    place, most = options.directory, options.sqlite_files
-    parts = [loaded("SQLite", most, place, is_main=True)] if most else []
-    parts += [loaded("PostgreSQL", size, place, is_main=size == sizes[-1]) for size in sizes if size]
-    if not options.without_tiled:
-        parts.append(against_tiled(rows))
+    parts = [part for part in planned(options, kept.rows) if part.name not in kept.ended]
+    minutes = sum(part.seconds for part in parts) / 60
+    print(f"# about {minutes:.0f} minutes: {', '.join(part.name for part in parts)}", flush=True)
     for part in parts:
-        for row in part:
-            rows.append(row)
-            print(f"# {row.name}: {row.figure:.4g} {row.unit}", flush=True)
+        kept.measure(part)
     if options.write:
-        is_drawn = draw(((row.name, row.figure) for row in rows), ROOT)
-        write(options.write, facts, rows, is_drawn=is_drawn)
-    print("\n".join(row.line() for row in rows))
-    return 1 if any(not row.is_met for row in rows) else 0
+        is_drawn = draw(((row.name, row.figure) for row in kept.rows), ROOT)
+        write(options.write, facts, kept.rows, is_drawn=is_drawn)
+    print("\n".join(row.line() for row in kept.rows))
+    return 1 if any(not row.is_met for row in kept.rows) else 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that is measured as a whole, and about how long it takes."""
+
+    name: str
+    seconds: float
+    measure: Callable[[], Iterator[Row]]
+
+
+def planned(options: argparse.Namespace, known: list[Row]) -> Iterator[Part]:
+    """Yield what is to be measured; `known` is what has been when a part begins."""
+    wanted = options.parts.split(",") if options.parts else []
+
+    def part(name: str, kind: str, files: int, *, is_main: bool) -> Part:
+        seconds = files * SECONDS[kind] + MEASURING_S[kind]
+        return Part(name, seconds, lambda: loaded(kind, files, options, is_main=is_main))
+
+    most = fitting("PostgreSQL", options.files, options.directory)
+    sizes = sorted({*(size for size in GROWTH if size < most), most})
+    found = []
+    if options.sqlite_files:
+        files = fitting("SQLite", options.sqlite_files, options.directory)
+        found.append(part("sqlite", "SQLite", files, is_main=True))
+    found += [part(f"postgresql-{size}", "PostgreSQL", size, is_main=size == most) for size in sizes if size]
+    if not options.without_tiled:
+        found.append(Part("tiled", MEASURING_S["Tiled"], lambda: against_tiled(known)))
+    for each in found:
+        if not wanted or each.name in wanted or each.name.partition("-")[0] in wanted:
+            yield each
+
+
+def fitting(kind: str, files: int, place: Path) -> int:
+    """Return how many files the disk has room for, and say so where they are fewer."""
+    free = shutil.disk_usage(place).free
+    most = max(0, (free - SPARE_BYTES) // BYTES[kind])
+    if files <= most:
+        return files
+    fewer = int(most // 100_000 * 100_000)
+    print(f"# {kind}: {fewer:,} files in place of {files:,}, since {place} has {free / 1e9:.0f} GB free", flush=True)
+    return fewer
+
+
+class Kept:
+    """The rows of this run and, where there is a file of them, of those before."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self.rows: list[Row] = []
+        self.ended: set[str] = set()
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        for line in map(json.loads, lines):
+            self.ended.add(line["part"])
+            self.rows += [Row(**row) for row in line["rows"]]
+
+    def measure(self, part: Part) -> None:
+        """Measure a part, printing each row as it is known, and keep them when it has ended."""
+        rows = []
+        for row in part.measure():
+            rows.append(row)
+            self.rows.append(row)
+            print(f"# {row.line()}", flush=True)
+        self.ended.add(part.name)
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps({"part": part.name, "rows": [asdict(row) for row in rows]}) + "\n")
 
 
 def against_tiled(known: list[Row]) -> Iterator[Row]:
-    """Create entries in Tiled and search them, against what was measured of ours at a million."""
+    """Create entries in Tiled and search them, against what was measured of ours in the largest catalogues."""
     rate, search = tiled()
-    ours = max((row.figure for row in known if row.name.startswith("register over HTTP")), default=0.0)
-    slowest = max((row.figure for row in known if row.name.startswith("slowest query")), default=0.0)
     yield Row(f"Tiled: create {TILED_ENTRIES} entries over HTTP", rate, "entries/s")
     yield Row(f"Tiled: one metadata search over {TILED_ENTRIES} entries", 1000 * search, "ms")
-    yield at_least("registering / Tiled creating", ours / rate, "x", 50)
-    yield at_most("our slowest query of millions / Tiled's search of thousands", slowest / (1000 * search), "x", 1)
+    rates = [row.figure for row in known if row.name.startswith("register over HTTP")]
+    slowest = [row.figure for row in known if row.name.startswith("slowest query")]
+    if rates and slowest:
+        yield at_least("registering / Tiled creating", min(rates) / rate, "x", 50)
+        ratio = max(slowest) / (1000 * search)
+        yield at_most("our slowest query of millions / Tiled's search of thousands", ratio, "x", 1)
 
 
 BEGIN, END = "<!-- catalogue: begin -->", "<!-- catalogue: end -->"
