@@ -23,7 +23,7 @@ from beamkeeper.domain.errors import (
     NotPermittedError,
 )
 from beamkeeper.domain.experiments import Experiment, ExperimentChange, NewExperiment
-from beamkeeper.domain.files import FileQuery, NewFile, ReadFrom, RegisteredAs
+from beamkeeper.domain.files import FileQuery, NewFile, NewFiles, ReadFrom, RegisteredAs
 from beamkeeper.domain.ledger import NewVerification, ReplicaQuery
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
@@ -440,3 +440,14 @@ def test_an_experiments_metadata_has_a_history(site: Site) -> None:
     assert [(change.patch, change.before) for change in changes] == [({"n": 2}, {"n": 1}), ({"n": 1}, {})]
     with pytest.raises(NotFoundError):
         list(site.person(experiment, None).experiments.metadata_history(experiment.uid))
+
+
+def test_a_batch_in_which_a_key_stands_twice_is_refused_with_the_place(site: Site) -> None:
+    key = '"energy"'
+    new = new_file("data/a", metadata={"energy": 1, "other": 2})
+    twice = NewFiles(files=(new,)).model_dump_json().replace('"other":', '"energy":')
+    with httpx2.Client(base_url=site.url, headers=site.headers, trust_env=False) as http:
+        answer = http.post("/api/v1/files:register", content=twice, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert 'the key "energy" stands twice' in answer.json()["message"]
+    assert f"character {twice.rindex(key)}" in answer.json()["message"]

@@ -48,6 +48,19 @@ def parse_json(content: bytes) -> JsonValue:
     return value
 
 
+def refuse_repeated(content: bytes) -> None:
+    """Refuse a document in which a key stands twice in one object, which other parsers take: which of them is meant?
+
+    What is wrong otherwise is left to the parser that reads it.
+    """
+    try:
+        json.loads(content, object_pairs_hook=_unique)
+    except _RefusedError:
+        parse_json(content)  # says where
+    except (ValueError, RecursionError):
+        return
+
+
 def _is_too_deep(value: JsonValue) -> bool:
     """Go down level by level, so that what is deep cannot exhaust the stack here."""
     level = [value] if isinstance(value, dict | list) else []

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 from beamkeeper.domain.errors import InvalidError
-from beamkeeper.domain.json_text import parse_json
+from beamkeeper.domain.json_text import parse_json, refuse_repeated
 
 REF = "#/components/schemas/{model}"
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -67,6 +67,10 @@ def large(model: type[BaseModel]) -> Any:
 
     def parse(content: Annotated[bytes, Depends(_raw)]) -> BaseModel:
         try:
+            refuse_repeated(content)
+        except InvalidError as error:
+            raise RequestValidationError([_invalid(error)]) from error
+        try:
             return model.model_validate_json(content)
         except ValidationError as error:
             faults = [
@@ -76,6 +80,12 @@ def large(model: type[BaseModel]) -> Any:
             raise RequestValidationError(faults) from error
 
     return Depends(parse)
+
+
+def _invalid(error: InvalidError) -> dict[str, Any]:
+    """Return what the framework says of a body that is no JSON."""
+    reason, position = str(error.details["reason"]), error.details["position"]
+    return {"type": "json_invalid", "loc": ("body", position), "msg": "JSON decode error", "ctx": {"error": reason}}
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
