@@ -14,8 +14,9 @@ from beamkeeper.cli.app import run
 from beamkeeper.client.logins import DEFAULT, Logins, Profile
 from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.domain.status import Service
+from beamkeeper.engine.sync import Facility, SyncLoop
 from beamkeeper.plugins import load
-from beamkeeper.plugins.people import AUTHENTICATORS
+from beamkeeper.plugins.people import AUTHENTICATORS, DIRECTORIES
 from beamkeeper.testing.services import Running, running
 from beamkeeper.testing.slapd import Slapd
 
@@ -81,3 +82,24 @@ def test_the_connection_to_a_directory_is_told_of_in_words(
     assert directory_server.dn_of("ada") in told[-1]["words"]
     directory_server.stop()
     assert "does not answer" in dm(capsys, "auth", "check", expect=10).replace("\n", " ")
+
+
+def test_people_are_taken_over_and_what_was_done_is_told(
+    site: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("username,badge\nada,1\nNot A Name,2\n")
+    plugin = load.build(DIRECTORIES, "file", {"path": str(file)})
+    loop = SyncLoop(site.database, Facility(source="file", directory=plugin, may_leave=0), report=lambda _: None)
+    loop.start()
+    try:
+        told = dm(capsys, "sync", "users")
+        assert "added" in told
+        assert "refused: row 2 (Not A Name)" in told
+        file.write_text("username,badge\n")
+        assert "--may-leave" in dm(capsys, "sync", "users", expect=10)
+        assert json.loads(dm(capsys, "sync", "users", "--may-leave", "1", "--json"))["report"]["deactivated"] == 1
+        assert "people.proposals" in dm(capsys, "sync", "proposals", expect=10).replace("\n", " ")
+    finally:
+        loop.stop()
+        loop.join()

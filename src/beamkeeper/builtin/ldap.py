@@ -57,6 +57,12 @@ class LdapOptions(Options):
     email_attribute: str = "mail"
     badge_attribute: str = "employeeNumber"
     institution_attribute: str = "o"
+    first_uid_number: int = Field(default=100_000, ge=1)
+    """An account that we add, and for which the facility gives no number, gets this plus our own number."""
+    gid_number: int = 100
+    """Of accounts that we add."""
+    home: str = "/home/{username}"
+    """Of accounts that we add."""
     timeout_s: float = Field(default=4.0, gt=0, le=60)
     """How long one answer may take."""
 

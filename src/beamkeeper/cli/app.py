@@ -36,6 +36,13 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "revoke": ("keys:revoke", "Take a key back."),
         },
     ),
+    "sync": (
+        "Taking over the facility's people and proposals.",
+        {
+            "users": ("syncs:users", "Take over people; nobody is deleted."),
+            "proposals": ("syncs:proposals", "Take over proposals and forms."),
+        },
+    ),
     "auth": (
         "Who checks passwords.",
         {"check": ("auth:check", "Try the connection to each directory, in words.")},

@@ -14,13 +14,14 @@ from beamkeeper.config.load import Loaded
 from beamkeeper.domain.errors import NotFoundError, SettingsError
 from beamkeeper.plugins import load as plugins
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS
-from beamkeeper.plugins.people import AUTHENTICATORS
+from beamkeeper.plugins.people import ACCOUNTS, AUTHENTICATORS, DIRECTORIES, PROPOSALS
 
 FILE = click.Path(path_type=Path)
 GROUPS = {
     "transfer": (TRANSFERS,),
     "processor": (PROCESSORS,),
-    "facility": (AUTHENTICATORS,),
+    "facility": (AUTHENTICATORS, DIRECTORIES, ACCOUNTS),
+    "proposals": (PROPOSALS,),
 }
 """Of which plugins each table has the options: of the first of these groups that has one of its name."""
 

@@ -35,6 +35,7 @@ from beamkeeper.client.provenance import ProvenanceOf
 from beamkeeper.client.replication import Replication
 from beamkeeper.client.runs import Runs
 from beamkeeper.client.storage import Checks, Discards, Listings, Publishes, StorageAreas
+from beamkeeper.client.syncs import Syncs
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.client.wipes import Holds, Wipes
 from beamkeeper.client.workflows import Workflows
@@ -170,6 +171,11 @@ class Client:
     def keys(self) -> Keys:
         """API keys for instruments and scripts."""
         return Keys(self.on(Service.STORAGE))
+
+    @cached_property
+    def syncs(self) -> Syncs:
+        """Taking over the facility's people and proposals."""
+        return Syncs(self.on(Service.STORAGE))
 
     @cached_property
     def stations(self) -> Stations:

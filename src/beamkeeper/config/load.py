@@ -36,7 +36,7 @@ RESERVED_ENVIRONMENT: Mapping[str, str] = {
 }
 """The names that begin like a setting's and are none."""
 
-PLUGIN_TABLES = ("transfer", "processor", "facility")
+PLUGIN_TABLES = ("transfer", "processor", "facility", "proposals")
 """Tables whose keys are a plugin's name and then its own options."""
 
 _WORDS = {
@@ -94,7 +94,7 @@ def known_fields(model: type[BaseModel] = Settings, prefix: Key = ()) -> Iterato
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from known_fields(field.annotation, (*prefix, name))
-        elif name not in PLUGIN_TABLES:
+        elif prefix or name not in PLUGIN_TABLES:
             yield (*prefix, name), field
 
 

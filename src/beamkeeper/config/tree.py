@@ -283,6 +283,7 @@ class Settings(Section):
         description="A table of options for each plugin that knows the facility's people or checks their passwords, "
         "by name: those of one name share it.",
     )
+    proposals: Tables = Field(default_factory=dict, description="A table of options for each source of proposals.")
 
     def section(self, service: str) -> ServiceSection:
         """Return the settings of a service."""

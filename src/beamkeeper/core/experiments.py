@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from beamkeeper.core import directories, rights
+from beamkeeper.core import directories, proposals, rights
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError
 from beamkeeper.domain.experiments import (
@@ -45,6 +45,7 @@ from beamkeeper.domain.users import (
 class Plan:
     """An experiment that may be made, and where it will lie."""
 
+    asked: NewExperiment
     new: NewExperiment
     station: Station
     area: StorageArea
@@ -69,7 +70,11 @@ def create_type(tx: StorageTransaction, caller: Caller, new: NewExperimentType) 
 
 
 def plan(tx: StorageTransaction, caller: Caller, new: NewExperiment) -> Plan:
-    """Check everything that an experiment to be made needs, before its directories are touched."""
+    """Check everything that an experiment to be made needs, before its directories are touched.
+
+    What it does not say is taken from its proposal and its form, where those are known.
+    """
+    asked, new = new, proposals.filled(tx, new)
     station = tx.experiments.station_named(new.station)
     require(caller, Action.EXPERIMENT_CREATE, Target(station_uid=station.uid), f'station "{station.name}"')
     _check(tx, kind=new.type, starts_at=new.starts_at, ends_at=new.ends_at)
@@ -92,19 +97,20 @@ def plan(tx: StorageTransaction, caller: Caller, new: NewExperiment) -> Plan:
             f"give another directory with --root-path"
         )
     return Plan(
+        asked=asked,
         new=new,
         station=station,
         area=tx.storage.get(area_uid),
         directory=directory,
         cycle=layout_fields(new, station=station, now=tx.now)["cycle"],
-        pi=None if new.pi is None else tx.users.named(new.pi),
+        pi=None if asked.pi is None else tx.users.named(asked.pi),
     )
 
 
 def create(tx: StorageTransaction, caller: Caller, planned: Plan) -> Experiment:
     """Make an experiment whose directories are there; its PI gets the role."""
     tx.events.claim()  # from here on nobody else makes one, and what is checked again stays true
-    again = plan(tx, caller, planned.new)
+    again = plan(tx, caller, planned.asked)
     if (again.area.path, again.directory) != (planned.area.path, planned.directory):
         raise ConflictError(f'the layout of station "{again.station.name}" was changed meanwhile: try again')
     made = tx.experiments.add(
@@ -112,6 +118,7 @@ def create(tx: StorageTransaction, caller: Caller, planned: Plan) -> Experiment:
     )
     if again.pi is not None:
         tx.users.grant(Grant(user_uid=again.pi.uid, role=Role.PI, experiment_uid=made.uid))
+    tx.proposals.follow([made.uid])
     return made
 
 
@@ -129,11 +136,16 @@ def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Experiment:
 def change(tx: StorageTransaction, caller: Caller, uid: UUID, change: ExperimentChange) -> Experiment:
     """Change an experiment."""
     found = rights.experiment(tx, caller, Action.EXPERIMENT_UPDATE, uid)
+    is_followed = (change.proposal is not None or change.esaf is not None) and tx.proposals.is_any()
+    if is_followed:  # its people follow from these
+        rights.experiment(tx, caller, Action.EXPERIMENT_PEOPLE, uid)
     merged = found.model_copy(update=change.model_dump(exclude_unset=True))
     _check(tx, kind=change.type, starts_at=merged.starts_at, ends_at=merged.ends_at)
     if change.metadata is not None:
         check_metadata(change.metadata)
     changed = tx.experiments.change(uid, change, by=caller.username)
+    if is_followed:
+        tx.proposals.follow([uid])
     check_metadata(changed.metadata)
     return changed
 

@@ -26,6 +26,8 @@ from beamkeeper.db.masters import Masters
 from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
+from beamkeeper.db.people import People
+from beamkeeper.db.proposals import Proposals
 from beamkeeper.db.provenance import Derivations
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.replication import Replication
@@ -35,6 +37,7 @@ from beamkeeper.db.search import Search
 from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
 from beamkeeper.db.storage_tasks import StorageTasks
+from beamkeeper.db.syncs import Syncs
 from beamkeeper.db.users import Users
 from beamkeeper.db.wipe_entries import WipeEntries
 from beamkeeper.db.wipes import Holds, Wipes
@@ -107,6 +110,21 @@ class StorageTransaction(Transaction):
     def metadata(self) -> MetadataChanges:
         """The history of metadata of experiments."""
         return MetadataChanges(self.session, self.now)
+
+    @cached_property
+    def people(self) -> People:
+        """Accounts that come from a directory, many at a time."""
+        return People(self.session, self.events, self.now)
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """The facility's proposals, and the roles that follow from them."""
+        return Proposals(self.session, self.events, self.now)
+
+    @cached_property
+    def syncs(self) -> Syncs:
+        """Syncs with the facility's databases."""
+        return Syncs(self.session, self.now)
 
     @cached_property
     def login_attempts(self) -> LoginAttempts:

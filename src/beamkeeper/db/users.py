@@ -172,7 +172,7 @@ class Users:
         wanted = select(GrantRow).where(GrantRow.user_uid == uid, GrantRow.is_revoked.is_(False)).order_by(GrantRow.id)
         return [to_grant(row) for row in self._session.scalars(wanted)]
 
-    def is_granted(self, role: Role, *, besides: UUID) -> bool:
+    def is_granted(self, role: Role, *, besides: UUID | None = None) -> bool:
         """Whether an enabled user besides this one holds a role of the site."""
         wanted = (
             select(GrantRow.id)

@@ -40,11 +40,13 @@ from beamkeeper.engine.runs import RunRulesLoop
 from beamkeeper.engine.scrub import ScrubLoop
 from beamkeeper.engine.sending import Sender
 from beamkeeper.engine.staging import Stager
+from beamkeeper.engine.sync import SyncLoop
 from beamkeeper.engine.tidy import TidyLoop
 from beamkeeper.engine.wipe import WipeLimits, WipeLoop
 from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
+from beamkeeper.serve import people
 from beamkeeper.server.deps import Context
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,8 @@ def build_engine(context: Context) -> Engine:
         database, report = context.database, context.errors.append
         short, long = (TaskKind.STAT, TaskKind.LISTING, TaskKind.DISCARD), (TaskKind.READ,)
         looks = [LookLoop(database, kinds, report=report) for kinds in (short, long)]
-        return Engine([PublishLanes(database, report=report), *looks])
+        syncs = SyncLoop(database, people.facility(context.settings), report=report)
+        return Engine([PublishLanes(database, report=report), *looks, syncs])
     client = _client(context.settings)
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
+
 from beamkeeper.config import Settings
 from beamkeeper.core.authenticators import Authenticators
+from beamkeeper.engine.sync import Facility
 from beamkeeper.plugins import load
-from beamkeeper.plugins.people import AUTHENTICATORS
+from beamkeeper.plugins.people import ACCOUNTS, AUTHENTICATORS, DIRECTORIES, PROPOSALS
 
 
 def authenticators(settings: Settings) -> Authenticators:
     """Return who checks passwords that are not kept here."""
     names = settings.people.authenticators
     return Authenticators({name: load.build(AUTHENTICATORS, name, settings.facility.get(name, {})) for name in names})
+
+
+def facility(settings: Settings) -> Facility:
+    """Return where people and proposals come from."""
+    people = settings.people
+    return Facility(
+        source=people.directory,
+        directory=_plugin(settings, DIRECTORIES, people.directory),
+        proposals=load.build(PROPOSALS, people.proposals, settings.proposals.get(people.proposals, {}))
+        if people.proposals
+        else None,
+        accounts=_plugin(settings, ACCOUNTS, people.accounts),
+        every=timedelta(minutes=people.sync_minutes),
+        may_leave_percent=people.may_leave_percent,
+        may_leave=people.may_leave,
+    )
+
+
+def _plugin(settings: Settings, group: str, name: str) -> Any:
+    return load.build(group, name, settings.facility.get(name, {})) if name else None
