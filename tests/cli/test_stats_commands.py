@@ -59,3 +59,8 @@ def test_the_catalogue_is_shown_in_numbers(
         assert "a..b" in dm("file", "facets", "a..b", status=2)
         kind = json.loads(dm("--json", "type", "create", "xpcs", "--index", "sample", "--index", "energy"))
         assert kind["index_keys"] == ["sample", "energy"]
+        changed = json.loads(dm("--json", "type", "change", "xpcs", "--index", "sample", "--description", "speckle"))
+        assert (changed["index_keys"], changed["description"]) == (["sample"], "speckle")
+        changed = json.loads(dm("--json", "type", "change", "xpcs", "--index-all"))
+        assert (changed["index_keys"], changed["description"]) == (None, "speckle")
+        assert "about 3 files are being indexed" in dm("catalog", "reindex", "--yes")

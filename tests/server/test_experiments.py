@@ -27,6 +27,7 @@ from beamkeeper.domain.experiments import (
     Experiment,
     ExperimentChange,
     ExperimentQuery,
+    ExperimentTypeChange,
     NewExperiment,
     NewExperimentType,
     NewStation,
@@ -419,3 +420,12 @@ def test_types_are_made_by_administrators_and_seen_by_all(site: Running) -> None
         ada.experiment_types.create(NewExperimentType(name="SAXS"))
     with pytest.raises(AlreadyExistsError):
         site.client.experiment_types.create(NewExperimentType(name="XPCS"))
+    changed = site.client.experiment_types.change("XPCS", ExperimentTypeChange(index_keys=("energy",)))
+    assert (changed.description, changed.index_keys) == ("speckle", ("energy",))
+    again = site.client.experiment_types.change("XPCS", ExperimentTypeChange(index_keys=None))
+    assert again.index_keys is None
+    assert ada.experiment_types.list() == [again]
+    with pytest.raises(NotPermittedError):
+        ada.experiment_types.change("XPCS", ExperimentTypeChange(description="mine"))
+    with pytest.raises(NotFoundError):
+        site.client.experiment_types.change("SAXS", ExperimentTypeChange(description="none"))

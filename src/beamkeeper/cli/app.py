@@ -84,6 +84,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
         "Kinds of experiments.",
         {
             "create": ("types:create", "Make an experiment type."),
+            "change": ("types:change", "Change what is indexed of an experiment type."),
             "list": ("types:list_", "List experiment types."),
         },
     ),
@@ -133,6 +134,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             ),
             "import": ("catalogues:import_", "Bring in what an export wrote, or metadata from a CSV."),
             "check": ("catalogues:check", "Say what does not fit together."),
+            "reindex": ("catalogues:reindex", "Make the search index anew."),
         },
     ),
     "dataset": (

@@ -67,6 +67,18 @@ def export(
         output.say(f"{counted.count} files are in {out}.")
 
 
+@click.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def reindex(*, yes: bool) -> None:
+    """Make the search index anew, for administrators. Until it is, searches find only what is indexed already.
+
+    It is needed where somebody has changed the database by hand; restoring and copying do it by themselves.
+    """
+    output.confirm("Empty the search index and make it anew?", yes=yes)
+    begun = common.client().catalogue.reindex()
+    output.say(f"about {begun.files} files are being indexed: `dm status` shows how many still wait.")
+
+
 @click.command("import")
 @click.argument("file", metavar="FILE", type=PATH)
 @FORMAT

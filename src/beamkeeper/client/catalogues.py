@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from uuid import UUID
 
 from beamkeeper.client.http import Http
-from beamkeeper.domain.catalogues import CheckPage, CheckQuery, DocumentPage, Imported, NewDocuments
+from beamkeeper.domain.catalogues import CheckPage, CheckQuery, DocumentPage, Imported, NewDocuments, Reindexed
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.replication import FileDocument
@@ -53,6 +53,11 @@ class Catalogues:
             "POST", "/api/v1/files:import", Imported, body=NewDocuments(documents=tuple(part))
         )
         return done
+
+    def reindex(self) -> Reindexed:
+        """Make the search index anew; it says about how many files that are."""
+        begun: Reindexed = self._http().call("POST", "/api/v1/index:rebuild", Reindexed)
+        return begun
 
     def check(self, experiment_uid: UUID | None = None) -> Iterator[CheckPage]:
         """Yield what does not fit together, a page of files at a time."""

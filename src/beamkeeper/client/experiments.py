@@ -16,6 +16,7 @@ from beamkeeper.domain.experiments import (
     ExperimentPage,
     ExperimentQuery,
     ExperimentType,
+    ExperimentTypeChange,
     Join,
     JoinToken,
     Member,
@@ -88,6 +89,13 @@ class ExperimentTypes:
         """Make a type."""
         made: ExperimentType = self._http().call("POST", "/api/v1/experiment-types", ExperimentType, body=new)
         return made
+
+    def change(self, name: str, change: ExperimentTypeChange) -> ExperimentType:
+        """Change what is given of a type."""
+        path = f"/api/v1/experiment-types/{quote(name, safe='')}"
+        body = change.model_dump(mode="json", exclude_unset=True)
+        changed: ExperimentType = self._http().call("PATCH", path, ExperimentType, body=body)
+        return changed
 
 
 class Experiments:

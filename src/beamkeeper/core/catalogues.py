@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from beamkeeper.core import files, rights
 from beamkeeper.core.replication import refusal
 from beamkeeper.db import CatalogTransaction
-from beamkeeper.domain.catalogues import CheckPage, CheckQuery, DocumentPage, Imported, NewDocuments
+from beamkeeper.domain.catalogues import CheckPage, CheckQuery, DocumentPage, Imported, NewDocuments, Reindexed
 from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Experiment
@@ -34,6 +34,12 @@ def check(tx: CatalogTransaction, caller: Caller, query: CheckQuery) -> CheckPag
     if query.experiment_uid is not None:
         rights.experiment(tx, caller, Action.CATALOG_CHECK, query.experiment_uid)
     return tx.documents.check(query, reach(caller, Action.CATALOG_CHECK))
+
+
+def reindex(tx: CatalogTransaction, caller: Caller) -> Reindexed:
+    """Make the search index anew, for administrators: until it is, searches find only what is indexed already."""
+    require(caller, Action.SITE_ADMINISTER, SITE, "the catalogue")
+    return Reindexed(files=tx.search.rebuild())
 
 
 def import_(tx: CatalogTransaction, caller: Caller, new: NewDocuments) -> Imported:

@@ -17,6 +17,7 @@ from beamkeeper.domain.experiments import (
     ExperimentPage,
     ExperimentQuery,
     ExperimentType,
+    ExperimentTypeChange,
     Member,
     MemberRole,
     NewExperiment,
@@ -67,6 +68,12 @@ def create_type(tx: StorageTransaction, caller: Caller, new: NewExperimentType) 
     """Make an experiment type."""
     require(caller, Action.SITE_ADMINISTER, SITE, "the site")
     return tx.experiments.add_type(new)
+
+
+def change_type(tx: StorageTransaction, caller: Caller, name: str, change: ExperimentTypeChange) -> ExperimentType:
+    """Change an experiment type; the search index of the catalogues follows by itself."""
+    require(caller, Action.SITE_ADMINISTER, SITE, "the site")
+    return tx.experiments.change_type(name, change)
 
 
 def plan(tx: StorageTransaction, caller: Caller, new: NewExperiment) -> Plan:

@@ -23,6 +23,7 @@ from beamkeeper.domain.experiments import (
     ExperimentPage,
     ExperimentQuery,
     ExperimentType,
+    ExperimentTypeChange,
     NewExperiment,
     NewExperimentType,
     NewStation,
@@ -206,6 +207,16 @@ class Experiments:
         kind = ExperimentType(uid=new_uid(), **new.model_dump())
         self._session.execute(insert(ExperimentTypeRow).values(**kind.model_dump(), revision=revision))
         return kind
+
+    def change_type(self, name: str, change: ExperimentTypeChange) -> ExperimentType:
+        """Change what is given of an experiment type."""
+        values = change.model_dump(exclude_unset=True)
+        changed = update(ExperimentTypeRow).where(ExperimentTypeRow.name == name)
+        self._session.execute(changed.values(**values, revision=self._events.revise()))
+        for kind in self.types():
+            if kind.name == name:
+                return kind
+        raise NotFoundError(f'there is no experiment type "{name}": `dm type list` shows them', name=name)
 
     def get(self, uid: UUID) -> Experiment:
         """Return an experiment by its uid, deleted or not."""

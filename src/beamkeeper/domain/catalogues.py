@@ -83,3 +83,9 @@ class CheckPage(Model):
     findings: tuple[Finding, ...]
     index: Title = Field(default="", description="Where the search index counts an experiment's files otherwise.")
     next: Uid | None = None
+
+
+class Reindexed(Model):
+    """The search index was emptied, and follows every file anew."""
+
+    files: int = Field(description="About how many files there are to be indexed.")

@@ -149,6 +149,15 @@ class NewExperimentType(Input):
     )
 
 
+class ExperimentTypeChange(Input):
+    """What may be changed of a kind of experiment; what is left out stays."""
+
+    description: Title = ""
+    index_keys: IndexKeys | None = Field(
+        default=None, description="The only metadata keys that are indexed from now on; null is all. Files follow soon."
+    )
+
+
 class Experiment(Model):
     """A named collection of files with people, roles and dates; lives on one station."""
 

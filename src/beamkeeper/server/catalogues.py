@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 
 from beamkeeper.core import catalogues as core
-from beamkeeper.domain.catalogues import CheckPage, CheckQuery, DocumentPage, Imported, NewDocuments
+from beamkeeper.domain.catalogues import CheckPage, CheckQuery, DocumentPage, Imported, NewDocuments, Reindexed
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
@@ -32,3 +32,9 @@ def import_(who: Who, new: Annotated[NewDocuments, large(NewDocuments)], tx: Cat
 def check(query: CheckQuery, tx: CatalogTx, who: Who) -> CheckPage:
     """For those who look after a station: faults among a page of files. It tells, and repairs nothing."""
     return core.check(tx, who, query)
+
+
+@router.post("/index:rebuild", summary="Make the search index anew")
+def reindex(tx: CatalogWriteTx, who: Who) -> Reindexed:
+    """For administrators: empties the index, which then follows every file; searches find what is indexed already."""
+    return core.reindex(tx, who)

@@ -16,6 +16,7 @@ from beamkeeper.domain.experiments import (
     ExperimentPage,
     ExperimentQuery,
     ExperimentType,
+    ExperimentTypeChange,
     Join,
     JoinToken,
     Member,
@@ -88,6 +89,12 @@ def types(tx: StorageTx, who: Who) -> Sequence[ExperimentType]:
 def create_type(new: NewExperimentType, tx: IdentityTx, who: Who) -> ExperimentType:
     """For administrators."""
     return core.create_type(tx, who, new)
+
+
+@router.patch("/experiment-types/{name}", summary="Change an experiment type")
+def change_type(name: str, change: ExperimentTypeChange, tx: IdentityTx, who: Who) -> ExperimentType:
+    """For administrators; files of its experiments are indexed anew by the keys that it names."""
+    return core.change_type(tx, who, name, change)
 
 
 @router.get("/experiments", summary="Experiments, newest first")
