@@ -128,10 +128,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
     "catalog": (
         "The catalogue as a whole.",
         {
-            "export": (
-                "catalogues:export",
-                "Write all that is known of files to JSON Lines, CSV or Parquet.",
-            ),
+            "export": ("catalogues:export", "Write all that is known of files to JSON Lines, CSV or Parquet."),
             "import": ("catalogues:import_", "Bring in what an export wrote, or metadata from a CSV."),
             "check": ("catalogues:check", "Say what does not fit together."),
             "reindex": ("catalogues:reindex", "Make the search index anew."),
