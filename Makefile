@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-beamlines test-parts test-long faults check lint layout types layers bench bench-ingest bench-catalog docs openapi format system-deps clean FORCE
+.PHONY: help demo test test-beamlines test-parts test-long faults check lint layout types layers bench bench-ingest bench-catalog bench-jobs docs openapi format system-deps clean FORCE
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,9 @@ bench-ingest: $(VENV)/.dev ## Measure ingest against rsync, rclone and find
 
 bench-catalog: $(VENV)/.dev ## Measure searching and registering in a catalogue of millions of files (BENCH='--files 1000000' is shorter)
 	$(VENV)/bin/python bench/catalog.py $(BENCH)
+
+bench-jobs: $(VENV)/.dev ## Measure jobs a second against a shell's loop, Prefect and Parsl (BENCH=--no-peers is shorter)
+	$(VENV)/bin/python bench/jobs.py $(BENCH)
 
 docs: $(VENV)/.dev ## Write the generated reference pages, and build the documentation into site/
 	$(VENV)/bin/python scripts/gen_docs.py

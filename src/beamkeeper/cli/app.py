@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 import click
 
 from beamkeeper.cli.lazy import Lazy, LazyGroup
+from beamkeeper.cli.tables import JOBS
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
     "user": (
@@ -201,6 +202,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "allow": ("downloads:allow", "Allow links into a proprietary experiment."),
         },
     ),
+    "job": ("Executions of workflows.", JOBS),
     "plugin": ("Plugins of the station.", {"list": ("plugins:list_", "List the plugins that are installed.")}),
     "config": (
         "Settings.",

@@ -75,6 +75,16 @@ def note(sentence: str) -> None:
     console(stderr=True).print(Text(safe(sentence)))
 
 
+def raw(text: str) -> None:
+    """Print what a program wrote; where somebody looks, what could steer the terminal is shown instead."""
+    if sys.stdout.isatty():
+        text = "".join(
+            c if c in "\n\t" or c.isprintable() else "\\x" + c.encode("utf-8", "surrogatepass").hex() for c in text
+        )
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def data(value: object) -> None:
     """Print a value as JSON."""
     sys.stdout.write(JSON.dump_json(value, indent=2).decode("utf-8", "replace") + "\n")

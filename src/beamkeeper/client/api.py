@@ -31,6 +31,7 @@ from beamkeeper.client.inspections import Audits, Scrubs
 from beamkeeper.client.keys import Keys
 from beamkeeper.client.logins import DEFAULT, LOGIN_FILE, Logins, Profile, read_login_file
 from beamkeeper.client.mirror import Mirrors
+from beamkeeper.client.processing import Jobs
 from beamkeeper.client.provenance import ProvenanceOf
 from beamkeeper.client.replication import Replication
 from beamkeeper.client.runs import Runs
@@ -301,6 +302,11 @@ class Client:
     def audits(self) -> Audits:
         """Comparing the catalogue with the storage."""
         return Audits(self.on(Service.ACQUISITION))
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Executions of workflows."""
+        return Jobs(self.on(Service.PROCESSING))
 
     @cached_property
     def plugins(self) -> Plugins:

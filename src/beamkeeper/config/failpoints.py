@@ -112,9 +112,38 @@ class CopyPoint(StrEnum):
     """The site's answer has arrived; the station has not used it yet."""
 
 
-Point = FailPoint | TroublePoint | WipePoint | CopyPoint
+class JobPoint(StrEnum):
+    """Every place in the way of a job's attempt: in the service, in the spawner, and in the runner."""
+
+    ATTEMPT_WRITTEN = "attempt-written"
+    """The database has the attempt; the spawner was not asked."""
+    ATTEMPT_ORDERED = "attempt-ordered"
+    """The spawner was asked; its answer is not used."""
+    ATTEMPT_FORKING = "attempt-forking"
+    """The spawner has the order; there is no runner."""
+    ATTEMPT_FORKED = "attempt-forked"
+    """There is a runner; the attempt is not taken."""
+    ATTEMPT_TAKEN = "attempt-taken"
+    """The runner has taken the attempt; its command cannot have begun."""
+    ATTEMPT_BEGINNING = "attempt-beginning"
+    """It is written down that the command may have begun; it has not."""
+    ATTEMPT_RUNNING = "attempt-running"
+    """The command runs."""
+    ATTEMPT_ENDED = "attempt-ended"
+    """The command has ended; what it left behind lives, and there is no result."""
+    RESULT_WRITING = "result-writing"
+    """Nothing of the attempt lives; there is no result."""
+    RESULT_WRITTEN = "result-written"
+    """The result is durable; the runner has not ended."""
+    RESULT_READ = "result-read"
+    """The service has read results; the database does not know them."""
+    RESULT_KEPT = "result-kept"
+    """The database knows them; nothing followed from them."""
+
+
+Point = FailPoint | TroublePoint | WipePoint | CopyPoint | JobPoint
 _NAMES: dict[str, Point] = {
-    str(point): point for kind in (FailPoint, TroublePoint, WipePoint, CopyPoint) for point in kind
+    str(point): point for kind in (FailPoint, TroublePoint, WipePoint, CopyPoint, JobPoint) for point in kind
 }
 
 

@@ -11,27 +11,26 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     Field,
-    SecretStr,
     StringConstraints,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from beamkeeper.config.people import People
+from beamkeeper.config.processing import Processing
 from beamkeeper.config.values import (
     LONGEST_HOURS,
     WILDCARDS,
     AbsolutePath,
     Address,
     Cycle,
-    DatabaseUrl,
     DataDir,
     HourlyLimit,
-    HttpUrl,
     Layout,
     Number,
     OptionalFile,
     Section,
+    ServiceSection,
     SiteUrl,
     Tables,
     Timezone,
@@ -68,24 +67,6 @@ class Station(Section):
     agent: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
         default_factory=socket.gethostname, description="The name under which this process's disks are known."
     )
-
-
-class ServiceSection(Section):
-    """What every service has."""
-
-    listen: Address = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
-    url: HttpUrl = Field(
-        default="http://127.0.0.1", description="The address that others reach it at; http://<listen> unless set."
-    )
-    database: DatabaseUrl = Field(
-        default=SecretStr("sqlite:///"),
-        description="Its database: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/DATABASE; "
-        "an SQLite file in data_dir unless set.",
-    )
-    certificate_file: OptionalFile = Field(
-        default="", description="Its own certificate with the chain, instead of tls.certificate_file."
-    )
-    key_file: OptionalFile = Field(default="", description="The key of its own certificate.")
 
 
 class Storage(ServiceSection):
@@ -193,16 +174,6 @@ class Acquisition(ServiceSection):
         le=100,
         description="A file that fails so often by itself is put aside and listed with the reason; "
         "between two attempts are 2, 4, 8 ... and at most 60 seconds.",
-    )
-
-
-class Processing(ServiceSection):
-    """The processing service: workflows and jobs."""
-
-    listen: Address = Field(default="127.0.0.1:22239", description="HOST:PORT to listen on; port 0 takes a free one.")
-    work: AbsolutePath = Field(
-        default=Path("jobs"),
-        description="Directory for what jobs write: output, results, working directories; jobs in data_dir unless set.",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, SecretStr, Strict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, SecretStr, Strict, StringConstraints
 
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.experiments import check_layout
@@ -107,3 +107,21 @@ class Section(BaseModel):
     """A table of the file; a key that is not here is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ServiceSection(Section):
+    """What every service has."""
+
+    listen: Address = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
+    url: HttpUrl = Field(
+        default="http://127.0.0.1", description="The address that others reach it at; http://<listen> unless set."
+    )
+    database: DatabaseUrl = Field(
+        default=SecretStr("sqlite:///"),
+        description="Its database: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/DATABASE; "
+        "an SQLite file in data_dir unless set.",
+    )
+    certificate_file: OptionalFile = Field(
+        default="", description="Its own certificate with the chain, instead of tls.certificate_file."
+    )
+    key_file: OptionalFile = Field(default="", description="The key of its own certificate.")

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from beamkeeper.core import pauses, replication
-from beamkeeper.db import AcquisitionTransaction, CatalogTransaction, StorageTransaction, Transaction
+from beamkeeper.db import (
+    AcquisitionTransaction,
+    CatalogTransaction,
+    ProcessingTransaction,
+    StorageTransaction,
+    Transaction,
+)
 from beamkeeper.domain.replication import Follower, SiteLink
 from beamkeeper.domain.storage import AreaPause
 
@@ -29,6 +35,9 @@ def unfinished(tx: Transaction, site_url: str = "") -> Unfinished:
         return _of(tx, *tx.publishes.queue())
     if isinstance(tx, AcquisitionTransaction):
         return replace(_of(tx, *tx.journal.queue()), paused=pauses.paused(tx))
+    if isinstance(tx, ProcessingTransaction):
+        counts = {f"jobs {status}": count for status, count in tx.jobs.counts().items()}
+        return _of(tx, counts, tx.jobs.oldest())
     if isinstance(tx, CatalogTransaction):
         files, since = tx.search.lag()
         link = replication.link(tx, site_url)

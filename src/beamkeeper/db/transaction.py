@@ -28,6 +28,7 @@ from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
 from beamkeeper.db.people import People
 from beamkeeper.db.proposals import Proposals
+from beamkeeper.db.processing import EngineJobs, Jobs
 from beamkeeper.db.provenance import Derivations
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.replication import Replication
@@ -292,6 +293,16 @@ class ProcessingTransaction(Transaction):
     def workflows(self) -> Workflows:
         """What may be run."""
         return Workflows(self.session, self.now)
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """Jobs, as callers ask for them."""
+        return Jobs(self.session, self.now)
+
+    @cached_property
+    def engine_jobs(self) -> EngineJobs:
+        """Jobs, as the engine has them in hand."""
+        return EngineJobs(self.session, self.now)
 
 
 TRANSACTIONS: dict[Service, type[Transaction]] = {

@@ -9,6 +9,8 @@ nothing, and it writes itself down again.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Any, Protocol
 from uuid import UUID
 
 from beamkeeper.config.failpoints import FailPoint, hit
@@ -21,16 +23,50 @@ BEATS = 12
 """So often in the time of a lease a process shows that it lives."""
 
 
+class Held(Protocol):
+    """What processes of a service hold, and how it becomes free."""
+
+    def owners(self, tx: Any) -> Sequence[UUID]:
+        """Return every process that holds something."""
+        ...
+
+    def free(self, tx: Any, owner: UUID) -> None:
+        """Free what a process held that is no more."""
+        ...
+
+    def leave(self, tx: Any, owner: UUID) -> bool:
+        """Free what this process held, as it ends; tell whether it is to be forgotten."""
+        ...
+
+
+class JournalHeld:
+    """The leases on files of the journal."""
+
+    def owners(self, tx: AcquisitionTransaction) -> Sequence[UUID]:
+        """Return every process that has leases."""
+        return tx.journal.owners()
+
+    def free(self, tx: AcquisitionTransaction, owner: UUID) -> None:
+        """End a process's leases."""
+        tx.journal.release(owner)
+
+    def leave(self, tx: AcquisitionTransaction, owner: UUID) -> bool:
+        """End this process's leases."""
+        tx.journal.release(owner)
+        return True
+
+
 class ReapLoop(Loop):
     """Beats for this process, and looks after the others."""
 
     def __init__(
-        self, database: Database[AcquisitionTransaction], owner: UUID, *, lease_s: float, report: Report
+        self, database: Database[Any], owner: UUID, *, lease_s: float, report: Report, held: Held | None = None
     ) -> None:
         super().__init__("reap", report=report, idle_s=lease_s / BEATS)
         self._database = database
         self._owner = owner
         self._lease_s = lease_s
+        self._held = held or JournalHeld()
         self._seen: dict[UUID, tuple[int, float]] = {}
 
     def register(self) -> None:
@@ -44,7 +80,7 @@ class ReapLoop(Loop):
                 self._write_down(tx)
             others = [worker for worker in tx.workers.all() if worker.uid != self._owner]
             known = {self._owner, *(worker.uid for worker in others)}
-            unknown = [owner for owner in tx.journal.owners() if owner not in known]
+            unknown = [owner for owner in self._held.owners(tx) if owner not in known]
         for worker in others:
             if not self._lives(worker):
                 self._bury(worker.uid)
@@ -54,7 +90,7 @@ class ReapLoop(Loop):
                 self._bury(owner)
         return False
 
-    def _write_down(self, tx: AcquisitionTransaction) -> None:
+    def _write_down(self, tx: Any) -> None:
         me = Process.this()
         tx.workers.add(self._owner, host=me.host, boot_id=me.boot_id, pid=me.pid, start_ticks=me.start_ticks)
 
@@ -75,7 +111,7 @@ class ReapLoop(Loop):
     def _bury(self, owner: UUID) -> None:
         # Free first, forget then: a worker row that goes first would leave its leases to nobody (procrastinate#1518).
         with self._database.write() as tx:
-            tx.journal.release(owner)
+            self._held.free(tx, owner)
         hit(FailPoint.REAPING)
         with self._database.write() as tx:
             tx.workers.remove(owner)
@@ -85,5 +121,5 @@ class ReapLoop(Loop):
     def ended(self) -> None:
         """Free what this process held, and forget it: the workers have ended before."""
         with self._database.write() as tx:
-            tx.journal.release(self._owner)
-            tx.workers.remove(self._owner)
+            if self._held.leave(tx, self._owner):
+                tx.workers.remove(self._owner)

@@ -47,6 +47,7 @@ from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
 from beamkeeper.serve import people
+from beamkeeper.serve.processing import jobs_loops
 from beamkeeper.server.deps import Context
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,8 @@ def build_engine(context: Context) -> Engine:
         index, rules = IndexLoop(context.database, report=report), RunRulesLoop(context.database, report=report)
         return Engine([index, rules, _following(context), mirror])
     if context.service is Service.PROCESSING:
-        return Engine([mirror])
+        jobs, reaper = jobs_loops(context)
+        return Engine([jobs, reaper, mirror], before=reaper.register)
     return _acquisition(context, client, mirror)
 
 

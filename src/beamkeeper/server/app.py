@@ -14,6 +14,7 @@ from beamkeeper.core.recording import Recorder
 from beamkeeper.domain.catalogues import NewDocuments
 from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.ledger import NewVerifications
+from beamkeeper.domain.processing import NewJobs
 from beamkeeper.domain.replication import NewChanges
 from beamkeeper.domain.status import Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
@@ -33,6 +34,7 @@ from beamkeeper.server import (
     inspections,
     keys,
     ledger,
+    processing,
     provenance,
     replication,
     runs,
@@ -93,6 +95,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     Service.PROCESSING: (
         audit_log.router,
         workflows.router,
+        processing.router,
         events.router,
         status.router,
     ),
@@ -102,7 +105,7 @@ LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
     Service.STORAGE: (NewPublish, NewCheck),
     Service.CATALOG: (NewFiles, FileLookup, NewVerifications, NewChanges, NewDocuments),
     Service.ACQUISITION: (),
-    Service.PROCESSING: (),
+    Service.PROCESSING: (NewJobs,),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,9 +16,17 @@ FoundT = TypeVar("FoundT")
 
 
 async def wait_for(
-    request: Request, look: Callable[[], FoundT], is_enough: Callable[[FoundT], bool], *, wait_s: float
+    request: Request,
+    look: Callable[[], FoundT],
+    is_enough: Callable[[FoundT], bool],
+    *,
+    wait_s: float,
+    step_s: float = math.inf,
 ) -> FoundT:
-    """Return what `look` finds once that is enough, or the time is over; `look` runs in a thread."""
+    """Return what `look` finds once that is enough, or the time is over; `look` runs in a thread.
+
+    It looks again after each news, and with `step_s` also so often: for what no news is told of, such as files.
+    """
     bell: Bell = request.app.state.bell
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_s
@@ -27,4 +36,4 @@ async def wait_for(
         left = end - loop.time()
         if is_enough(found) or left <= 0 or bell.is_closed:
             return found
-        await bell.wait(left, ring=ring)
+        await bell.wait(min(left, step_s), ring=ring)

@@ -1,0 +1,341 @@
+"""Running attempts on this machine: orders to the spawner, and one thread that waits for runners to end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beamkeeper.engine.jobs import runner, tree
+from beamkeeper.engine.jobs.points import VARIABLE
+from beamkeeper.engine.jobs.spawner import LENGTH
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 30.0
+"""A spawner that forked nothing for so long is ended: an idle service has none."""
+
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", VARIABLE)
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """An attempt that is over here: with its result, or with what is known without one."""
+
+    attempt: str
+    result: Mapping[str, Any] | None
+    has_begun: bool = True
+
+
+@dataclass
+class _Watched:
+    """An attempt that was ordered; its runner, once that is known."""
+
+    directory: Path
+    pid: int = 0
+    start_ticks: int = 0
+    descriptor: int = -1
+    is_to_stop: bool = False
+
+
+class LocalRuns:
+    """Attempts on this machine. `news` is called, in another thread, when one is over."""
+
+    def __init__(self, news: Callable[[], None]) -> None:
+        self._news = news
+        self._lock = threading.Lock()
+        self._watched: dict[str, _Watched] = {}
+        self._over: list[Over] = []
+        self._spawner: subprocess.Popen[bytes] | None = None
+        self._used = time.monotonic()
+        self._poll = select.epoll()
+        self._by_descriptor: dict[int, str] = {}
+        self._answers = b""
+        self._thread: threading.Thread | None = None
+        self._is_closing = False
+        self.groups = tree.group_roots()
+
+    def start(self, order: Mapping[str, Any]) -> None:
+        """Order an attempt; its directory is there."""
+        attempt = order["attempt"]
+        with self._lock:
+            self._watched[attempt] = _Watched(Path(order["directory"]))
+            self._begin_thread()
+            spawner = self._running_spawner()
+        data = json.dumps(order).encode()
+        try:
+            _write_all(spawner, LENGTH.pack(len(data)) + data)
+        except OSError:
+            self._spawner_is_gone(spawner)
+
+    def attach(self, attempt: str, directory: Path) -> None:
+        """Find an attempt that a process before this one ordered: it runs, is over, or never began."""
+        with self._lock:
+            self._watched[attempt] = _Watched(directory)
+            self._begin_thread()
+        self._examine(attempt)
+
+    def stop(self, attempt: str) -> None:
+        """Ask an attempt to end, with everything that it started."""
+        with self._lock:
+            watched = self._watched.get(attempt)
+            if watched is None:
+                return
+            watched.is_to_stop = True
+            if watched.pid:
+                _signal(watched)
+
+    def take_over(self) -> list[Over]:
+        """Return the attempts that are over since the last time."""
+        with self._lock:
+            found, self._over = self._over, []
+        return found
+
+    @property
+    def has_news(self) -> bool:
+        """Whether an attempt is over that nobody has taken."""
+        return bool(self._over)
+
+    def refuse(self, attempt: str, result: Mapping[str, Any] | None) -> None:
+        """Say that an attempt is over that was never ordered here."""
+        with self._lock:
+            self._over.append(Over(attempt, result))
+        self._news()
+
+    def forget(self) -> None:
+        """Forget every attempt, to be given them anew; runners go on."""
+        with self._lock:
+            for watched in self._watched.values():
+                if watched.descriptor >= 0:
+                    self._by_descriptor.pop(watched.descriptor, None)
+                    with suppress(OSError):
+                        self._poll.unregister(watched.descriptor)
+                    os.close(watched.descriptor)
+            self._watched.clear()
+            self._over.clear()
+
+    def rest(self) -> None:
+        """End the spawner where it has had nothing to do for a while."""
+        with self._lock:
+            is_idle = time.monotonic() - self._used > IDLE_S and not self._watched
+            spawner = self._spawner if is_idle else None
+            if spawner is not None:
+                self._spawner = None
+        if spawner is not None:
+            self._part_with(spawner)
+
+    def close(self) -> None:
+        """Let runners go on, and watch them no more."""
+        self._is_closing = True
+        with self._lock:
+            spawner, self._spawner = self._spawner, None
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        if spawner is not None:
+            self._part_with(spawner)
+        self.forget()
+        self._poll.close()
+
+    def _part_with(self, spawner: subprocess.Popen[bytes]) -> None:
+        """End a spawner: it ends with its input."""
+        for pipe in (spawner.stdin, spawner.stdout):
+            if pipe is None:
+                continue
+            with suppress(OSError, ValueError):
+                self._poll.unregister(pipe.fileno())
+            with suppress(OSError):
+                pipe.close()
+        spawner.wait(timeout=10)
+
+    def _running_spawner(self) -> subprocess.Popen[bytes]:
+        self._used = time.monotonic()
+        if self._spawner is None:
+            self._spawner = subprocess.Popen(
+                [sys.executable, "-P", "-m", "beamkeeper.engine.jobs.spawner"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                cwd="/",
+                start_new_session=True,  # who kills our group does not mean what runs
+                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+            )
+            self._answers = b""
+            if self._spawner.stdout is not None:
+                os.set_blocking(self._spawner.stdout.fileno(), False)
+                self._poll.register(self._spawner.stdout.fileno(), select.EPOLLIN | select.EPOLLHUP)
+        return self._spawner
+
+    def _begin_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="runners", daemon=True)
+            self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._is_closing:
+            for descriptor, _ in self._poll.poll(_POLL_S):
+                attempt = self._by_descriptor.get(descriptor)
+                if attempt is not None:
+                    self._examine(attempt)
+                else:
+                    self._hear(descriptor)
+            self._look_at_unwatchable()
+
+    def _look_at_unwatchable(self) -> None:
+        """See after runners of which there is no descriptor, as on kernels before 5.3."""
+        with self._lock:
+            blind = [name for name, one in self._watched.items() if one.pid and one.descriptor < 0]
+        for attempt in blind:
+            self._examine(attempt)
+
+    def _hear(self, descriptor: int) -> None:
+        """Take the spawner's answers."""
+        spawner = self._spawner
+        try:
+            piece = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:
+            if spawner is not None and spawner.stdout is not None and spawner.stdout.fileno() == descriptor:
+                self._spawner_is_gone(spawner)
+            return
+        *lines, self._answers = (self._answers + piece).split(b"\n")
+        for line in lines:
+            facts = json.loads(line)
+            if "pid" in facts and facts["start_ticks"] is not None:
+                self._follow(facts["attempt"], int(facts["pid"]), int(facts["start_ticks"]))
+            else:
+                self._examine(facts["attempt"])
+
+    def _spawner_is_gone(self, spawner: subprocess.Popen[bytes]) -> None:
+        """Find out what became of the orders that a spawner took with it."""
+        with self._lock:
+            if self._spawner is not spawner:
+                return
+            self._spawner = None
+            unknown = [name for name, one in self._watched.items() if not one.pid]
+        with suppress(OSError):
+            spawner.kill()
+        self._part_with(spawner)
+        logger.warning("the spawner of jobs ended, and is started again when needed")
+        for attempt in unknown:
+            self._examine(attempt)
+
+    def _follow(self, attempt: str, pid: int, start_ticks: int) -> None:
+        """Wait for a runner's end."""
+        with self._lock:
+            watched = self._watched.get(attempt)
+            if watched is None:
+                return
+            watched.pid, watched.start_ticks = pid, start_ticks
+            try:
+                watched.descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                watched.descriptor = -1
+            except OSError:
+                watched.descriptor = -1
+            else:
+                self._by_descriptor[watched.descriptor] = attempt
+                self._poll.register(watched.descriptor, select.EPOLLIN)
+            if watched.is_to_stop:
+                _signal(watched)
+        if tree.start_ticks(pid) != start_ticks:
+            self._examine(attempt)
+
+    def _examine(self, attempt: str) -> None:
+        """Decide what an attempt is from its directory and the process that took it."""
+        with self._lock:
+            watched = self._watched.get(attempt)
+        if watched is None:
+            return
+        found = read_result(watched.directory)
+        if found is not None:
+            self._is_over(Over(attempt, found))
+            return
+        claim = read_claim(watched.directory)
+        if claim is None:
+            if watched.pid and tree.start_ticks(watched.pid) == watched.start_ticks:
+                return  # a runner that is about to take it
+            claim = _take_away(watched.directory)
+        if claim is None or claim["words"]:
+            self._is_over(Over(attempt, None, has_begun=False))
+            return
+        pid, ticks = int(claim["pid"]), int(claim["start_ticks"])
+        if claim["boot_id"] == tree.boot_id() and tree.start_ticks(pid) == ticks:
+            if watched.descriptor < 0 and not watched.pid:
+                self._follow(attempt, pid, ticks)
+            return
+        found = read_result(watched.directory)  # it may have been written since we looked
+        if found is None and claim["boot_id"] == tree.boot_id() and not tree.end_left(self.groups, attempt):
+            logger.warning("what an attempt left behind does not end", extra={"attempt": attempt})
+            return
+        has_begun = found is not None or (watched.directory / runner.STARTED).exists()
+        self._is_over(Over(attempt, found, has_begun=has_begun))
+
+    def _is_over(self, over: Over) -> None:
+        with self._lock:
+            watched = self._watched.pop(over.attempt, None)
+            if watched is None:
+                return
+            if watched.descriptor >= 0:
+                self._by_descriptor.pop(watched.descriptor, None)
+                with suppress(OSError):
+                    self._poll.unregister(watched.descriptor)
+                os.close(watched.descriptor)
+            self._over.append(over)
+        self._news()
+
+
+def read_result(directory: Path) -> Mapping[str, Any] | None:
+    """Return the result of an attempt; None where there is none that is whole."""
+    try:
+        found = json.loads((directory / runner.RESULT).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "exit_status" in found else None
+
+
+def read_claim(directory: Path) -> Mapping[str, Any] | None:
+    """Return who has taken an attempt; None where nobody has."""
+    try:
+        found: Mapping[str, Any] = json.loads((directory / runner.CLAIM).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
+
+
+def _take_away(directory: Path) -> Mapping[str, Any] | None:
+    """Take an attempt so that no runner can, and return who has it: None where it is us."""
+    try:
+        if runner.take(str(directory), words="taken away"):
+            return None
+    except FileNotFoundError:
+        return None  # its directory was never made
+    return read_claim(directory)
+
+
+def _signal(watched: _Watched) -> None:
+    if tree.start_ticks(watched.pid) == watched.start_ticks:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(watched.pid, signal.SIGTERM)
+
+
+def _write_all(spawner: subprocess.Popen[bytes], data: bytes) -> None:
+    if spawner.stdin is None:
+        raise OSError("the spawner has no input")
+    view = memoryview(data)
+    while view:
+        view = view[os.write(spawner.stdin.fileno(), view) :]

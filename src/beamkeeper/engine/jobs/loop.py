@@ -1,0 +1,307 @@
+"""The loop of jobs: takes those that wait, begins their commands, writes down what came of them, ends them.
+
+Everything that happened since the last step goes into one transaction, whatever number of jobs it is of. An attempt
+is in the database before a runner is asked for it, and its result is on disk before the database has it: so after
+any crash, what is under way is found again, and nothing runs twice that may not.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from beamkeeper.config.failpoints import JobPoint, hit
+from beamkeeper.db import Database, ProcessingTransaction
+from beamkeeper.db.base import new_uid
+from beamkeeper.db.processing.engine import HeldJob
+from beamkeeper.domain.errors import DmError
+from beamkeeper.domain.processing import ACTIVE_ATTEMPTS, AttemptState, Cause, JobStatus
+from beamkeeper.engine.jobs import orders, outcomes, tree
+from beamkeeper.engine.jobs.local import LocalRuns, Over
+from beamkeeper.engine.jobs.orders import RunRules
+from beamkeeper.engine.jobs.plan import JobRun
+from beamkeeper.engine.jobs.saving import attempt_row, ended_row, events_of, job_row, stage_row
+from beamkeeper.engine.jobs.stages import Ended, Launch
+from beamkeeper.engine.jobs.system import variables_of
+from beamkeeper.engine.worker import Loop, Report
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 1.0
+CLAIMED_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Under:
+    """An attempt that is under way, or about to be."""
+
+    run: JobRun
+    launch: Launch
+    number: int
+    uid: UUID
+    order: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How many at once: commands, and jobs of some workflows by name."""
+
+    station: str
+    slots: int
+    limits: Mapping[str, int]
+
+
+class JobsLoop(Loop):
+    """Runs the jobs of one processing service."""
+
+    def __init__(
+        self,
+        database: Database[ProcessingTransaction],
+        owner: UUID,
+        rules: RunRules,
+        settings: Settings,
+        *,
+        report: Report,
+    ) -> None:
+        super().__init__("jobs", report=report, idle_s=IDLE_S)
+        self._database = database
+        self._owner = owner
+        self._rules = rules
+        self._settings = settings
+        self._host, self._boot_id = socket.gethostname(), tree.boot_id()
+        self._runs: dict[int, JobRun] = {}
+        self._under: dict[str, Under] = {}
+        self._local = LocalRuns(self.wake)
+        self._adopted: list[int] = []
+        self._stop_listening = database.listen(self.wake)
+
+    def take_up(self, ids: Sequence[int]) -> None:
+        """Go on with jobs that another process had in hand; called by the reaper."""
+        self._adopted += ids
+        self.wake()
+
+    def ended(self) -> None:
+        """Watch no more: commands go on under their runners, and the next process finds them."""
+        self._stop_listening()
+        self._local.close()
+
+    def step(self) -> bool:
+        """Write down what happened since the last step, and begin what may begin."""
+        if not self._is_anything():
+            self._local.rest()
+            return False
+        over = self._local.take_over()
+        if over:
+            hit(JobPoint.RESULT_READ)
+        adopted, self._adopted = self._adopted, []
+        try:
+            launched, found, stopped = self._write(over, adopted)
+        except Exception:
+            self._begin_again()
+            raise
+        if over:
+            hit(JobPoint.RESULT_KEPT)
+        if launched:
+            hit(JobPoint.ATTEMPT_WRITTEN)
+        self._forget_ended()
+        for under in launched:
+            self._order(under)
+        for under in found:
+            self._find(under)
+        for attempt in stopped:
+            self._local.stop(attempt)
+        self._idle_s = min([IDLE_S, *(due for run in self._runs.values() if (due := run.due_in()) is not None)])
+        return False
+
+    def _begin_again(self) -> None:
+        """Forget what is in memory and not in the database; what is there is loaded again."""
+        self._adopted += list(self._runs)
+        self._runs.clear()
+        self._under.clear()
+        self._local.forget()
+
+    def _is_anything(self) -> bool:
+        """Whether there is something to do: asked often, so it only reads."""
+        has_room = len(self._under) < self._settings.slots
+        if self._adopted or self._local.has_news or (has_room and any(r.is_due for r in self._runs.values())):
+            return True
+        with self._database.read() as tx:
+            asked = [self._runs.get(id_) for id_ in tx.engine_jobs.aborting(self._owner)]
+            if any(run is None or not run.is_aborting for run in asked):
+                return True
+            return has_room and tx.engine_jobs.is_any_waiting(self._settings.limits)
+
+    def _write(self, over: Sequence[Over], adopted: Sequence[int]) -> tuple[list[Under], list[Under], list[str]]:
+        """Make one transaction of all that is new; return attempts to order, to find again, and to stop."""
+        with self._database.write() as tx:
+            rows = self._take_results(over, tx.now)
+            found = self._adopt(tx, adopted)
+            stopped = self._abort(tx)
+            launched = self._launch(tx)
+            room = self._settings.slots - len(self._under)
+            if room > 0:
+                ids = tx.engine_jobs.claim(self._owner, min(room, CLAIMED_AT_ONCE), self._settings.limits)
+                self._load(tx, ids)
+                launched += self._launch(tx)
+            self._save(tx, rows, launched)
+        return launched, found, stopped
+
+    def _take_results(self, over: Sequence[Over], now: datetime) -> list[dict[str, Any]]:
+        rows = []
+        for one in over:
+            under = self._under.pop(one.attempt, None)
+            if under is None:
+                continue
+            outputs = under.launch.command.outputs
+            found = outcomes.read(one.result, has_begun=one.has_begun, order=under.order, outputs=outputs)
+            try:
+                under.run.ended(under.launch.stage, under.number, found, now)
+            except DmError as error:  # an output's pattern that takes too long, for example
+                found = Ended(AttemptState.FAILED, Cause.VALUES, error.message, exit_status=found.exit_status)
+                under.run.failed_late(under.launch.stage, found, now)
+            rows.append(ended_row(under.uid, found, one.result, now))
+        return rows
+
+    def _adopt(self, tx: ProcessingTransaction, ids: Sequence[int]) -> list[Under]:
+        """Take up jobs that were begun; return their attempts that have to be found again."""
+        found = []
+        for run in self._load(tx, ids):
+            for attempt in run.held.attempts:
+                if attempt.state in ACTIVE_ATTEMPTS:
+                    launch = run.launch_of(attempt.stage, attempt.number)
+                    if launch is not None:
+                        found.append(self._under_way(run, launch, attempt.number, attempt.uid))
+        return found
+
+    def _load(self, tx: ProcessingTransaction, ids: Sequence[int]) -> list[JobRun]:
+        loaded = []
+        for held in tx.engine_jobs.load(ids):
+            run = self._begin(tx, held)
+            if run is not None:
+                self._runs[run.id] = run
+                loaded.append(run)
+        return loaded
+
+    def _begin(self, tx: ProcessingTransaction, held: HeldJob) -> JobRun | None:
+        try:
+            run = JobRun(held, variables_of(tx, held, self._settings.station), now=tx.now)
+            self._check_account(run)
+        except (DmError, ValueError) as error:
+            why = error.message if isinstance(error, DmError) else f"its definition cannot be used: {error}"
+            cause = Cause.ACCOUNT if "account" in why else Cause.VALUES
+            row = {"status": str(JobStatus.FAILED), "ended_at": tx.now, "message": why, "cause": str(cause)}
+            tx.engine_jobs.save_jobs([{"id": held.id, **row}])
+            tx.events.add(events_of([(held, JobStatus.FAILED)])[0])
+            return None
+        return run
+
+    def _check_account(self, run: JobRun) -> None:
+        account = run.definition.user_account
+        if account and account not in self._rules.accounts:
+            raise DmError(f'commands cannot run under the account "{account}" here: see `processing.accounts`')
+
+    def _abort(self, tx: ProcessingTransaction) -> list[str]:
+        """Take note of jobs whose end is asked for; return the attempts that are to be ended."""
+        stopped = []
+        for id_, message in tx.engine_jobs.aborting(self._owner).items():
+            run = self._runs.get(id_)
+            if run is None:
+                self._load(tx, [id_])
+                run = self._runs.get(id_)
+            if run is None:
+                continue
+            run.message = run.message or message
+            run.abort(tx.now)
+            numbers = set(run.active)
+            stopped += [uid for uid, under in self._under.items() if under.run is run and under.number in numbers]
+        return stopped
+
+    def _launch(self, tx: ProcessingTransaction) -> list[Under]:
+        launched = []
+        for run in self._runs.values():
+            room = self._settings.slots - len(self._under)
+            if room <= 0:
+                break
+            for launch in run.launches(room):
+                under = self._under_way(run, launch, run.launched(launch), new_uid())
+                launched.append(under)
+        return launched
+
+    def _under_way(self, run: JobRun, launch: Launch, number: int, uid: UUID) -> Under:
+        directory = orders.attempt_directory(self._rules.work, run.uid, number)
+        account = run.definition.user_account
+        order = orders.order(
+            self._rules,
+            launch,
+            job=run.uid,
+            attempt=uid,
+            directory=directory,
+            account=account,
+            groups=self._local.groups,
+        )
+        under = Under(run, launch, number, uid, order)
+        self._under[str(uid)] = under
+        return under
+
+    def _save(self, tx: ProcessingTransaction, rows: Sequence[Mapping[str, Any]], launched: list[Under]) -> None:
+        """Write all that changed, but of jobs that were taken from us."""
+        changed = [run for run in self._runs.values() if run.is_changed]
+        ours = tx.engine_jobs.held(self._owner, [run.id for run in changed])
+        for run in [run for run in changed if run.id not in ours]:
+            self._lose(run, launched)
+        changed = [run for run in changed if run.id in ours]
+        tx.engine_jobs.save_attempts(rows)
+        here = {"host": self._host, "boot_id": self._boot_id}
+        tx.engine_jobs.add_attempts([attempt_row(under, here) for under in launched])
+        tx.engine_jobs.save_stages(
+            [stage_row(run, name) for run in changed for name in run.stages if name in run.dirty_stages]
+        )
+        tx.engine_jobs.save_files(
+            [
+                {"job_id": run.id, "number": place, "variables": dict(run.files[place].variables)}
+                for run in changed
+                for place in run.dirty_files
+            ]
+        )
+        tx.engine_jobs.save_jobs([job_row(run, tx.now) for run in changed])
+        for event in events_of([(run.held, run.status) for run in changed if run.is_news]):
+            tx.events.add(event)
+        for run in changed:
+            run.is_saved()
+
+    def _lose(self, run: JobRun, launched: list[Under]) -> None:
+        """Let go of a job that somebody else has taken, and end what runs of it here."""
+        self.warn(f"job {run.uid} was taken over by another process")
+        del self._runs[run.id]
+        launched[:] = [under for under in launched if under.run is not run]
+        for uid in [uid for uid, under in self._under.items() if under.run is run]:
+            del self._under[uid]
+            self._local.stop(uid)
+
+    def _forget_ended(self) -> None:
+        for id_ in [id_ for id_, run in self._runs.items() if run.has_ended]:
+            del self._runs[id_]
+
+    def _order(self, under: Under) -> None:
+        """Ask for a runner; where its directories cannot be made, the attempt is over."""
+        try:
+            orders.make_directories(self._rules, under.run.uid, under.number, under.run.definition.user_account)
+        except OSError as error:
+            fault = {"what": "directory", "error": error.strerror or str(error)}
+            self._local.refuse(str(under.uid), {"fault": fault, "why": "", "exit_status": None, "signal": None})
+            return
+        self._local.start(under.order)
+        hit(JobPoint.ATTEMPT_ORDERED)
+
+    def _find(self, under: Under) -> None:
+        """Find an attempt again that was under way before this process."""
+        attempt = next(each for each in under.run.held.attempts if each.uid == under.uid)
+        if attempt.host != self._host:  # it cannot be asked what became of it
+            self._local.refuse(str(under.uid), None)
+        else:
+            self._local.attach(str(under.uid), orders.attempt_directory(self._rules.work, under.run.uid, under.number))

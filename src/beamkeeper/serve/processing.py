@@ -1,0 +1,65 @@
+"""Which loops the processing service has, from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from beamkeeper.config import Settings
+from beamkeeper.db.base import new_uid
+from beamkeeper.domain.errors import SettingsError
+from beamkeeper.engine.jobs import loop as jobs
+from beamkeeper.engine.jobs.hold import JobsHeld
+from beamkeeper.engine.jobs.loop import JobsLoop
+from beamkeeper.engine.jobs.orders import RunRules
+from beamkeeper.engine.reap import ReapLoop
+from beamkeeper.server.deps import Context
+
+
+def jobs_loops(context: Context) -> tuple[JobsLoop, ReapLoop]:
+    """Return the loop that runs jobs, and the one that takes up what dead processes had in hand."""
+    settings, report, owner = context.settings, context.errors.append, new_uid()
+    processing = settings.processing
+    processing.work.mkdir(mode=0o711, parents=True, exist_ok=True)
+    limits = {name: int(number) for name, number in _pairs(processing.workflow_limits)}
+    numbers = jobs.Settings(settings.station.name, processing.slots, limits)
+    loop = JobsLoop(context.database, owner, run_rules(settings), numbers, report=report)
+    held = JobsHeld(owner, loop.take_up)
+    return loop, ReapLoop(context.database, owner, lease_s=processing.lease_s, report=report, held=held)
+
+
+def run_rules(settings: Settings) -> RunRules:
+    """Return how commands run here."""
+    processing = settings.processing
+    return RunRules(
+        work=processing.work,
+        path=processing.path,
+        grace_s=processing.grace_s,
+        timeout_s=processing.timeout_s,
+        memory_bytes=processing.memory_bytes,
+        processes=processing.processes,
+        file_bytes=processing.file_bytes,
+        head_bytes=processing.head_bytes,
+        tail_bytes=processing.tail_bytes,
+        environment=dict(_pairs(processing.environment)),
+        secrets={name: _secret(Path(path)) for name, path in _pairs(processing.secrets)},
+        accounts=processing.accounts,
+        run_as=processing.run_as,
+    )
+
+
+def _pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield names with their values, of words such as NAME=VALUE."""
+    for word in words:
+        name, _, value = word.partition("=")
+        yield name, value
+
+
+def _secret(path: Path) -> str:
+    """Return what a file says that only its owner may read."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise SettingsError(f"{path} can be read by others: make it private with `chmod 600`")
+        return path.read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"cannot read the secret {path}: {error.strerror}") from error
