@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 import click
 
 from beamkeeper.cli.lazy import Lazy, LazyGroup
-from beamkeeper.cli.tables import JOBS
+from beamkeeper.cli.tables import JOBS, RUNS
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
     "user": (
@@ -146,18 +146,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "freeze": ("datasets:freeze", "Fix a dataset's files for ever."),
         },
     ),
-    "run": (
-        "Scans and measurements.",
-        {
-            "create": ("runs:create", "Say that a run has begun."),
-            "stop": ("runs:stop", "Say that a run has ended."),
-            "list": ("runs:list_", "List runs."),
-            "show": ("runs:show", "Show a run and its files."),
-            "add": ("runs:add", "Add files to a run."),
-            "remove": ("runs:remove", "Take files out of a run that were added."),
-            "rules": ("runs:rules", "Show and change the rules by which files come to runs."),
-        },
-    ),
+    "run": ("Scans and measurements.", RUNS),
     "workflow": (
         "What may be run at the station.",
         {

@@ -16,3 +16,13 @@ JOBS: Mapping[str, tuple[str, str]] = {
     "delete": ("jobs:delete", "Forget jobs that have ended."),
     "info": ("jobs:info", "Show how commands run at the station."),
 }
+
+RUNS: Mapping[str, tuple[str, str]] = {
+    "create": ("runs:create", "Say that a run has begun."),
+    "stop": ("runs:stop", "Say that a run has ended."),
+    "list": ("runs:list_", "List runs."),
+    "show": ("runs:show", "Show a run and its files."),
+    "add": ("runs:add", "Add files to a run."),
+    "remove": ("runs:remove", "Take files out of a run that were added."),
+    "rules": ("runs:rules", "Show and change the rules by which files come to runs."),
+}

@@ -27,8 +27,8 @@ from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
 from beamkeeper.db.pauses import Pauses
 from beamkeeper.db.people import People
-from beamkeeper.db.proposals import Proposals
 from beamkeeper.db.processing import EngineJobs, Jobs
+from beamkeeper.db.proposals import Proposals
 from beamkeeper.db.provenance import Derivations
 from beamkeeper.db.publishes import Publishes
 from beamkeeper.db.replication import Replication
