@@ -62,6 +62,7 @@ MATRIX = {
     Action.STORAGE_CHECK:            "no     no         no         no     no       no",
     Action.WIPE:                     "yes    yes        no         no     no       no",
     Action.HOLD:                     "yes    yes        no         yes    yes      yes",
+    Action.AUDIT_LOG_READ:           "yes    no         no         no     no       no",
     Action.SCRUB:                    "yes    yes        no         no     no       no",
     Action.AUDIT:                    "yes    yes        no         no     no       no",
     Action.MIRROR_READ:              "no     no         no         no     no       no",
@@ -90,6 +91,8 @@ SERVICE_MAY = {
     Action.STORAGE_CHECK,
     Action.MIRROR_READ,
     Action.REPLICATE,
+    Action.JOB_READ,
+    Action.JOB_RUN,
 }
 
 

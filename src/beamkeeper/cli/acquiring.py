@@ -86,6 +86,18 @@ _KEPT = (
         help="When copies are read back; as the station's settings say by default.",
     ),
 )
+_WORKFLOW = (
+    click.option("--workflow", metavar="NAME", help="Run this workflow on the files when they are available."),
+    click.option("--workflow-owner", metavar="NAME", help="Whose it is, where several have one of this name."),
+    click.option("--workflow-arg", "workflow_args", multiple=True, metavar="KEY:VALUE", help="An argument of it."),
+    click.option(
+        "--workflow-per",
+        default="file",
+        show_default=True,
+        metavar="file|N|end",
+        help="A job for each file, for so many files, or for all at the end.",
+    ),
+)
 _TAKEN = (
     click.option("--no-hidden", is_flag=True, help="Leave out names that begin with a dot."),
     click.option("--include", multiple=True, metavar="GLOB", help="Only these files."),
@@ -98,7 +110,7 @@ _TAKEN = (
 
 def kept_options(command: CommandT) -> CommandT:
     """Give a command the options that say where files go and what becomes of them."""
-    return _with(command, _KEPT)
+    return _with(command, (*_KEPT, *_WORKFLOW))
 
 
 def taken_options(command: CommandT) -> CommandT:
@@ -119,6 +131,7 @@ def asked(model: type[ModelT], options: Mapping[str, Any]) -> ModelT:
         fields["with_hidden"] = not fields.pop("no_hidden")
     fields["tree"] = Tree.ANALYSIS if fields.pop("analysis") else Tree.DATA
     fields["processors"] = fields["processors"] or None
+    fields["workflow"] = _plan(fields)
     for name, value in fields.items():
         _check_text(name, value)
     try:
@@ -127,6 +140,17 @@ def asked(model: type[ModelT], options: Mapping[str, Any]) -> ModelT:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise InvalidError(f"{where}: {str(first['msg']).removeprefix('Value error, ')}") from error
+
+
+def _plan(fields: dict[str, Any]) -> dict[str, Any] | None:
+    """Take the options of a workflow out of those that were given, and return them as the request has them."""
+    name, owner, words, per = (fields.pop(f"workflow{end}") for end in ("", "_owner", "_args", "_per"))
+    if name is None:
+        if owner or words or per != "file":
+            raise InvalidError("which workflow? say --workflow NAME")
+        return None
+    per = int(per) if str(per).isdigit() else per
+    return {"workflow": name, "owner": owner, "arguments": common.key_values(words), "per": per}
 
 
 def _check_text(name: str, value: object) -> None:
@@ -219,6 +243,15 @@ COLUMNS: Mapping[str, Any] = {
     "by": "started_by",
 }
 
+
+def _workflow(item: Acquisition) -> str:
+    """Return what runs on the files, and how far that is."""
+    if item.workflow is None:
+        return ""
+    stands = ", ".join(f"{count} {state}" for state, count in sorted(item.jobs.items()))
+    return f"{item.workflow.workflow} per {item.workflow.per}" + (f" ({stands})" if stands else "")
+
+
 FIELDS: Mapping[str, Any] = {
     "uid": "uid",
     "state": "state",
@@ -241,6 +274,7 @@ FIELDS: Mapping[str, Any] = {
     "plugins": lambda item: "" if item.processors is None else ", ".join(item.processors) or "none",
     "without plugins": lambda item: ", ".join(item.skip_processors),
     "metadata": lambda item: item.metadata or "",
+    "workflow": _workflow,
     "at most": lambda item: "" if item.max_run_time_s is None else f"{item.max_run_time_s:g} s",
     "started by": "started_by",
     "created": "created_at",

@@ -277,7 +277,9 @@ def _may_read(tx: AcquisitionTransaction, caller: Caller, acquisition: Acquisiti
 
 def with_tallies(tx: AcquisitionTransaction, acquisition: Acquisition) -> Acquisition:
     """Return it with where its files stand."""
-    found = {"tallies": tuple(tx.journal.tallies(acquisition.uid)), "masters": tx.masters.count(acquisition.uid)}
+    jobs = tx.job_requests.counts(acquisition.uid) if acquisition.workflow else {}
+    tallies = tuple(tx.journal.tallies(acquisition.uid))
+    found = {"tallies": tallies, "masters": tx.masters.count(acquisition.uid), "jobs": jobs}
     return with_pause(tx, acquisition.model_copy(update=found))
 
 
@@ -342,6 +344,7 @@ def _options(
         started_by=caller.username,
         verify=new.verify or place.verify,
         first=new.first,
+        workflow=new.workflow,
     )
 
 

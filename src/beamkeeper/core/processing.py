@@ -76,7 +76,7 @@ def submit(tx: ProcessingTransaction, caller: Caller, new: Sequence[NewJob], *, 
     """Take jobs, all of them or none; one whose uid is known is the same job."""
     known = tx.jobs.find([one.uid for one in new if one.uid is not None])
     for same in known.values():
-        _require_change(tx, caller, same, rules)
+        (_require_read if caller.is_service else _require_change)(tx, caller, same, rules)
     fresh = [one for one in new if one.uid is None or one.uid not in known]
     _check_room(tx, len(fresh), rules)
     made = [_submission(tx, caller, one, rules) for one in fresh]
@@ -101,6 +101,8 @@ def _check_room(tx: ProcessingTransaction, count: int, rules: JobRules) -> None:
 def _submission(
     tx: ProcessingTransaction, caller: Caller, new: NewJob, rules: JobRules, workflow: _Version | None = None
 ) -> Submission:
+    if new.on_behalf_of and not caller.is_service:
+        raise NotPermittedError(f"{caller.username} submits jobs as {caller.username}: only services do for others")
     experiment = _where(tx, caller, new.experiment_uid, rules)
     workflow = workflow or _version(tx.workflows.find(new.workflow_owner, new.workflow, new.version))
     _check_account(workflow.definition, rules)
@@ -108,7 +110,7 @@ def _submission(
     files = _files(tx, caller, new, experiment, rules)
     values: dict[str, Any] = {
         "uid": new.uid,
-        "owner": caller.username,
+        "owner": (caller.is_service and new.on_behalf_of) or caller.username,
         "workflow_uid": workflow.uid,
         "workflow_name": workflow.name,
         "workflow_owner": workflow.owner,
@@ -161,7 +163,7 @@ def _files(
         named += _matching(str(pattern), root)
     if len(named) > MOST_FILES:
         raise TooLargeError(f"{len(named)} files are too many for one job: give at most {MOST_FILES}")
-    if not may(caller, Action.JOB_ANYWHERE, _station(tx, rules)):
+    if not caller.is_service and not may(caller, Action.JOB_ANYWHERE, _station(tx, rules)):
         outside = [file.path for file in named if root is None or not _is_below(file.path, root)]
         if outside:
             raise NotPermittedError(
@@ -293,6 +295,7 @@ def _again(tx: ProcessingTransaction, caller: Caller, before: JobRecord, new: Re
         files=() if is_other else before.files,
         priority=before.priority,
         run_uid=before.run_uid,
+        on_behalf_of=None,
     )
     made = _submission(tx, caller, given, rules, workflow)
     made.values = {**made.values, "rerun_of": before.uid}

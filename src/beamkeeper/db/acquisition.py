@@ -83,7 +83,11 @@ class Acquisitions:
             first=list(options.first),
             retries=0,
             is_retry=False,
+            workflow=options.workflow and options.workflow.model_dump(mode="json"),
         )
+        return self._added(row)
+
+    def _added(self, row: AcquisitionRow) -> Acquisition:
         self._session.add(row)
         self._session.flush()  # so that the uid's constraint speaks here, and later queries see the row
         return to_acquisition(row)

@@ -16,6 +16,7 @@ from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import Verify
 from beamkeeper.domain.names import Metadata, path_fields
 from beamkeeper.domain.status import Service
+from beamkeeper.domain.workflows.plans import JobPlan
 
 
 class AcquisitionRow(Base):
@@ -66,6 +67,7 @@ class AcquisitionRow(Base):
     """How often somebody asked that files be tried again."""
     is_retry: Mapped[bool]
     """It had ended, and runs again for files that were quarantined."""
+    workflow: Mapped[Metadata | None]
 
     __table_args__ = (UniqueConstraint("uid"), Index(None, "state"), Index(None, "created_at", "uid"))
 
@@ -97,6 +99,7 @@ class Options:
     sentinel: str | None = None
     verify: Verify = Verify.READ_BACK
     first: Sequence[str] = ()
+    workflow: JobPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,7 @@ def to_acquisition(row: AcquisitionRow) -> Acquisition:
         is_put=row.is_put,
         verify=Verify(row.verify),
         first=row.first,
+        workflow=None if row.workflow is None else JobPlan.model_validate(row.workflow),
         policy=row.policy,
         message=row.message,
         started_by=row.started_by,

@@ -20,6 +20,7 @@ from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Documents, Files, Ledger
 from beamkeeper.db.inspections import Inspections
+from beamkeeper.db.job_requests import JobRequests
 from beamkeeper.db.journal import Journal
 from beamkeeper.db.login_attempts import LoginAttempts
 from beamkeeper.db.masters import Masters
@@ -222,6 +223,11 @@ class AcquisitionTransaction(Transaction):
     def acquisitions(self) -> Acquisitions:
         """DAQs and uploads."""
         return Acquisitions(self.session, self.now)
+
+    @cached_property
+    def job_requests(self) -> JobRequests:
+        """Jobs that files ask for."""
+        return JobRequests(self.session, self.now)
 
     @cached_property
     def journal(self) -> Journal:

@@ -13,6 +13,7 @@ from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import FileKind, SourceIdentity, Verify
 from beamkeeper.domain.masters import MasterCount
 from beamkeeper.domain.names import Input, Metadata, Model, Title, Uid, UtcTime, WireInt, WithPath
+from beamkeeper.domain.workflows.plans import JobPlan
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 """A glob on a path below the directory: `*` any characters, `?` one."""
@@ -102,6 +103,7 @@ class _Options(Input):
     max_run_time_s: float | None = Field(default=None, gt=0, le=LONGEST_RUN_S)
     agent: str | None = Field(default=None, description="Where the directory is; the station's own by default.")
     first: tuple[Pattern, ...] = Field(default=(), max_length=32, description="These go before all other files.")
+    workflow: JobPlan | None = Field(default=None, description="What runs on the files when they are available.")
     verify: Verify | None = Field(
         default=None, description="When copies are read back; as the station's settings say by default."
     )
@@ -318,6 +320,8 @@ class Acquisition(Model, WithPath):
     is_put: bool = False
     verify: Verify = Verify.READ_BACK
     first: tuple[str, ...] = ()
+    workflow: JobPlan | None = None
+    jobs: dict[str, int] = Field(default_factory=dict, description="How many files wait for a job, or had one.")
     policy: Title = Field(default="", description="When a file counts as finished here, and why.")
     message: Title = ""
     started_by: str

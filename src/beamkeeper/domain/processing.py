@@ -125,6 +125,7 @@ class NewJob(Input):
     files: Annotated[tuple[InputFileName, ...], Field(max_length=MOST_FILES)] = ()
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     run_uid: Uid | None = None
+    on_behalf_of: Username | None = Field(default=None, description="For services: whose DAQ asks for it.")
 
 
 class NewJobs(Input):

@@ -73,6 +73,10 @@ class Prover:
         for entry in entries:
             if any(is_at_or_below(entry.path, hold) for hold in holds):
                 entry.refuse(Reason.HELD, "it is held: `dm hold list` shows by whom")
+        for path in needed_by_jobs(self._database, [entry.path for entry in entries]):
+            for entry in entries:
+                if entry.path == path and entry.is_open:
+                    entry.refuse(Reason.HELD, "a job that has not ended works on it: `dm job list` shows it")
 
     # What the journal and the catalogue say.
 
@@ -203,6 +207,12 @@ def held_paths(database: Database[AcquisitionTransaction], agent: str) -> list[b
     """Return the paths at or below which nothing is wiped, with links followed as they lead now."""
     with database.read() as tx:
         return [os.path.realpath(b"/" + hold.relpath)[1:] for hold in tx.holds.list(agent)]
+
+
+def needed_by_jobs(database: Database[AcquisitionTransaction], paths: Collection[bytes]) -> frozenset[bytes]:
+    """Return which of these files are inputs of jobs that have not ended."""
+    with database.read() as tx:
+        return tx.job_requests.holding(paths)
 
 
 def _asked(file: File, replica: Replica) -> Asked:

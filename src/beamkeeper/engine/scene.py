@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 from beamkeeper.db import AcquisitionTransaction
@@ -38,6 +38,11 @@ class Scene:
         """Return a file's path below the experiment."""
         parts = [str(self.acquisition.tree).encode(), self.acquisition.destination.encode(), file.path]
         return RelPath(b"/".join(part for part in parts if part))
+
+    @property
+    def local_root(self) -> str:
+        """Where the experiment's directory is on this host, or on those that mount its storage area."""
+        return f"{unquote(urlsplit(self.area.station_url).path).rstrip('/')}/{self.experiment.directory}"
 
     def source(self, file: Claimed) -> bytes:
         """Return the absolute path of a file at its source."""

@@ -24,7 +24,7 @@ from beamkeeper.engine.asking import Services
 from beamkeeper.engine.beneath import Beneath
 from beamkeeper.engine.entries import Entry, Tree
 from beamkeeper.engine.opened import open_files
-from beamkeeper.engine.proof import Prover, held_paths
+from beamkeeper.engine.proof import Prover, held_paths, needed_by_jobs
 from beamkeeper.engine.wiping import Outcome, Wiper, write_list
 from beamkeeper.engine.worker import Loop, Report
 
@@ -220,7 +220,8 @@ class WipeLoop(Loop):
             after = batch[-1].id
             hit(WipePoint.WIPE_MARKED)
             opened, holds = open_files(), held_paths(self._database, self._agent)
-            outcomes = {entry.id: wiper.delete(entry, opened, holds) for entry in batch}
+            needed = needed_by_jobs(self._database, [entry.path for entry in batch])
+            outcomes = {entry.id: wiper.delete(entry, opened, [*holds, *needed]) for entry in batch}
             hit(WipePoint.WIPE_DELETED)
             self._settle(wipe, key, outcomes)
         self._finish(wipe, key, wiper)

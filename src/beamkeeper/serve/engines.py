@@ -40,6 +40,7 @@ from beamkeeper.engine.runs import RunRulesLoop
 from beamkeeper.engine.scrub import ScrubLoop
 from beamkeeper.engine.sending import Sender
 from beamkeeper.engine.staging import Stager
+from beamkeeper.engine.submit import SubmitLoop
 from beamkeeper.engine.sync import SyncLoop
 from beamkeeper.engine.tidy import TidyLoop
 from beamkeeper.engine.wipe import WipeLimits, WipeLoop
@@ -143,7 +144,8 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     care = _care(context, client, mirror, owner, problems)
     tidy = TidyLoop(context.database, client, transfer, report=report)
     mind = _mind(context, manners, acquire)
-    loops = [acquire, *workers, mind, destinations, *care, tidy, masters, reaper, problems, mirror]
+    submit = SubmitLoop(context.database, client, report=report)
+    loops = [acquire, *workers, submit, mind, destinations, *care, tidy, masters, reaper, problems, mirror]
     return Engine(loops, before=reaper.register)
 
 

@@ -173,6 +173,8 @@ SERVICE_MAY = frozenset(
         Action.REPLICATE,
         Action.STATION_READ,
         Action.STATION_ANNOUNCE,
+        Action.JOB_READ,
+        Action.JOB_RUN,
     }
 )
 """What a service key may do, at its own station only."""

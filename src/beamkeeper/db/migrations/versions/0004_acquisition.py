@@ -31,6 +31,7 @@ def upgrade() -> None:
         create_findings()
         create_announcements()
         create_masters()
+        create_job_requests()
 
 
 def create_acquisitions() -> None:
@@ -76,6 +77,7 @@ def create_acquisitions() -> None:
         sa.Column("first", DOCUMENT, nullable=False),
         sa.Column("retries", sa.Integer(), nullable=False),
         sa.Column("is_retry", sa.Boolean(), nullable=False),
+        sa.Column("workflow", DOCUMENT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_acquisitions"),
         sa.UniqueConstraint("uid", name="uq_acquisitions_uid"),
     )
@@ -342,3 +344,23 @@ def create_findings() -> None:
         sa.UniqueConstraint("uid", name="uq_findings_uid"),
     )
     op.create_index("ix_findings_inspection_id_path_key", "findings", ["inspection_id", "path_key"])
+
+
+def create_job_requests() -> None:
+    op.create_table(
+        "job_requests",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("acquisition_uid", sa.Uuid(), nullable=False),
+        sa.Column("version_uid", sa.Uuid(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("source", sa.LargeBinary(), nullable=False),
+        sa.Column("job_uid", sa.Uuid(), nullable=True),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("next_at", TIME, nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_job_requests"),
+        sa.UniqueConstraint("acquisition_uid", "version_uid", name="uq_job_requests_acquisition_uid_version_uid"),
+    )
+    op.create_index("ix_job_requests_job_uid", "job_requests", ["job_uid"])
+    op.create_index("ix_job_requests_source", "job_requests", ["source"])
+    op.create_index("ix_job_requests_state_next_at", "job_requests", ["state", "next_at"])

@@ -1,0 +1,28 @@
+"""Which workflow the files of a DAQ or an upload are given to, and how many at a time."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from beamkeeper.domain.names import Input
+from beamkeeper.domain.workflows.model import Owner, WorkflowName
+
+MOST_PER_JOB = 1000
+
+
+class JobPlan(Input):
+    """A workflow that runs on files as they become available."""
+
+    workflow: WorkflowName
+    owner: Owner | None = Field(default=None, description="Whose it is, where several have one of this name.")
+    arguments: Annotated[dict[str, JsonValue], Field(max_length=200)] = Field(default_factory=dict)
+    per: Literal["file", "end"] | Annotated[int, Field(ge=1, le=MOST_PER_JOB)] = Field(
+        default="file", description="One job for each file, for so many files, or for all of them at the end."
+    )
+
+    @property
+    def count(self) -> int | None:
+        """How many files make a job; None where only the end does."""
+        return {"file": 1, "end": None}[self.per] if isinstance(self.per, str) else self.per

@@ -1,0 +1,141 @@
+"""Submitting the jobs that the files of DAQs and uploads ask for, and hearing when they have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from beamkeeper.client import Client
+from beamkeeper.db import AcquisitionTransaction, Database
+from beamkeeper.db.job_requests import ENDED, REFUSED, SUBMITTED, WAITING, JobRequest
+from beamkeeper.domain.acquisition import ACTIVE
+from beamkeeper.domain.errors import (
+    ConflictError,
+    DmError,
+    InternalError,
+    NotAuthenticatedError,
+    NotFoundError,
+    UnavailableError,
+)
+from beamkeeper.domain.processing import ENDED_JOBS, InputFileName, NewJob
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.workflows.plans import MOST_PER_JOB
+from beamkeeper.engine.scene import Scene
+from beamkeeper.engine.worker import Loop, Report
+
+AT_ONCE = 100
+IDLE_S = 1.0
+LOOK_S = 3.0
+"""How often it is asked whether jobs have ended, which matters to those who wipe only."""
+
+LATER = timedelta(seconds=5)
+"""When what was refused for now is asked again."""
+
+
+class SubmitLoop(Loop):
+    """Submits jobs in the order in which their files came.
+
+    The uid of a job is written down before it is submitted, and the same uid is the same job: a crash in between
+    neither loses nor doubles one.
+    """
+
+    def __init__(self, database: Database[AcquisitionTransaction], client: Client, *, report: Report) -> None:
+        super().__init__("submit", report=report, idle_s=IDLE_S)
+        self._database = database
+        self._client = client
+        self._unlisten = database.listen(self.wake)
+        self._waits = self._told = ""
+        self._look_at = 0.0
+
+    def step(self) -> bool:
+        """Submit what is due, and look how the submitted jobs stand."""
+        self._group()
+        with self._database.read() as tx:
+            due = tx.job_requests.due(AT_ONCE)
+            scenes = {uid: Scene.of(tx, uid) for uid in {one.acquisition_uid for one in due}}
+            running = tx.job_requests.unended(AT_ONCE)
+        if due or running:
+            self._reach()
+        for request in due:
+            self._submit(request, scenes[request.acquisition_uid])
+        if self._waits != self._told:
+            self._told = self._waits
+            self.warn(f"jobs wait: {self._waits}")
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_S
+            self._look(running)
+        return len(due) == AT_ONCE
+
+    def ended(self) -> None:
+        """Hear of no more files."""
+        self._unlisten()
+
+    def _reach(self) -> None:
+        """Raise UnavailableError where the station has no processing service yet."""
+        try:
+            self._client.http(Service.PROCESSING)
+        except NotFoundError as error:
+            raise UnavailableError(error.message) from error
+
+    def _group(self) -> None:
+        with self._database.read() as tx:
+            plans = [(tx.acquisitions.get(uid), files) for uid, files in tx.job_requests.ungrouped().items()]
+        for acquisition, files in plans:
+            count = acquisition.workflow.count if acquisition.workflow else 1
+            is_over = acquisition.state not in ACTIVE
+            if not is_over and (count is None or files < count):
+                continue
+            with self._database.write() as tx:
+                tx.job_requests.group(acquisition.uid, count or MOST_PER_JOB, with_rest=is_over)
+
+    def _submit(self, request: JobRequest, scene: Scene) -> None:
+        try:
+            self._client.jobs.submit(_job(request, scene))
+            self._mark([request.job_uid], SUBMITTED)
+        except (UnavailableError, NotAuthenticatedError):
+            raise  # the service is away, or has not heard of the station's key: all wait
+        except (ConflictError, NotFoundError) as error:  # the queue is full; or it has not heard of a thing yet
+            with self._database.write() as tx:
+                tx.job_requests.mark([request.job_uid], WAITING, next_at=tx.now + LATER, message=error.message)
+            self._waits = error.message
+        except DmError as error:
+            self._mark([request.job_uid], REFUSED, error.message)
+            self.warn(f"no job for {scene.acquisition.kind} {scene.acquisition.uid}: {error.message}")
+
+    def _look(self, running: Sequence[UUID]) -> None:
+        ended = []
+        for uid in running:
+            try:
+                if self._client.jobs.get(uid).status in ENDED_JOBS:
+                    ended.append(uid)
+            except NotFoundError:
+                ended.append(uid)  # it was deleted, which only those can be that have ended
+        still = [uid for uid in running if uid not in ended]
+        self._mark(ended, ENDED)
+        self._mark(still, SUBMITTED)
+
+    def _mark(self, uids: Sequence[UUID], state: str, message: str = "") -> None:
+        if uids:
+            with self._database.write() as tx:
+                tx.job_requests.mark(uids, state, message=message)
+
+
+def _job(request: JobRequest, scene: Scene) -> NewJob:
+    plan = scene.acquisition.workflow
+    if plan is None:
+        raise InternalError(f"acquisition {scene.acquisition.uid} wants jobs without a workflow")
+    root = scene.local_root
+    return NewJob(
+        uid=request.job_uid,
+        workflow=plan.workflow,
+        workflow_owner=plan.owner,
+        experiment_uid=scene.experiment.uid,
+        arguments=plan.arguments,
+        on_behalf_of=scene.acquisition.started_by,
+        files=tuple(
+            InputFileName(path=f"{root}/{below}", experiment_path=below)
+            for below in (path.decode("utf-8", "surrogateescape") for path in request.paths)
+        ),
+    )

@@ -1,0 +1,161 @@
+"""The jobs that files of a DAQ ask for: each once, whatever dies in between, and their inputs are held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from beamkeeper.db.base import new_uid
+from beamkeeper.db.job_requests import SUBMITTED, WAITING, JobRequestRow, Wanted
+from beamkeeper.domain.acquisition import Acquisition, NewDaq, State
+from beamkeeper.domain.errors import NotPermittedError
+from beamkeeper.domain.experiments import NewExperiment
+from beamkeeper.domain.names import path_fields
+from beamkeeper.domain.processing import Job, NewJob
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.workflows import checked_definition
+from beamkeeper.domain.workflows.plans import JobPlan
+from beamkeeper.engine.submit import SubmitLoop
+from beamkeeper.testing.services import Running, running
+
+NUMBERS = count(1)
+DEFINITION: dict[str, Any] = {
+    "name": "average",
+    "arguments": {"bins": {"type": "int", "default": 10}},
+    "stages": {"1": {"command": "average --bins $bins $filePath"}},
+}
+
+
+@pytest.fixture(scope="module")
+def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(Service.ACQUISITION, Service.PROCESSING, directory=tmp_path_factory.mktemp("site")) as made:
+        made.client.workflows.add(checked_definition(DEFINITION))
+        yield made
+
+
+class Daq:
+    """A DAQ whose files ask for jobs."""
+
+    def __init__(self, beamline: Running, directory: Path, **plan: Any) -> None:
+        self.beamline = beamline
+        self.database: Any = beamline.contexts[Service.ACQUISITION].database
+        self.told: list[str] = []
+        client, station = beamline.client, beamline.settings.station.name
+        experiment = client.experiments.create(NewExperiment(name=f"e{next(NUMBERS)}", station=station))
+        plan = {"workflow": "average", **plan}
+        directory.mkdir()
+        new = NewDaq(
+            experiment_uid=experiment.uid, workflow=JobPlan(**plan), **path_fields(bytes(directory).lstrip(b"/"))
+        )
+        self.made: Acquisition = client.daqs.start(new)
+
+    def step(self) -> None:
+        """Take one step, as a process that has just started does."""
+        service = self.beamline.as_service()
+        service.credentials.mirror = self.beamline.client.credentials.mirror
+        loop = SubmitLoop(self.database, service, report=self.told.append)
+        loop.step()
+        loop.ended()
+
+    def deliver(self, *names: str) -> None:
+        """Do what the step to available does."""
+        top = bytes(self.made.relpath)
+        files = [Wanted(new_uid(), f"data/{name}".encode(), top + f"/{name}".encode()) for name in names]
+        with self.database.write() as tx:
+            tx.job_requests.add(self.made.uid, files)
+
+    def clock_on(self) -> None:
+        """Let what waits be due."""
+        with self.database.read() as tx:
+            mine = JobRequestRow.acquisition_uid == self.made.uid
+            uids = [uid for uid in tx.session.scalars(select(JobRequestRow.job_uid).where(mine)) if uid is not None]
+        with self.database.write() as tx:
+            tx.job_requests.mark(uids, WAITING)
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs of the experiment, oldest first."""
+        found = self.beamline.client.jobs.list(experiment_uid=self.made.experiment_uid)
+        return sorted(found, key=lambda job: job.number)
+
+    def held(self) -> set[bytes]:
+        """Return which files are held from wiping."""
+        top = bytes(self.made.relpath)
+        with self.database.read() as tx:
+            return {path[len(top) + 1 :] for path in tx.job_requests.holding([top + b"/a", top + b"/b", top + b"/c"])}
+
+
+def test_each_file_gets_one_job_with_its_stored_path_and_is_held_until_that_has_ended(
+    beamline: Running, tmp_path: Path
+) -> None:
+    daq = Daq(beamline, tmp_path / "d", arguments={"bins": 5})
+    daq.deliver("a", "b")
+    daq.step()
+    jobs = daq.jobs()
+    assert [(job.owner, job.arguments["bins"], job.count_files) for job in jobs] == [(daq.made.started_by, 5, 1)] * 2
+    paths = [beamline.client.jobs.record(job.uid).files[0] for job in jobs]
+    assert [file.experiment_path for file in paths] == ["data/a", "data/b"]
+    assert all(Path(file.path).is_relative_to(beamline.area) for file in paths)
+    assert daq.held() == {b"a", b"b"}
+    beamline.client.jobs.stop(jobs[0].uid)
+    daq.step()
+    assert daq.held() == {b"b"}
+
+
+def test_a_crash_between_submitting_and_noting_it_doubles_nothing(beamline: Running, tmp_path: Path) -> None:
+    daq = Daq(beamline, tmp_path / "d")
+    daq.deliver("a", "b", "c")
+    daq.step()
+    before = {job.uid for job in daq.jobs()}
+    with daq.database.write() as tx:
+        tx.job_requests.mark(list(before), WAITING)
+    daq.step()
+    assert {job.uid for job in daq.jobs()} == before
+    assert beamline.client.daqs.get(daq.made.uid).jobs == {SUBMITTED: 3}
+
+
+@pytest.mark.parametrize(("per", "sizes"), [(2, [2, 1]), ("end", [3])])
+def test_so_many_files_share_a_job_and_the_end_takes_the_rest(
+    beamline: Running, tmp_path: Path, per: object, sizes: list[int]
+) -> None:
+    daq = Daq(beamline, tmp_path / "d", per=per)
+    daq.deliver("a", "b", "c")
+    daq.step()
+    assert [job.count_files for job in daq.jobs()] == sizes[:-1]
+    with daq.database.write() as tx:
+        tx.acquisitions.mark_ended(daq.made.uid, State.ABORTED)
+    daq.step()
+    assert [job.count_files for job in daq.jobs()] == sizes
+
+
+def test_files_wait_for_a_workflow_that_is_not_there_yet(beamline: Running, tmp_path: Path) -> None:
+    daq = Daq(beamline, tmp_path / "d", workflow="later")
+    daq.deliver("a")
+    daq.step()
+    assert (daq.jobs(), daq.held()) == ([], {b"a"})
+    assert 'no workflow "later"' in daq.told[0]
+    beamline.client.workflows.add(checked_definition({**DEFINITION, "name": "later"}))
+    daq.clock_on()
+    daq.step()
+    assert len(daq.jobs()) == 1
+
+
+def test_what_the_service_refuses_is_said_and_holds_nothing(beamline: Running, tmp_path: Path) -> None:
+    daq = Daq(beamline, tmp_path / "d", arguments={"bin": 5})
+    daq.deliver("a")
+    daq.step()
+    assert daq.jobs() == []
+    assert 'no argument "bin"' in daq.told[0]
+    assert daq.held() == set()
+
+
+def test_only_a_service_submits_in_the_name_of_somebody_else(beamline: Running, tmp_path: Path) -> None:
+    daq = Daq(beamline, tmp_path / "d")
+    with pytest.raises(NotPermittedError, match="only services"):
+        beamline.client.jobs.submit(
+            NewJob(workflow="average", experiment_uid=daq.made.experiment_uid, on_behalf_of="somebody")
+        )
