@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ from beamkeeper.engine.sync import Facility, SyncLoop
 from beamkeeper.plugins import load
 from beamkeeper.plugins.people import ACCOUNTS, AUTHENTICATORS, DIRECTORIES, PROPOSALS
 from beamkeeper.testing.services import Running, running
-from beamkeeper.testing.slapd import Slapd
+from beamkeeper.testing.slapd import Slapd, ssha
 
 PASSWORD = "correct horse"
 
@@ -230,12 +228,6 @@ def test_the_managers_of_an_experiment_add_nobody_by_naming_another_proposal(sit
     assert ada.experiments.update(uid, ExperimentChange(title="tea")).title == "tea"
     with pytest.raises(NotPermittedError):
         ada.experiments.update(uid, ExperimentChange(proposal="1"))
-
-
-def ssha(password: str) -> str:
-    """Return a hash as facilities give it."""
-    salt = b"8 bytes!"
-    return "{SSHA}" + base64.b64encode(hashlib.sha1(password.encode() + salt).digest() + salt).decode()  # noqa: S324
 
 
 def test_accounts_with_the_hash_that_the_facility_gives_are_kept_in_a_directory_server(

@@ -7,13 +7,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from pydantic import SecretStr
 
 from beamkeeper.client import Client
 from beamkeeper.core.authenticators import Authenticators
+from beamkeeper.core.passwords import Passwords
 from beamkeeper.domain.errors import (
     ConflictError,
     DmError,
+    InvalidError,
     NotAuthenticatedError,
     NotPermittedError,
     TooManyAttemptsError,
@@ -152,6 +155,30 @@ def test_who_keeps_failing_waits_and_a_restart_forgives_nothing(
         clock.tick(1.1)
         assert site.as_().sessions.login("ada", PASSWORD).session.username == "ada"
         assert isinstance(refused(site.as_(), "ada", "wrong"), NotAuthenticatedError), "a success begins anew"
+
+
+def test_a_hash_of_another_cost_is_replaced_when_its_owner_logs_in(site: Running) -> None:
+    site.client.users.create(NewUser(username="ada", password=SecretStr(PASSWORD)))
+    dear = Passwords(PasswordHasher(time_cost=2, memory_cost=16, parallelism=1))
+    site.contexts[Service.STORAGE].passwords = dear
+
+    def cost() -> str:
+        with site.database.read() as tx:
+            return str(tx.users.password_hash(tx.users.named("ada").uid)).split("$")[3]
+
+    before = cost()
+    assert isinstance(refused(site.as_(), "ada", "wrong"), NotAuthenticatedError)
+    assert cost() == before
+    site.as_().sessions.login("ada", PASSWORD)
+    assert cost() == "m=16,t=2,p=1" != before
+    assert site.as_().sessions.login("ada", PASSWORD).session.username == "ada"
+
+
+def test_a_password_of_megabytes_is_refused_before_anything_is_hashed(site: Running) -> None:
+    counting = Counting()
+    use(site, Authenticators({"counting": counting}))
+    assert isinstance(refused(site.as_(), "ada", "x" * 2_000_000), InvalidError)
+    assert counting.asked == []
 
 
 def test_one_source_that_tries_many_names_waits_and_pauses_are_never_for_good(site: Running, clock: Clock) -> None:

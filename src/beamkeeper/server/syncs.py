@@ -9,8 +9,9 @@ from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import syncs as core
 from beamkeeper.domain.people import NewSync, Sync, SyncState
+from beamkeeper.server.auditing import audited
 from beamkeeper.server.bodies import StrictRoute
-from beamkeeper.server.deps import Ctx, StorageWriteTx, Who
+from beamkeeper.server.deps import Ctx, Who
 from beamkeeper.server.waiting import wait_for
 
 router = APIRouter(route_class=StrictRoute, tags=["syncs"])
@@ -19,9 +20,12 @@ LONGEST_WAIT_S = 60.0
 
 
 @router.post("/syncs", status_code=202, summary="Ask for a sync")
-def create(new: NewSync, tx: StorageWriteTx, who: Who) -> Sync:
+def create(new: NewSync, ctx: Ctx, request: Request, who: Who) -> Sync:
     """For administrators; the storage service does it."""
-    return core.request(tx, who, new)
+    with audited(request, ctx.database) as tx:
+        asked = core.request(tx, who, new)
+    ctx.database.tell()  # the loop that does it
+    return asked
 
 
 @router.get("/syncs/{uid}", summary="A sync, and what it did")

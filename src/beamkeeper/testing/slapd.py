@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shutil
 import signal
 import socket
@@ -237,6 +239,12 @@ def slapd() -> Iterator[Slapd]:
     finally:
         server.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def ssha(password: str) -> str:
+    """Return the hash of a password as facilities give it."""
+    salt = b"8 bytes!"
+    return "{SSHA}" + base64.b64encode(hashlib.sha1(password.encode() + salt).digest() + salt).decode()  # noqa: S324
 
 
 def _prepare(directory: Path) -> None:
