@@ -20,6 +20,10 @@ sshd openssh-server
 ssh openssh-client
 setpriv util-linux
 openssl openssl
+ip iproute2
+nft nftables
+ethtool ethtool
+curl curl
 globus-gridftp-server globus-gridftp-server-progs
 globus-url-copy globus-gass-copy-progs
 grid-proxy-init globus-proxy-utils

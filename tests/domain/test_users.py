@@ -67,6 +67,7 @@ MATRIX = {
     Action.AUDIT:                    "yes    yes        no         no     no       no",
     Action.MIRROR_READ:              "no     no         no         no     no       no",
     Action.REPLICATE:                "no     no         no         no     no       no",
+    Action.COMMAND_COLLECT:          "no     no         no         no     no       no",
     Action.CATALOG_IMPORT:           "yes    no         no         no     no       no",
     Action.CATALOG_CHECK:            "yes    yes        no         no     no       no",
     Action.WORKFLOW_READ:            "yes    yes        yes        yes    yes      yes",
@@ -93,6 +94,7 @@ SERVICE_MAY = {
     Action.REPLICATE,
     Action.JOB_READ,
     Action.JOB_RUN,
+    Action.COMMAND_COLLECT,
 }
 
 

@@ -56,6 +56,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "show": ("stations:show", "Show a station."),
             "update": ("stations:update", "Change a station: its layout, cycle, time zone."),
             "join": ("stations:join", "Get the service key of a station, with its one-time token."),
+            "commands": ("commanding:commands", "List what it was asked to do by way of the site."),
             "token": ("stations:token", "Make a one-time token for `dm station join`."),
         },
     ),

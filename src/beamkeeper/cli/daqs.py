@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from beamkeeper.cli import acquiring, common, following, output, picking
+from beamkeeper.cli import acquiring, commanding, common, following, output, picking
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS, Duration
+from beamkeeper.cli.commanding import VIA_SITE
 from beamkeeper.client.acquisition import Daqs
 from beamkeeper.domain.acquisition import ACTIVE, Acquisition, Finished, JournalState, NewDaq
 from beamkeeper.domain.errors import InvalidError
@@ -33,7 +34,10 @@ POLICY_S = 2.0
 @click.option("--sentinel", metavar="NAME", help="Files by which the writer says that others are finished: *.done")
 @click.option("--poll", is_flag=True, help="Scan often, in place of waiting for word from the kernel.")
 @click.option("--follow", is_flag=True, help="Stay until it has ended.")
-def start(directory: str, words: tuple[str, ...], ignore_existing: bool, follow: bool, **options: Any) -> int:
+@VIA_SITE
+def start(
+    directory: str, words: tuple[str, ...], ignore_existing: bool, follow: bool, via_site: bool, **options: Any
+) -> int:
     """Watch DIRECTORY of the station, and keep what appears in it.
 
     Trailing KEY:VALUE words are metadata of every file. With --follow the exit status is 10 where it fails.
@@ -42,7 +46,10 @@ def start(directory: str, words: tuple[str, ...], ignore_existing: bool, follow:
     experiment = common.experiment(client, options.pop("experiment"))
     fields = {**options, **acquiring.directory_fields(directory), "metadata": common.key_values(words)}
     fields |= {"experiment_uid": experiment.uid, "with_existing": not ignore_existing}
-    started = _with_policy(client.daqs, client.daqs.start(acquiring.asked(NewDaq, fields)))
+    new = acquiring.asked(NewDaq, fields)
+    if via_site:
+        return commanding.start(client, experiment, new)
+    started = _with_policy(client.daqs, client.daqs.start(new))
     if not (output.is_json() and follow):
         _tell(started)
     if not follow:
@@ -78,12 +85,15 @@ def _with_policy(daqs: Daqs, started: Acquisition) -> Acquisition:
 @EXPERIMENT
 @click.option("--now", is_flag=True, help="Do not deliver the rest; a later DAQ of the directory does.")
 @click.option("--no-wait", is_flag=True, help="Only ask for the end.")
-def stop(uid: str | None, experiment: str | None, now: bool, no_wait: bool) -> int:
+@VIA_SITE
+def stop(uid: str | None, experiment: str | None, *, now: bool, no_wait: bool, via_site: bool) -> int:
     """Make a last scan, deliver the rest, and end; then say what is not delivered.
 
     Without UID the DAQ that runs. The exit status is 10 where something is left.
     """
     client = common.client()
+    if via_site:
+        return commanding.stop(client, experiment, uid, now=now)
     meant = acquiring.meant(client, client.daqs, uid, experiment=experiment)
     stopped = client.daqs.stop(meant.uid, now=now)
     if no_wait:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from beamkeeper.client import Client
 
 START_TIMEOUT_S = 30.0
+CUT_OFF_S = 20.0
+"""A service that hears of changes asks every five seconds; this long without an answer is worth a word."""
 
 PATH = click.Path(path_type=Path)
 DATA = click.option("--data", type=PATH, metavar="DIR", help="The data directory.")
@@ -222,20 +224,24 @@ def _say_where(loaded: Loaded, *, was_running: bool, username: str) -> None:
 
 
 def _client(loaded: Loaded, options: Mapping[str, Any]) -> Client:
-    """Return a client of the beamline that the options or the profile name, or else of this machine's."""
+    """Return a client of the beamline that the options or the profile name, or else of this machine's.
+
+    It asks once: that a service does not answer is an answer here.
+    """
     from beamkeeper.client import Client
 
     local = {service: loaded.settings.url(service) for service in Service}
     ca = loaded.settings.tls.ca_file or None
+    named: dict[str, Any] = {"profile": options.get("profile"), "station": options.get("station"), "tries": 1}
     try:
-        client = Client(options.get("url"), profile=options.get("profile"), station=options.get("station"))
+        client = Client(options.get("url"), **named)
     except SettingsError:
-        return Client(local[Service.STORAGE], urls=local, station=loaded.settings.station.name, ca=ca)
+        return Client(local[Service.STORAGE], urls=local, ca=ca, station=loaded.settings.station.name, tries=1)
     if client.url != local[Service.STORAGE]:
         return client
     client.close()
     # Of this machine the addresses are known, also while storage, which would tell them, is down.
-    return Client(client.url, profile=options.get("profile"), station=options.get("station"), urls=local, ca=ca)
+    return Client(client.url, urls=local, ca=ca, **named)
 
 
 def _row(client: Client, service: Service) -> Row:
@@ -266,6 +272,8 @@ def _message(row: Row) -> str:
 def _following(status: Status) -> list[str]:
     """Return how the site's catalogue follows this one, or this one those of stations, where it is worth a word."""
     lines = []
+    if status.mirror_behind_s is not None and status.mirror_behind_s > CUT_OFF_S:
+        lines.append(f"cut off from the site's storage: not heard for {_duration(status.mirror_behind_s)}")
     if (site := status.site) is not None and site.cut_off_since is not None:
         lines.append(f"cut off from the site's catalogue since {output.safe(site.cut_off_since)}: {site.message}")
     elif site is not None and site.is_listing:

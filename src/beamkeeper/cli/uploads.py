@@ -9,8 +9,9 @@ from uuid import UUID
 import click
 from uuid6 import uuid7
 
-from beamkeeper.cli import acquiring, common, following, output, picking, sending
+from beamkeeper.cli import acquiring, commanding, common, following, output, picking, sending
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS
+from beamkeeper.cli.commanding import VIA_SITE
 from beamkeeper.domain.acquisition import NewPut, NewUpload
 from beamkeeper.domain.files import Verify
 
@@ -21,7 +22,8 @@ from beamkeeper.domain.files import Verify
 @acquiring.kept_options
 @acquiring.taken_options
 @click.option("--follow", is_flag=True, help="Stay until it has ended.")
-def start(directory: str, words: tuple[str, ...], follow: bool, **options: Any) -> int:
+@VIA_SITE
+def start(directory: str, words: tuple[str, ...], follow: bool, via_site: bool, **options: Any) -> int:
     """Keep what is in DIRECTORY of the station now.
 
     Trailing KEY:VALUE words are metadata of every file. With --follow the exit status is 10 where it fails.
@@ -30,7 +32,10 @@ def start(directory: str, words: tuple[str, ...], follow: bool, **options: Any) 
     experiment = common.experiment(client, options.pop("experiment"))
     fields = {**options, **acquiring.directory_fields(directory), "metadata": common.key_values(words)}
     fields["experiment_uid"] = experiment.uid
-    started = client.uploads.start(acquiring.asked(NewUpload, fields))
+    new = acquiring.asked(NewUpload, fields)
+    if via_site:
+        return commanding.start(client, experiment, new)
+    started = client.uploads.start(new)
     if follow:
         return following.report(client.uploads, following.follow(client.uploads, started.uid))
     if output.is_json():
@@ -47,9 +52,12 @@ def start(directory: str, words: tuple[str, ...], follow: bool, **options: Any) 
 @EXPERIMENT
 @click.option("--now", is_flag=True, help="Do not deliver the rest; a later upload of the directory does.")
 @click.option("--no-wait", is_flag=True, help="Only ask for the end.")
-def stop(uid: str | None, experiment: str | None, now: bool, no_wait: bool) -> int:
+@VIA_SITE
+def stop(uid: str | None, experiment: str | None, *, now: bool, no_wait: bool, via_site: bool) -> int:
     """End an upload; what was found is delivered first. Without UID the one that runs."""
     client = common.client()
+    if via_site:
+        return commanding.stop(client, experiment, uid, now=now)
     meant = acquiring.meant(client, client.uploads, uid, experiment=experiment)
     stopped = client.uploads.stop(meant.uid, now=now)
     if no_wait:

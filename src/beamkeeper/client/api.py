@@ -21,6 +21,7 @@ from beamkeeper.client.arrays import Arrays
 from beamkeeper.client.arrivals import Arrivals
 from beamkeeper.client.audit_log import AuditLogs
 from beamkeeper.client.catalogues import Catalogues
+from beamkeeper.client.commands import Commands
 from beamkeeper.client.datasets import Datasets
 from beamkeeper.client.downloads import Downloads, Links
 from beamkeeper.client.events import EventFeed
@@ -197,6 +198,11 @@ class Client:
     def storage_areas(self) -> StorageAreas:
         """Places that hold files."""
         return StorageAreas(self.on(Service.STORAGE))
+
+    @cached_property
+    def commands(self) -> Commands:
+        """What stations are asked to do from the site."""
+        return Commands(self.on(Service.STORAGE))
 
     @cached_property
     def downloads(self) -> Downloads:

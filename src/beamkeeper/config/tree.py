@@ -64,6 +64,12 @@ class Station(Section):
         "{cycle} {year} {month} {proposal} {pi} {type} {station} {experiment}.",
     )
     cycle: Cycle = Field(default="", description="The facility's run period, such as 2026-1; the year where empty.")
+    offline_grace_hours: Number = Field(
+        default=24.0,
+        gt=0,
+        le=LONGEST_HOURS,
+        description="So long after it last heard from the site the station still lets people in who were logged in.",
+    )
     agent: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
         default_factory=socket.gethostname, description="The name under which this process's disks are known."
     )

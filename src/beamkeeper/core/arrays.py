@@ -52,7 +52,10 @@ def root(tx: StorageTransaction, caller: Caller, experiment_uid: UUID) -> str:
 
 def directory(tx: StorageTransaction, experiment: Experiment) -> str:
     """Return the directory of an experiment."""
-    return os.path.join(tx.storage.get(experiment.storage_area_uid).path, experiment.directory)
+    area = tx.storage.get(experiment.storage_area_uid)
+    if not os.path.isabs(area.path):
+        raise ConflictError(f'storage area "{area.name}" is an object store: get its files by rclone from {area.path}')
+    return os.path.join(area.path, experiment.directory)
 
 
 @dataclass(frozen=True, slots=True)

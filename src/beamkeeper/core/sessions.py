@@ -90,6 +90,7 @@ def _caller(tx: Transaction, record: SessionRecord) -> Caller:
         raise NotAuthenticatedError("the session has expired: log in again with `dm login`")
     if record.user_uid is None:
         return _service(tx, record)
+    _check_heard(tx)
     user = tx.users.get(record.user_uid)
     if not user.is_enabled:
         raise NotAuthenticatedError(f'the account "{user.username}" is disabled: ask an administrator')
@@ -103,6 +104,18 @@ def _caller(tx: Transaction, record: SessionRecord) -> Caller:
         grants=tuple(tx.users.grants_of(user.uid)),
         scopes=None if record.scopes is None else frozenset(record.scopes),
     )
+
+
+def _check_heard(tx: Transaction) -> None:
+    """Refuse people at a station that was cut off for too long: it cannot know who has lost their rights since."""
+    state = None if isinstance(tx, StorageTransaction) else tx.mirror.state()
+    grace = tx.database.offline_grace
+    if state is not None and tx.now - state.heard_at > grace:
+        raise NotAuthenticatedError(
+            f"this station is cut off from the site since {state.heard_at.isoformat(sep=' ', timespec='seconds')}, and "
+            f"after {grace.total_seconds() / 3600:g} h (station.offline_grace_hours) logins count no more: files are "
+            f"still taken, and all goes on when the site is back"
+        )
 
 
 def _service(tx: Transaction, record: SessionRecord) -> Caller:

@@ -44,6 +44,7 @@ from beamkeeper.domain.names import Metadata
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 SQLITE_BUSY_S = 30.0
+OFFLINE_GRACE = timedelta(hours=24)
 
 LONGEST_WAIT = timedelta(minutes=10)
 """Nothing that is tried again waits longer than this."""
@@ -152,6 +153,8 @@ class Database(Generic[TransactionT]):
         self._listeners: list[Callable[[], None]] = []
         self.home: str | None = None
         """The station that this database is of; what it has of other stations is a copy. None: all is its own."""
+        self.offline_grace = OFFLINE_GRACE
+        """So long logins count at a mirror that hears nothing of the site."""
         self._news = threading.Condition()
         self._news_count = 0
 

@@ -14,6 +14,7 @@ from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.audit_log import AuditLog
 from beamkeeper.db.base import Database
 from beamkeeper.db.changes import Changes, is_changed, write_changes
+from beamkeeper.db.commands import StationCommands
 from beamkeeper.db.datasets import Datasets
 from beamkeeper.db.downloads import Downloads
 from beamkeeper.db.events import Events
@@ -137,6 +138,11 @@ class StorageTransaction(Transaction):
     def tasks(self) -> StorageTasks:
         """Checks and listings of what is stored."""
         return StorageTasks(self.session, self.now)
+
+    @cached_property
+    def commands(self) -> StationCommands:
+        """What stations are asked to do."""
+        return StationCommands(self.session, self.now)
 
     @cached_property
     def downloads(self) -> Downloads:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def opened(settings: Settings, service: Service) -> Database[Any]:
         upgrade.upgrade(url, service)
     upgrade.check(database, service)
     database.home = settings.station.name
+    database.offline_grace = timedelta(hours=settings.station.offline_grace_hours)
     return database
 
 

@@ -21,6 +21,7 @@ from beamkeeper.domain.limits import Limit
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
 from beamkeeper.engine.audit import AuditLoop
+from beamkeeper.engine.commands import CommandLoop
 from beamkeeper.engine.deferred import DeferredLoop
 from beamkeeper.engine.destinations import Destinations
 from beamkeeper.engine.index import IndexLoop
@@ -145,7 +146,9 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     tidy = TidyLoop(context.database, client, transfer, report=report)
     mind = _mind(context, manners, acquire)
     submit = SubmitLoop(context.database, client, report=report)
-    loops = [acquire, *workers, submit, mind, destinations, *care, tidy, masters, reaper, problems, mirror]
+    commands = CommandLoop(context.database, client, SourceRules.of(settings), report=report)
+    first = [commands, acquire, *workers, submit, mind]
+    loops = [*first, destinations, *care, tidy, masters, reaper, problems, mirror]
     return Engine(loops, before=reaper.register)
 
 

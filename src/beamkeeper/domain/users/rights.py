@@ -102,6 +102,7 @@ class Action(StrEnum):
     AUDIT = "audit"
     MIRROR_READ = "mirror:read"
     REPLICATE = "replicate"
+    COMMAND_COLLECT = "command:collect"
     CATALOG_IMPORT = "catalog:import"
     CATALOG_CHECK = "catalog:check"
     AUDIT_LOG_READ = "audit-log:read"
@@ -148,6 +149,7 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.AUDIT: _STATION,
     Action.MIRROR_READ: frozenset(),
     Action.REPLICATE: frozenset(),
+    Action.COMMAND_COLLECT: frozenset(),
     Action.CATALOG_IMPORT: _ADMIN,
     Action.CATALOG_CHECK: _STATION,
     Action.AUDIT_LOG_READ: _ADMIN,
@@ -171,6 +173,7 @@ SERVICE_MAY = frozenset(
         Action.STORAGE_CHECK,
         Action.MIRROR_READ,
         Action.REPLICATE,
+        Action.COMMAND_COLLECT,
         Action.STATION_READ,
         Action.STATION_ANNOUNCE,
         Action.JOB_READ,

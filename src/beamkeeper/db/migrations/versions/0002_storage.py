@@ -26,6 +26,7 @@ def upgrade() -> None:
         create_metadata_changes()
         create_downloads()
         create_deliveries()
+        create_station_commands()
 
 
 def create_publishes() -> None:
@@ -204,3 +205,28 @@ def create_deliveries() -> None:
         sa.UniqueConstraint("uid", name="uq_deliveries_uid"),
     )
     op.create_index("ix_deliveries_experiment_uid_id", "deliveries", ["experiment_uid", "id"])
+
+
+def create_station_commands() -> None:
+    op.create_table(
+        "station_commands",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("station_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("user_uid", sa.Uuid(), nullable=False),
+        sa.Column("asked_by", TEXT, nullable=False),
+        sa.Column("bound_experiment_uid", sa.Uuid(), nullable=True),
+        sa.Column("identities", BIG_ID, nullable=False),
+        sa.Column("request", DOCUMENT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.Column("is_done", sa.Boolean(), nullable=True),
+        sa.Column("code", TEXT, nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("answer", DOCUMENT, nullable=True),
+        sa.Column("ended_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_station_commands"),
+        sa.UniqueConstraint("uid", name="uq_station_commands_uid"),
+    )
+    op.create_index("ix_station_commands_station_uid_id", "station_commands", ["station_uid", "id"])
