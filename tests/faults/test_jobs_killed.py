@@ -1,4 +1,4 @@
-"""Kills at any moment of service, spawner, runner and command: nothing lost, nothing twice, nothing left."""
+"""F43 to F45 and F50: kills at any moment of service, spawner, runner and command; nothing lost, twice, or left."""
 
 from __future__ import annotations
 
