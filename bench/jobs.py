@@ -54,7 +54,7 @@ true().result()
 begun = time.perf_counter()
 for future in [true() for _ in range({count})]:
     future.result()
-print("seconds", time.perf_counter() - begun)
+print("seconds", time.perf_counter() - begun, flush=True)
 parsl.dfk().cleanup()
 """
 
@@ -124,13 +124,17 @@ def peer_s(directory: Path, package: str, code: str) -> float | None:
         subprocess.run(
             [str(python), "-m", "pip", "install", "-q", package], check=True, capture_output=True, timeout=600
         )
-        environ = {**os.environ, "PREFECT_HOME": str(place / "home"), "PREFECT_LOGGING_LEVEL": "ERROR"}
+        path = f"{python.parent}:{os.environ['PATH']}"
+        environ = {**os.environ, "PATH": path, "PREFECT_HOME": str(place / "home"), "PREFECT_LOGGING_LEVEL": "ERROR"}
+        script = place / "measured.py"
+        script.write_text(code)
         done = subprocess.run(
-            [str(python), "-c", code], capture_output=True, check=True, text=True, cwd=place, env=environ, timeout=600
+            [str(python), str(script)], capture_output=True, check=True, text=True, cwd=place, env=environ, timeout=600
         )
         return float(done.stdout.split("seconds")[1].split()[0])
     except (subprocess.SubprocessError, OSError, IndexError, ValueError) as error:
-        sys.stderr.write(f"{package}: {error}\n")
+        said = getattr(error, "stderr", None) or ""
+        sys.stderr.write(f"{package}: {error}\n{said if isinstance(said, str) else ''}\n")
         return None
 
 
