@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import upsert
@@ -204,9 +204,12 @@ class EngineJobs:
 
     def save_attempts(self, rows: Sequence[Values]) -> None:
         """Write what came of attempts; each row has the attempt's uid."""
-        for row in rows:
-            values = {key: value for key, value in row.items() if key != "uid"}
-            self._session.execute(update(AttemptRow).where(AttemptRow.uid == row["uid"]).values(**values))
+        if rows:
+            names = [name for name in rows[0] if name != "uid"]
+            met = update(AttemptRow).where(AttemptRow.uid == bindparam("of_uid"))
+            statement = met.values({name: bindparam(name) for name in names})
+            given = [{"of_uid" if name == "uid" else name: value for name, value in row.items()} for row in rows]
+            self._session.connection().execute(statement, given)
 
     def running_attempts(self) -> int:
         """Return how many attempts have begun and not ended."""
