@@ -14,6 +14,7 @@ JOBS: Mapping[str, tuple[str, str]] = {
     "rerun": ("jobs:rerun", "Run a job again."),
     "retry": ("jobs:retry", "Run jobs that failed again."),
     "delete": ("jobs:delete", "Forget jobs that have ended."),
+    "make-key": ("job_keys:make_key", "Make a key for the job socket."),
     "info": ("jobs:info", "Show how commands run at the station."),
 }
 

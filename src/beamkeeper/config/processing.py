@@ -7,11 +7,12 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from beamkeeper.config.values import AbsolutePath, Address, Number, ServiceSection, Whole
+from beamkeeper.config.values import AbsolutePath, Address, Number, OptionalAddress, OptionalFile, ServiceSection, Whole
 
 Limit = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}=[1-9][0-9]{0,5}$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*=[^\x00]*$")]
 Secret = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*=/[^\x00]+$")]
+SocketClient = Annotated[str, StringConstraints(pattern=r"^[!-~]{40}=[^/\x00]{1,64}(/[^/\x00]{1,128})?$")]
 
 
 class Processing(ServiceSection):
@@ -73,6 +74,16 @@ class Processing(ServiceSection):
         default=(),
         description='Variables whose values are in files that only this account may read: ["TOKEN=/etc/token"]. '
         "They are left out of what commands write.",
+    )
+    zmq_listen: OptionalAddress = Field(
+        default="", description="HOST:PORT of the job socket (ZeroMQ), where instruments submit jobs; off where empty."
+    )
+    zmq_key_file: OptionalFile = Field(
+        default="", description="File with the secret key of the job socket; `dm job make-key FILE` makes it."
+    )
+    zmq_clients: tuple[SocketClient, ...] = Field(
+        default=(),
+        description='Who may use the job socket: ["PUBLIC_KEY=USER"], or ["PUBLIC_KEY=USER/NAME"] for an API key.',
     )
     accounts: tuple[str, ...] = Field(default=(), description="Accounts that workflows may name as their userAccount.")
     run_as: tuple[str, ...] = Field(

@@ -30,6 +30,7 @@ from beamkeeper.domain.users import (
     Caller,
     Login,
     NewSession,
+    Scope,
     Session,
     SessionRecord,
     User,
@@ -81,6 +82,21 @@ def authenticate(tx: Transaction, token: str) -> Caller:
 def renewed(tx: Transaction, session_uid: UUID) -> Caller:
     """Return who a session belongs to, as that is now; refuse as `authenticate` does."""
     return _caller(tx, tx.users.get_session(session_uid))
+
+
+def machine(tx: Transaction, username: str, key: str | None, scope: Scope) -> Caller:
+    """Return who a machine acts for that has proven itself otherwise: a user within a scope, or one of its API keys."""
+    user = tx.users.find(username)
+    if user is None or not user.is_enabled:
+        raise NotAuthenticatedError(f'there is no account "{username}" here, or it is disabled: ask an administrator')
+    if key is None:
+        if user.is_shared:
+            raise NotAuthenticatedError(f'"{username}" is a shared account: name one of its API keys')
+        return Caller(username, user.uid, grants=tuple(tx.users.grants_of(user.uid)), scopes=frozenset({scope}))
+    for record in tx.users.keys_of(user.uid):
+        if record.name == key:
+            return _caller(tx, record)
+    raise NotAuthenticatedError(f'"{username}" has no key "{key}" that holds: `dm key list` shows them')
 
 
 def _caller(tx: Transaction, record: SessionRecord) -> Caller:

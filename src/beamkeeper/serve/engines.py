@@ -49,7 +49,7 @@ from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
 from beamkeeper.serve import people
-from beamkeeper.serve.processing import jobs_loops
+from beamkeeper.serve.processing import jobs_loops, socket_loops
 from beamkeeper.server.deps import Context
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def build_engine(context: Context) -> Engine:
         return Engine([index, rules, _following(context), mirror])
     if context.service is Service.PROCESSING:
         jobs, reaper = jobs_loops(context)
-        return Engine([jobs, reaper, mirror], before=reaper.register)
+        return Engine([*socket_loops(context), jobs, reaper, mirror], before=reaper.register)
     return _acquisition(context, client, mirror)
 
 

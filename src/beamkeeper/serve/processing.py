@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from beamkeeper.config import Settings
+from beamkeeper.config import Settings, curve
+from beamkeeper.config.values import split_address
+from beamkeeper.core.processing import JobRules
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import SettingsError
 from beamkeeper.engine.jobs import loop as jobs
 from beamkeeper.engine.jobs.hold import JobsHeld
 from beamkeeper.engine.jobs.loop import JobsLoop
+from beamkeeper.engine.jobs.messages import Messages
 from beamkeeper.engine.jobs.orders import RunRules
+from beamkeeper.engine.jobs.socket import Place, SocketLoop
 from beamkeeper.engine.reap import ReapLoop
 from beamkeeper.server.deps import Context
 
@@ -26,6 +30,21 @@ def jobs_loops(context: Context) -> tuple[JobsLoop, ReapLoop]:
     loop = JobsLoop(context.database, owner, run_rules(settings), numbers, report=report)
     held = JobsHeld(owner, loop.take_up)
     return loop, ReapLoop(context.database, owner, lease_s=processing.lease_s, report=report, held=held)
+
+
+def socket_loops(context: Context) -> list[SocketLoop]:
+    """Return the loop that takes jobs by ZeroMQ, where the settings want one."""
+    settings, report = context.settings, context.errors.append
+    processing = settings.processing
+    if not processing.zmq_listen:
+        return []
+    if not processing.zmq_key_file:
+        raise SettingsError("processing.zmq_listen is set, and processing.zmq_key_file is not: set both or none")
+    host, port = split_address(processing.zmq_listen)
+    _, secret = curve.read(Path(processing.zmq_key_file))
+    clients = {word[: curve.KEY_LENGTH]: word[curve.KEY_LENGTH + 1 :] for word in processing.zmq_clients}
+    messages = Messages(context.database, clients, JobRules.of(settings), report=report)
+    return [SocketLoop(Place(host, port, secret), messages, report=report)]
 
 
 def run_rules(settings: Settings) -> RunRules:

@@ -194,7 +194,7 @@ ALLOWED_BY: dict[Scope, frozenset[Action]] = {
             Action.HOLD,
         }
     ),
-    Scope.PROCESS: frozenset(),
+    Scope.PROCESS: frozenset({Action.WORKFLOW_READ, Action.JOB_READ, Action.JOB_RUN, Action.JOB_ANYWHERE}),
     Scope.MANAGE: frozenset(
         {
             Action.EXPERIMENT_CREATE,
