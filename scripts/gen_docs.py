@@ -7,6 +7,7 @@ import html
 import inspect
 import re
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -18,10 +19,12 @@ from beamkeeper.cli.app import COMMANDS, EXIT_CODES, EXIT_INTERRUPTED, EXIT_WANT
 from beamkeeper.cli.lazy import Lazy
 from beamkeeper.config import RESERVED_ENVIRONMENT, example
 from beamkeeper.domain.errors import DmError, error_classes
+from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import TRANSFERS
 from beamkeeper.plugins.load import find
 from beamkeeper.server.errors import STATUS
 
+MATRIX = Path(__file__).parents[1] / "tests" / "server" / "matrix.toml"
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 GENERATED = "<!-- Written by scripts/gen_docs.py: change the code, and run `make docs`. -->"
 
@@ -188,6 +191,33 @@ def in_tree_order(classes: Mapping[str, type[DmError]]) -> Iterator[tuple[str, t
     return below(DmError)
 
 
+def rights_page() -> str:
+    """Return the matrix of rights, as the tests try it."""
+    table = tomllib.loads(MATRIX.read_text())
+    lines = [
+        "# Who may call which route",
+        "",
+        GENERATED,
+        "",
+        "Every route is tried by the tests with every kind of caller, on an experiment of one's own, on another one of "
+        "the same station, on one of another station, and on one that does not exist. An experiment's people may on "
+        "their experiment, a station's staff and services on that station's, administrators everywhere. Whom the table "
+        "does not name is refused: with 403 where they may know of the object, else with 404, as where there is none.",
+        "",
+        "| group | who | roles | scopes of an API key, of which one is needed |",
+        "|---|---|---|---|",
+    ]
+    for name, group in table["groups"].items():
+        roles, keys = (", ".join(group.get(key, [])) or "none" for key in ("may", "keys"))
+        lines.append(f"| {name} | {cell(group['says'])} | {roles} | {keys} |")
+    for service in Service:
+        lines += ["", f"## {service}", "", "| route | group | of |", "|---|---|---|"]
+        for route, rule in table[service].items():
+            group, _, kind = rule.partition(" of ")
+            lines.append(f"| {code(route)} | {group} | {kind} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str]) -> int:
     """Write the pages, or say which differ from the code."""
     stale = 0
@@ -196,6 +226,7 @@ def main(arguments: Sequence[str]) -> int:
         "settings.md": settings_page,
         "errors.md": errors_page,
         "transfers.md": transfers_page,
+        "rights-matrix.md": rights_page,
     }
     for name, make in pages.items():
         text = make()

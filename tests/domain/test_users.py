@@ -70,6 +70,7 @@ MATRIX = {
     Action.COMMAND_COLLECT:          "no     no         no         no     no       no",
     Action.CATALOG_IMPORT:           "yes    no         no         no     no       no",
     Action.CATALOG_CHECK:            "yes    yes        no         no     no       no",
+    Action.AUDIT_LOG_READ:           "yes    no         no         no     no       no",
     Action.WORKFLOW_READ:            "yes    yes        yes        yes    yes      yes",
     Action.WORKFLOW_MANAGE:          "yes    yes        no         no     no       no",
     Action.JOB_READ:                 "yes    yes        yes        yes    yes      yes",

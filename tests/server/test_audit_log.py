@@ -66,6 +66,8 @@ def test_what_is_refused_leaves_a_row_and_what_is_only_read_leaves_none(services
         user.users.create(NewUser(username="eve"))
     with pytest.raises(NotAuthenticatedError):
         services.as_().sessions.login("ada", "wrong password")
+    with pytest.raises(NotAuthenticatedError):
+        services.as_().sessions.login("a password typed as a name", "x")
     user.sessions.whoami()
     refused, failed = rows(services)[2:]
     assert (refused.username, refused.result, list(refused.changes)) == ("ada", "not_permitted", [])

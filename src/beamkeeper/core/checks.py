@@ -43,10 +43,11 @@ def request(tx: StorageTransaction, caller: Caller, new: NewCheck) -> Check:
 
 def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Check:
     """Return a check."""
+    missing = NotFoundError(f"there is no check {uid}: answers are kept for a day", uid=str(uid))
     found = tx.tasks.get(uid)
     if found is None or found.kind not in _KINDS.values():
-        raise NotFoundError(f"there is no check {uid}: answers are kept for a day", uid=str(uid))
-    rights.experiment(tx, caller, Action.STORAGE_CHECK, found.experiment_uid)
+        raise missing
+    rights.owner(tx, caller, Action.STORAGE_CHECK, found.experiment_uid, missing=missing)
     return _check(found)
 
 
@@ -64,10 +65,11 @@ def request_listing(tx: StorageTransaction, caller: Caller, new: NewListing) -> 
 
 def show_listing(tx: StorageTransaction, caller: Caller, uid: UUID) -> Listing:
     """Return a listing."""
+    missing = NotFoundError(f"there is no listing {uid}: answers are kept for a day", uid=str(uid))
     found = tx.tasks.get(uid)
     if found is None or found.kind is not TaskKind.LISTING:
-        raise NotFoundError(f"there is no listing {uid}: answers are kept for a day", uid=str(uid))
-    rights.experiment(tx, caller, Action.STORAGE_CHECK, found.experiment_uid)
+        raise missing
+    rights.owner(tx, caller, Action.STORAGE_CHECK, found.experiment_uid, missing=missing)
     return _listing(found)
 
 
@@ -86,9 +88,10 @@ def request_discard(tx: StorageTransaction, caller: Caller, new: NewDiscard) -> 
 def show_discard(tx: StorageTransaction, caller: Caller, uid: UUID) -> Discard:
     """Return whether a staging directory is gone."""
     found = tx.tasks.get(uid)
+    missing = NotFoundError(f"there is no discard {uid}: answers are kept for a day", uid=str(uid))
     if found is None or found.kind is not TaskKind.DISCARD:
-        raise NotFoundError(f"there is no discard {uid}: answers are kept for a day", uid=str(uid))
-    rights.experiment(tx, caller, Action.PUBLISH, found.experiment_uid)
+        raise missing
+    rights.owner(tx, caller, Action.PUBLISH, found.experiment_uid, missing=missing)
     return _discard(found)
 
 

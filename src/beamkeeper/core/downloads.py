@@ -76,6 +76,8 @@ def still_readable(database: Database[StorageTransaction], caller: Caller, uid: 
 def add_set(tx: StorageTransaction, caller: Caller, new: NewFileSet) -> FileSet:
     """Begin a set of files; the same uid again gives the same set."""
     rights.experiment(tx, caller, Action.FILE_READ, new.experiment_uid)
+    if caller.user_uid is None:
+        raise NotPermittedError("sets of files are for people: services read file by file")
     found = tx.downloads.find_set(new.uid)
     if found is None:
         tx.downloads.sweep()

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from beamkeeper.core import rights
 from beamkeeper.db import CatalogTransaction
+from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.files import FileLookup, ReplicaState
 from beamkeeper.domain.ledger import (
@@ -27,7 +28,11 @@ SUSPECT = "files.suspect"
 def record(tx: CatalogTransaction, caller: Caller, new: NewVerifications) -> RecordedVerifications:
     """Add rows to the ledger; the same uid again changes nothing."""
     experiment_of = tx.ledger.experiments_of(item.replica_uid for item in new.items)
-    experiments = [rights.experiment(tx, caller, Action.FILE_VERIFY, uid) for uid in set(experiment_of.values())]
+    experiments = []
+    for uid in set(experiment_of.values()):
+        first = min(replica for replica, of in experiment_of.items() if of == uid)
+        missing = NotFoundError(f"there is no replica {first}", uid=str(first))
+        experiments.append(rights.owner(tx, caller, Action.FILE_VERIFY, uid, missing=missing))
     for experiment in experiments:
         rights.check_own(tx, experiment)
     by = f"{caller.username} for {new.on_behalf_of}" if new.on_behalf_of else caller.username

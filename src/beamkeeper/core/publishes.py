@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from uuid import UUID
 
+from beamkeeper.core import rights
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.errors import InvalidError, NotFoundError
-from beamkeeper.domain.experiments import Experiment, Tree
+from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.storage import NewPublish, Publish
-from beamkeeper.domain.users import Action, Caller, require
+from beamkeeper.domain.users import Action, Caller
 
 
 def request(tx: StorageTransaction, caller: Caller, new: NewPublish) -> Publish:
     """Ask for a batch to be published; the same uid again gives the same publish."""
-    _authorize(tx, caller, new.experiment_uid, tx.now)
+    rights.experiment(tx, caller, Action.PUBLISH, new.experiment_uid)
     found = tx.publishes.get(new.uid)
     if found is None:
         for item in new.items:
@@ -36,13 +36,8 @@ def request(tx: StorageTransaction, caller: Caller, new: NewPublish) -> Publish:
 def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Publish:
     """Return a publish."""
     found = tx.publishes.get(uid)
+    missing = NotFoundError(f"there is no publish {uid}", uid=str(uid))
     if found is None:
-        raise NotFoundError(f"there is no publish {uid}", uid=str(uid))
-    _authorize(tx, caller, found.experiment_uid, tx.now)
+        raise missing
+    rights.owner(tx, caller, Action.PUBLISH, found.experiment_uid, missing=missing)
     return found
-
-
-def _authorize(tx: StorageTransaction, caller: Caller, experiment_uid: UUID, now: datetime) -> Experiment:
-    experiment = tx.experiments.get(experiment_uid)
-    require(caller, Action.PUBLISH, experiment.target(now), f'experiment "{experiment.name}"')
-    return experiment

@@ -29,6 +29,14 @@ def experiment(tx: Transaction, caller: Caller, action: Action, uid: UUID) -> Ex
     return found
 
 
+def owner(tx: Transaction, caller: Caller, action: Action, uid: UUID, *, missing: NotFoundError) -> Experiment:
+    """Return the experiment of a thing; `missing` is raised where there is no such thing, or none to be known of."""
+    try:
+        return experiment(tx, caller, action, uid)
+    except NotFoundError as error:
+        raise missing from error
+
+
 def check_own(tx: Transaction, experiment: Experiment) -> None:
     """Refuse to change what is a copy here: an experiment of another station is changed in its own catalogue alone."""
     home = tx.database.home

@@ -19,7 +19,17 @@ from beamkeeper.domain.audit_log import MOST_CHANGES, AuditedChange
 _SECRET = re.compile(r"password|passphrase|secret|token|credential|verifier|hash|private|_key$|^key$", re.IGNORECASE)
 _IN_URL = re.compile(r"(://[^/?#@:]*):[^@/?#]*@")
 _BOOKKEEPING = frozenset(
-    {"events", "sequence", "changes", "audit_log", "journal", "publish_items", "storage_tasks", "mirror_state"}
+    {
+        "events",
+        "sequence",
+        "changes",
+        "audit_log",
+        "journal",
+        "publish_items",
+        "storage_tasks",
+        "mirror_state",
+        "login_attempts",
+    }
 )
 _LOCAL = frozenset({"id", "revision"})
 LONGEST_TEXT = 2000

@@ -13,7 +13,7 @@ from beamkeeper.core import audit_log
 from beamkeeper.db import Database, Transaction
 from beamkeeper.domain.audit_log import AuditedChange, NewAuditEntry
 from beamkeeper.domain.errors import DmError, InvalidError, NotAuthenticatedError
-from beamkeeper.domain.users import Caller
+from beamkeeper.domain.users import Caller, User
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,10 @@ def refused(request: Request, database: Database[Any], error: DmError | None) ->
         logger.exception("the audit log could not be written", extra={"path": request.url.path, "code": code})
 
 
-def acting_as(request: Request, username: str) -> None:
-    """Say who a request is of that nobody has been recognised in, such as a login."""
-    request.state.acting = username
+def acting_as(request: Request, user: User | None) -> None:
+    """Say whose login a request is; of names that are no account nothing is kept: people type passwords there."""
+    if user is not None:
+        request.state.acting = user.username
 
 
 def _entry(

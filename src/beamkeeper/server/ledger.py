@@ -39,7 +39,7 @@ def replicas(query: ReplicaQuery, tx: CatalogTx, who: Who) -> ReplicaPage:
 
 
 @router.post("/files:proofs", summary="What proves the newest versions", openapi_extra=described(FileLookup))
-def proofs(wanted: Annotated[FileLookup, large(FileLookup)], tx: CatalogTx, who: Who) -> FileProofs:
+def proofs(who: Who, wanted: Annotated[FileLookup, large(FileLookup)], tx: CatalogTx) -> FileProofs:
     """The files at some paths with their replicas, and when each was last read from its device."""
     return core.proofs(tx, who, wanted)
 

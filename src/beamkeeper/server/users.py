@@ -41,9 +41,9 @@ MIRROR_WAIT_S = 60.0
 @router.post("/sessions", status_code=201, summary="Log in")
 def login(ctx: Ctx, request: Request, wanted: Login) -> NewSession:
     """Begin a session; its token is shown this once."""
-    acting_as(request, wanted.username)
     with ctx.database.write() as counting:
         attempt = core_sessions.begin_login(counting, wanted, source=source(request))
+    acting_as(request, attempt.user)
     renewed = core_sessions.check_password(attempt, ctx.passwords, ctx.authenticators)
     with changing(request) as tx:
         hours = ctx.settings.storage.session_hours

@@ -158,7 +158,7 @@ class Files:
             wanted = wanted.with_for_update(of=FileRow)
         found = self._session.execute(wanted).one_or_none()
         if found is None:
-            raise NotFoundError(f"there is no file {uid}")
+            raise NotFoundError(f"there is no file {uid}", uid=str(uid))
         return found[0], found[1]
 
     def _files(self, rows: Sequence[tuple[FileRow, VersionRow]]) -> list[File]:

@@ -183,7 +183,9 @@ SERVICE_MAY = frozenset(
 """What a service key may do, at its own station only."""
 
 ALLOWED_BY: dict[Scope, frozenset[Action]] = {
-    Scope.READ: frozenset({Action.FILE_READ, Action.ACQUISITION_READ, Action.STATION_READ}),
+    Scope.READ: frozenset(
+        {Action.FILE_READ, Action.ACQUISITION_READ, Action.STATION_READ, Action.WORKFLOW_READ, Action.JOB_READ}
+    ),
     Scope.ANNOTATE: frozenset({Action.FILE_ANNOTATE}),
     Scope.ACQUIRE: frozenset(
         {
@@ -203,6 +205,7 @@ ALLOWED_BY: dict[Scope, frozenset[Action]] = {
             Action.EXPERIMENT_PEOPLE,
             Action.FILE_DELETE,
             Action.FILE_SHARE,
+            Action.WORKFLOW_MANAGE,
             Action.STATION_READ,
             Action.STATION_MANAGE,
             Action.STATION_ANNOUNCE,
