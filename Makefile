@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-beamlines test-parts test-long faults check lint layout types layers bench bench-ingest bench-catalog bench-jobs docs openapi format system-deps clean FORCE
+.PHONY: help demo test test-beamlines test-parts test-long faults check lint layout types layers bench bench-ingest bench-catalog bench-jobs bench-transfer docs openapi format system-deps clean FORCE
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -62,6 +62,9 @@ bench-catalog: $(VENV)/.dev ## Measure searching and registering in a catalogue 
 
 bench-jobs: $(VENV)/.dev ## Measure jobs a second against a shell's loop, Prefect and Parsl (BENCH=--no-peers is shorter)
 	$(VENV)/bin/python bench/jobs.py $(BENCH)
+
+bench-transfer: system-deps $(VENV)/.dev ## Measure the transfers against the bare programs, on loopback
+	$(VENV)/bin/python bench/transfer.py $(BENCH)
 
 docs: $(VENV)/.dev ## Write the generated reference pages, and build the documentation into site/
 	$(VENV)/bin/python scripts/gen_docs.py
