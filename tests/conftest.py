@@ -12,6 +12,7 @@ from typing import TypeVar
 import pytest
 
 from beamkeeper.testing.grid import USER, Authority, GridFTP, anonymous_gridftp, gsi_gridftp
+from beamkeeper.testing.objects import S3, s3
 from beamkeeper.testing.privileges import ordinary_rights
 from beamkeeper.testing.remotes import RsyncDaemon, Sshd, rsync_daemon, sshd
 from beamkeeper.testing.servers import (
@@ -163,11 +164,14 @@ def gsi_server(authority: Authority) -> Iterator[GridFTP]:
     yield from _running(lambda: gsi_gridftp(authority, common_name=USER))
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    yield from _running(s3)
+
+
 @pytest.fixture
-def open_to_all(tmp_path: Path) -> Path:
-    """A directory that servers may enter which act as another account."""
-    for directory in (tmp_path, *tmp_path.parents):
-        found = directory.stat()
-        if found.st_uid == os.geteuid() and not found.st_mode & 0o001:
-            directory.chmod(found.st_mode & 0o777 | 0o055)
-    return tmp_path
+def open_to_all() -> Iterator[Path]:
+    """A directory that servers may enter which act as another account: pytest closes its own to them."""
+    with tempfile.TemporaryDirectory(prefix="beamkeeper-test-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)

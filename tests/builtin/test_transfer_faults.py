@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from beamkeeper.domain.storage import STAGING
 from beamkeeper.plugins.api import Transfer
 from beamkeeper.testing.conformance import Sources, send_all
 from beamkeeper.testing.daemons import servant
-from beamkeeper.testing.grid import USER, Authority, GridFTP, gsi_gridftp
+from beamkeeper.testing.grid import USER, Authority, GridFTP, gsi_gridftp, myproxy
 from beamkeeper.testing.remotes import RsyncDaemon, Sshd, rsync_daemon, sshd
+from beamkeeper.testing.servers import ServerNotAvailableError
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def small_disk(where: Path, *, options: str) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(where)], check=True)
+        subprocess.run(["umount", "--lazy", str(where)], check=True)
 
 
 def test_a_host_key_that_changed_stops_all(ssh_server: Sshd, sources: Sources, experiment: Path) -> None:
@@ -239,3 +240,24 @@ def test_a_connection_that_breaks_goes_on_where_it_was(
     assert (result.error, result.size) == (None, len(content))
     assert mark.exists()
     assert (experiment / STAGING / "b1" / item.target.decode()).read_bytes() == content
+
+
+def test_a_name_and_a_password_give_the_credential_that_a_transfer_uses(
+    authority: Authority, gsi_server: GridFTP, sources: Sources, experiment: Path
+) -> None:
+    """The chain of sites: MyProxy asks PAM, is an authority itself, and GridFTP knows the name."""
+    with ExitStack() as stack:
+        try:
+            proxies = stack.enter_context(myproxy(authority, {USER: "a good password"}))
+        except ServerNotAvailableError as error:
+            pytest.skip(str(error))
+        badge = experiment / "badge"
+        assert proxies.logon(USER, "a bad password", badge).returncode != 0
+        assert not badge.exists()
+        done = proxies.logon(USER, "a good password", badge)
+        assert done.returncode == 0, done.stderr
+    transfer = GridFTPTransfer(GridFTPOptions(proxy_file=badge, ca_dir=authority.trusted))
+    item = sources.add(b"a", b"frame")
+    results = send_all(transfer, [item], f"{gsi_server.url(experiment)}/{STAGING}/b1")
+    assert results[item.version_uid].error is None
+    assert (experiment / STAGING / "b1" / item.target.decode()).read_bytes() == b"frame"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from beamkeeper.builtin.gridftp import GridFTPOptions, GridFTPTransfer
+from beamkeeper.builtin.rclone import RcloneTransfer, RcloneTransferOptions
 from beamkeeper.builtin.rsync import RsyncOptions, RsyncTransfer
 from beamkeeper.plugins.api import Transfer
 from beamkeeper.testing.conformance import Place, TransferConformance
 from beamkeeper.testing.daemons import servant
 from beamkeeper.testing.grid import Authority, GridFTP
+from beamkeeper.testing.objects import S3, ObjectPlace
 from beamkeeper.testing.remotes import RemotePlace, RsyncDaemon, Sshd
 
 
@@ -73,3 +76,22 @@ class TestGridFTP(TransferConformance):
     def place(self, open_to_all: Path, gsi_server: GridFTP) -> Place:
         experiment = open_to_all / "experiment"
         return given_to(RemotePlace(experiment, gsi_server.url(experiment)), experiment)
+
+
+@pytest.fixture(scope="module")
+def rclone(s3_server: S3) -> Iterator[RcloneTransfer]:
+    made = RcloneTransfer(RcloneTransferOptions(config=s3_server.config))
+    yield made
+    made.close()
+
+
+class TestRclone(TransferConformance):
+    is_flat = True
+
+    @pytest.fixture
+    def transfer(self, rclone: RcloneTransfer) -> Transfer:
+        return rclone
+
+    @pytest.fixture
+    def place(self, tmp_path: Path, s3_server: S3) -> Place:
+        return ObjectPlace(s3_server, tmp_path.name)

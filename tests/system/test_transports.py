@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from beamkeeper.domain.storage import NewStorageArea
 from beamkeeper.testing.conformance import HOSTILE_NAMES
 from beamkeeper.testing.daemons import account
 from beamkeeper.testing.grid import USER, Authority, GridFTP, gsi_gridftp
+from beamkeeper.testing.objects import S3
 from beamkeeper.testing.remotes import Sshd
 from beamkeeper.testing.servers import ServerNotAvailableError
-from beamkeeper.testing.station import Station, station, until
+from beamkeeper.testing.station import station, until
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def experiment_at(client: Client, name: str, url: str, path: Path, transfer: str
 
 def detector(directory: Path, files: int) -> Mapping[bytes, bytes]:
     """Write files as detectors and people do; return what is to be found in storage."""
-    names = [b"frame_%05d.tif" % number for number in range(files)] + list(HOSTILE_NAMES)
+    names = [b"frame_%05d.tif" % number for number in range(files)] + [n for n in HOSTILE_NAMES if len(n) < 200]
     wanted = {}
     for number, name in enumerate(names):
         content = os.urandom(number * 37 % 20_000)
@@ -68,48 +70,81 @@ def stored(client: Client, of: Experiment, root: Path) -> dict[bytes, bytes]:
     return found
 
 
-def settings(ssh: Sshd, authority: Authority, badge: Path) -> str:
-    return "\n".join(
-        [
-            *("[transfer.rsync]", f'key_file = "{ssh.key}"', f'known_hosts = "{ssh.known_hosts}"'),
-            *("[transfer.grid]", 'plugin = "gridftp"', f'proxy_file = "{badge}"', f'ca_dir = "{authority.trusted}"'),
-            "",
-        ]
-    )
+@dataclass(frozen=True)
+class Far:
+    """The servers that a station delivers to, and its settings for them."""
+
+    ssh: Sshd
+    grid: GridFTP
+    bucket: S3
+    settings: str
 
 
-def stagings(made: Station, root: Path, of: Experiment) -> list[str]:
+@pytest.fixture
+def far(ssh_server: Sshd, grid_server: GridFTP, s3_server: S3, authority: Authority, badge: Path) -> Far:
+    lines = [
+        *("[transfer.rclone]", f'config = "{s3_server.config}"'),
+        *("[transfer.rsync]", f'key_file = "{ssh_server.key}"', f'known_hosts = "{ssh_server.known_hosts}"'),
+        *("[transfer.grid]", 'plugin = "gridftp"', f'proxy_file = "{badge}"', f'ca_dir = "{authority.trusted}"', ""),
+    ]
+    return Far(ssh_server, grid_server, s3_server, "\n".join(lines))
+
+
+def stagings(root: Path, of: Experiment) -> list[str]:
     return os.listdir(root / of.directory / ".dm/staging")
 
 
-def deliver(tmp_path: Path, files: int, ssh: Sshd, grid: GridFTP, options: str) -> None:
-    source, far, farther = tmp_path / "detector", tmp_path / "far", tmp_path / "farther"
+def objects_at(client: Client, bucket: S3, prefix: str) -> Experiment:
+    url = bucket.url(prefix)
+    area = client.storage_areas.add(NewStorageArea(name="objects", station_url=url, path=url))
+    return client.experiments.create(NewExperiment(name="objects", station="TEST", storage_area_uid=area.uid))
+
+
+def stored_objects(client: Client, of: Experiment, bucket: S3, prefix: str) -> dict[bytes, bytes | None]:
+    files = list(client.files.find(FileQuery(experiment_uid=of.uid)))
+    assert all(file.is_verified for file in files)
+    return {bytes(file.relpath): bucket.read(f"{prefix}/{of.directory}", file.relpath) for file in files}
+
+
+def checked(client: Client, name: str) -> None:
+    """A probe goes by the real transport, is read back where the storage is, and leaves nothing."""
+    sent = client.probes.send(name)
+    assert sent.probe is not None, sent.message
+    shown = client.storage_areas.read_probe(name, sent.probe)
+    assert shown.is_ok, shown.message
+    again = client.storage_areas.read_probe(name, sent.probe)
+    assert not again.is_ok
+
+
+def deliver(tmp_path: Path, files: int, far: Far) -> None:
+    source, by_rsync, by_grid = tmp_path / "detector", tmp_path / "rsync", tmp_path / "grid"
     source.mkdir()
     wanted = detector(source, files)
-    with station(tmp_path, settings=options) as made:
+    with station(tmp_path, settings=far.settings) as made:
         client = made.start()
         of = {
-            far: experiment_at(client, "far", ssh.url(far), far),
-            farther: experiment_at(client, "farther", grid.url(farther), farther, "grid"),
+            by_rsync: experiment_at(client, "rsync", far.ssh.url(by_rsync), by_rsync),
+            by_grid: experiment_at(client, "grid", far.grid.url(by_grid), by_grid, "grid"),
         }
-        items = {root: upload(client, experiment, source) for root, experiment in of.items()}
-        for root, item in items.items():
-            assert client.uploads.wait(item.uid, timeout_s=60).state is State.DONE
-            assert stored(client, of[root], root) == wanted
-            until(lambda root=root: not stagings(made, root, of[root]), "empty staging")  # type: ignore[misc]
+        objects = objects_at(client, far.bucket, tmp_path.name)
+        for name in ("rsync", "grid", "objects"):
+            checked(client, name)
+        for experiment in (*of.values(), objects):
+            item = upload(client, experiment, source)
+            assert client.uploads.wait(item.uid, timeout_s=100).state is State.DONE
+        for root, experiment in of.items():
+            assert stored(client, experiment, root) == wanted
+            until(lambda root=root, of=experiment: not stagings(root, of), "empty staging")  # type: ignore[misc]
+        assert stored_objects(client, objects, far.bucket, tmp_path.name) == wanted
 
 
-def test_an_upload_goes_by_rsync_and_gridftp_with_no_difference(
-    tmp_path: Path, ssh_server: Sshd, grid_server: GridFTP, authority: Authority, badge: Path
-) -> None:
-    deliver(tmp_path, 100, ssh_server, grid_server, settings(ssh_server, authority, badge))
+def test_an_upload_goes_by_rsync_gridftp_and_s3_with_no_difference(tmp_path: Path, far: Far) -> None:
+    deliver(tmp_path, 100, far)
 
 
 @pytest.mark.long
-def test_a_thousand_files_go_by_rsync_and_gridftp_with_no_difference(
-    tmp_path: Path, ssh_server: Sshd, grid_server: GridFTP, authority: Authority, badge: Path
-) -> None:
-    deliver(tmp_path, 1000, ssh_server, grid_server, settings(ssh_server, authority, badge))
+def test_a_thousand_files_go_by_rsync_gridftp_and_s3_with_no_difference(tmp_path: Path, far: Far) -> None:
+    deliver(tmp_path, 1000, far)
 
 
 LIAR = """\
@@ -134,3 +169,21 @@ def test_an_rsync_that_says_all_is_well_and_has_sent_nothing_is_found_out(tmp_pa
         item = client.uploads.wait(upload(client, of, source).uid, timeout_s=40)
         assert (item.state, mark.exists()) == (State.DONE, True)
         assert stored(client, of, far) == wanted
+
+
+def test_a_check_from_the_station_says_what_is_wrong(tmp_path: Path, ssh_server: Sshd) -> None:
+    lines = ["[transfer.rsync]", f'key_file = "{ssh_server.key}"', f'known_hosts = "{ssh_server.known_hosts}"', ""]
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with station(tmp_path, settings="\n".join(lines)) as made:
+        client = made.start()
+        experiment_at(client, "split", ssh_server.url(elsewhere), here)
+        locked = tmp_path / "locked"
+        experiment_at(client, "locked", ssh_server.url(locked).replace("127.0.0.1", "localhost"), locked)
+        experiment_at(client, "absent", "file:///no/such/mount", tmp_path / "absent")
+        sent = client.probes.send("split")
+        assert sent.probe is not None
+        assert "not the same place" in client.storage_areas.read_probe("split", sent.probe).message
+        refused = client.probes.send("locked")
+        assert (refused.probe, "host key" in refused.message.lower()) == (None, True), refused.message
+        assert "mounted on the station" in client.probes.send("absent").message

@@ -64,6 +64,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
         "Storage areas.",
         {
             "list": ("storage:list_", "List storage areas."),
+            "show": ("storage:show", "Show a storage area, and what waits for it."),
             "add": ("storage:add", "Add a storage area."),
             "check": ("storage:check", "Write, read back and remove a probe file."),
         },

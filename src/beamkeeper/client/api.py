@@ -36,7 +36,7 @@ from beamkeeper.client.processing import Jobs
 from beamkeeper.client.provenance import ProvenanceOf
 from beamkeeper.client.replication import Replication
 from beamkeeper.client.runs import Runs
-from beamkeeper.client.storage import Checks, Discards, Listings, Publishes, StorageAreas
+from beamkeeper.client.storage import Checks, Discards, Listings, Probes, Publishes, StorageAreas
 from beamkeeper.client.syncs import Syncs
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.client.wipes import Holds, Wipes
@@ -223,6 +223,11 @@ class Client:
     def checks(self) -> Checks:
         """Looks at stored files, for services."""
         return Checks(self.on(Service.STORAGE))
+
+    @cached_property
+    def probes(self) -> Probes:
+        """Probes that the station sends to storage areas."""
+        return Probes(self.on(Service.ACQUISITION))
 
     @cached_property
     def discards(self) -> Discards:

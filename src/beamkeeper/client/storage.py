@@ -24,13 +24,18 @@ from beamkeeper.domain.storage import (
     NewListing,
     NewPublish,
     NewStorageArea,
+    ProbeSent,
     Publish,
     StorageArea,
+    StorageProbe,
     TaskState,
 )
 
 CHECK_TIMEOUT_S = 60.0
 """A disk that must first wake up, or a network mount that hangs, may take its time."""
+
+PROBE_TIMEOUT_S = 120.0
+"""A transport that fails tries again by itself before it says so."""
 
 WAIT_S = 10.0
 SHORTEST_SILENCE_S = 10.0
@@ -60,6 +65,25 @@ class StorageAreas:
         path = f"/api/v1/storage-areas/{quote(name, safe='')}/check"
         shown: AreaCheck = self._http().call("POST", path, AreaCheck, timeout_s=CHECK_TIMEOUT_S)
         return shown
+
+    def read_probe(self, name: str, probe: StorageProbe) -> AreaCheck:
+        """Have the storage read back and remove what a station has sent."""
+        path = f"/api/v1/storage-areas/{quote(name, safe='')}/probe"
+        shown: AreaCheck = self._http().call("POST", path, AreaCheck, body=probe, timeout_s=CHECK_TIMEOUT_S)
+        return shown
+
+
+class Probes:
+    """Probes that the station sends to storage areas, by the transport that its files take."""
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def send(self, name: str) -> ProbeSent:
+        """Have the station send one."""
+        path = f"/api/v1/storage-areas/{quote(name, safe='')}/probe"
+        sent: ProbeSent = self._http().call("POST", path, ProbeSent, timeout_s=PROBE_TIMEOUT_S)
+        return sent
 
 
 class Publishes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -56,6 +56,8 @@ class Plan:
 
     def directories(self) -> AbstractContextManager[None]:
         """Make the experiment's directories while the block lasts, and keep them if it ends well."""
+        if self.area.is_objects:
+            return nullcontext()  # objects need none
         return directories.made(self.area.path, self.directory)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
+import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from beamkeeper.db import StorageTransaction
-from beamkeeper.domain.errors import ConflictError, InvalidError, NotPermittedError
+from beamkeeper.domain.errors import ConflictError, DestinationError, InvalidError, NotPermittedError
 from beamkeeper.domain.names import Uid
-from beamkeeper.domain.storage import TRANSFERS, AreaCheck, NewStorageArea, StorageArea
+from beamkeeper.domain.storage import TRANSFERS, AreaCheck, NewStorageArea, StorageArea, is_object_path
 from beamkeeper.domain.users import SITE, Action, Caller, reach, require
+from beamkeeper.plugins.rclone import Rclone, RcloneOptions, Refused, place_of
 
 PROBE_BYTES = 64 * 1024
 PROBE_TIMEOUT_S = 15.0
@@ -41,18 +44,26 @@ def list_(tx: StorageTransaction, caller: Caller) -> Sequence[StorageArea]:
 def add(tx: StorageTransaction, caller: Caller, new: NewStorageArea) -> StorageArea:
     """Add a storage area; it may not lie in another, nor hold one."""
     require(caller, Action.SITE_ADMINISTER, SITE, "the site")
-    if not os.path.isabs(new.path) or os.path.normpath(new.path) != new.path or "\0" in new.path:
+    if is_object_path(new.path):
+        place_of(new.path)
+    elif not os.path.isabs(new.path) or os.path.normpath(new.path) != new.path or "\0" in new.path:
         raise InvalidError(f'path "{new.path}" of storage area "{new.name}" is not absolute and plain: write it whole')
     if not new.plugin:
         known = ", ".join(f"{scheme}:" for scheme in TRANSFERS)
         raise InvalidError(f'"{new.station_url}" is no address of a storage area: use file:///PATH, or one of {known}')
     tx.events.claim()
     for area in tx.storage.list():
-        if os.path.commonpath([area.path, new.path]) in (area.path, new.path):
+        if area.is_objects == is_object_path(new.path) and overlaps(area.path, new.path):
             raise ConflictError(
                 f'"{new.path}" overlaps storage area "{area.name}" at "{area.path}": use another directory'
             )
     return tx.storage.add(new)
+
+
+def overlaps(one: str, other: str) -> bool:
+    """Return whether two places are the same, or one lies in the other."""
+    one, other = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return one.startswith(other) or other.startswith(one)
 
 
 def area(tx: StorageTransaction, caller: Caller, name: str) -> StorageArea:
@@ -61,8 +72,10 @@ def area(tx: StorageTransaction, caller: Caller, name: str) -> StorageArea:
     return tx.storage.named(name)
 
 
-def check(area: StorageArea) -> AreaCheck:
+def check(area: StorageArea, options: RcloneOptions | None = None) -> AreaCheck:
     """Write a probe file, make it durable, read it back and remove it; no transaction should be open."""
+    if area.is_objects:
+        return _check_objects(area, options or RcloneOptions())
     try:
         _probe(Path(area.path))
         space = os.statvfs(area.path)
@@ -78,6 +91,29 @@ def check(area: StorageArea) -> AreaCheck:
     )
 
 
+def _check_objects(area: StorageArea, options: RcloneOptions) -> AreaCheck:
+    place, name = place_of(area.path), f".beamkeeper-probe-{secrets.token_hex(8)}"
+    written = secrets.token_bytes(PROBE_BYTES)
+    rclone = Rclone(options)
+    try:
+        with tempfile.TemporaryDirectory(prefix="beamkeeper-probe-") as made:
+            (Path(made) / name).write_bytes(written)
+            rclone.call("operations/copyfile", srcFs=made, srcRemote=name, dstFs=place, dstRemote=name)
+        try:
+            read = rclone.call("operations/hashsumfile", fs=place, remote=name, hashType="sha256", download=True)
+        finally:
+            rclone.call("operations/deletefile", fs=place, remote=name)
+    except Refused as refused:
+        return AreaCheck(name=area.name, is_ok=False, message=refused.fault(area.path).message)
+    except DestinationError as error:
+        return AreaCheck(name=area.name, is_ok=False, message=error.message)
+    finally:
+        rclone.close()
+    is_ok = read["hash"] == hashlib.sha256(written).hexdigest()
+    what = "can be written and read" if is_ok else "gives other bytes than were written"
+    return AreaCheck(name=area.name, is_ok=is_ok, message=f"{area.path} {what}")
+
+
 class Probes:
     """Checks of storage areas, each in a thread that may hang: at most one an area, and nobody waits long for it."""
 
@@ -86,13 +122,13 @@ class Probes:
         self._lock = threading.Lock()
         self._under_way: dict[Uid, threading.Thread] = {}
 
-    def check(self, area: StorageArea) -> AreaCheck:
+    def check(self, area: StorageArea, options: RcloneOptions | None = None) -> AreaCheck:
         """Return what a check shows; that it does not answer is an answer as well."""
         found: list[AreaCheck] = []
         with self._lock:
             before = self._under_way.get(area.uid)
             if before is None or not before.is_alive():
-                probe = threading.Thread(target=lambda: found.append(check(area)), name="check", daemon=True)
+                probe = threading.Thread(target=lambda: found.append(check(area, options)), name="check", daemon=True)
                 self._under_way[area.uid] = probe
                 probe.start()
             else:
@@ -101,7 +137,7 @@ class Probes:
         if found:
             return found[0]
         if not probe.is_alive():  # it was somebody else's, and has ended: it need not be ours that hangs
-            return self.check(area)
+            return self.check(area, options)
         return AreaCheck(name=area.name, is_ok=False, message=f"{area.path} does not answer: is its server up?")
 
 

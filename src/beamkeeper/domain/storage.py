@@ -34,6 +34,7 @@ TRANSFERS = {
     "rsync+ssh": "rsync",
     "gsiftp": "gridftp",
     "ftp": "gridftp",
+    "rclone": "rclone",
 }
 """Which transfer plugin brings files to a storage area whose address has this scheme."""
 
@@ -63,7 +64,9 @@ class StorageArea(Model):
     name: PlainName
     kind: AreaKind = AreaKind.HOT
     station_url: str = Field(description="Where a station puts bytes, such as file:///mnt/storage.")
-    path: str = Field(description="The same place as the storage host sees it: an absolute path.")
+    path: str = Field(
+        description="The same place as the storage host sees it: an absolute path, or rclone://REMOTE/BUCKET/PREFIX."
+    )
     transfer: str = Field(default="copy", description="The transfer plugin.")
     created_at: UtcTime
 
@@ -71,6 +74,11 @@ class StorageArea(Model):
     def scheme(self) -> str:
         """How a station reaches it."""
         return scheme_of(self.station_url)
+
+    @property
+    def is_objects(self) -> bool:
+        """Whether it is an object store, in which the storage host has no directory."""
+        return is_object_path(self.path)
 
     @property
     def is_mounted(self) -> bool:
@@ -96,6 +104,11 @@ class NewStorageArea(Input):
         return (self.transfer or TRANSFERS.get(scheme, "")) if scheme else ""
 
 
+def is_object_path(path: str) -> bool:
+    """Return whether a storage area's path names objects: rclone://REMOTE/BUCKET/PREFIX."""
+    return scheme_of(path) == "rclone"
+
+
 def scheme_of(url: str) -> str:
     """Return the scheme of an address of a storage area; empty where it has none."""
     scheme, colon, _ = url.partition(":")
@@ -110,6 +123,21 @@ class AreaCheck(Model):
     message: Title
     free_bytes: WireInt | None = None
     total_bytes: WireInt | None = None
+
+
+class StorageProbe(Input):
+    """A probe that a station has sent to a storage area, to be read back and removed where the storage is."""
+
+    uid: Uid
+    checksum: Checksum
+
+
+class ProbeSent(Model):
+    """What sending a probe by the real transport showed; without a probe it failed, and says why."""
+
+    name: PlainName
+    message: Title
+    probe: StorageProbe | None = None
 
 
 class AreaPause(Model):

@@ -29,10 +29,13 @@ from beamkeeper.domain.storage import (
     NewCheck,
     NewCheckItem,
     NewListing,
+    StorageArea,
 )
 from beamkeeper.engine.beneath import Beneath
+from beamkeeper.engine.objects import ObjectStore
 from beamkeeper.engine.readback import ReadBack, Reader
 from beamkeeper.engine.worker import Loop, Report
+from beamkeeper.plugins.rclone import Rclone, RcloneOptions
 
 WHOLE_PLACE = frozenset({errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT})
 """Faults of the place, not of the file: the question waits. A bad sector (EIO) is a file's own: scrubs look for it."""
@@ -48,10 +51,18 @@ class LookLoop(Loop):
 
     rest_s = 0.02
 
-    def __init__(self, database: Database[StorageTransaction], kinds: Collection[TaskKind], *, report: Report) -> None:
+    def __init__(
+        self,
+        database: Database[StorageTransaction],
+        kinds: Collection[TaskKind],
+        *,
+        report: Report,
+        rclone: Rclone | None = None,
+    ) -> None:
         super().__init__("look " + "+".join(sorted(kinds)), report=report, idle_s=1.0)
         self._database = database
         self._kinds = kinds
+        self._rclone = rclone or Rclone(RcloneOptions())
         self._reader = Reader()
         self._names = PlainNames()
         self._swept_at = datetime.now(UTC) - timedelta(seconds=SWEEP_S)
@@ -61,12 +72,17 @@ class LookLoop(Loop):
         """Answer one question."""
         with self._database.read() as tx:
             task = tx.tasks.pending(self._kinds)
-            root = self._root(tx, task) if task else None
-        if task is None or root is None:
+            place = self._place(tx, task) if task else None
+        if task is None or place is None:
             self._sweep()
             return False
+        area, directory = place
+        root = Path(area.path) / directory
         try:
-            answer = self._answer(task, root)
+            if area.is_objects:
+                answer = self._answer_of_objects(task, ObjectStore(self._rclone, area, directory))
+            else:
+                answer = self._answer(task, root)
         except (OSError, DestinationError) as error:
             why = error.message if isinstance(error, DestinationError) else f"{root}: {error.strerror or error}"
             with self._database.write() as tx:
@@ -77,11 +93,20 @@ class LookLoop(Loop):
         self._database.tell()
         return True
 
-    def _root(self, tx: StorageTransaction, task: Task) -> Path:
+    def _place(self, tx: StorageTransaction, task: Task) -> tuple[StorageArea, str]:
         experiment = tx.experiments.get(task.experiment_uid)
         area_uid = task.request.get("storage_area_uid")
         area = tx.storage.get(UUID(str(area_uid)) if area_uid else experiment.storage_area_uid)
-        return Path(area.path) / experiment.directory
+        return area, experiment.directory
+
+    def _answer_of_objects(self, task: Task, store: ObjectStore) -> Metadata:
+        if task.kind is TaskKind.LISTING:
+            return store.names(NewListing.model_validate(task.request))
+        if task.kind is TaskKind.DISCARD:
+            store.discard(str(UUID(str(task.request["batch_uid"]))))
+            return {}
+        items = store.look(NewCheck.model_validate(task.request))
+        return {"items": [item.model_dump(mode="json", exclude_defaults=True) for item in items]}
 
     def _answer(self, task: Task, root: Path) -> Metadata:
         try:

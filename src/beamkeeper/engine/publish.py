@@ -20,8 +20,10 @@ from beamkeeper.domain.storage import STAGING, NewPublishItem, Outcome, StorageA
 from beamkeeper.engine.batch import StagedBatch
 from beamkeeper.engine.beneath import Beneath
 from beamkeeper.engine.faults import trouble_of
+from beamkeeper.engine.objects import ObjectStore
 from beamkeeper.engine.readback import Reader
 from beamkeeper.engine.worker import Loop, Report
+from beamkeeper.plugins.rclone import Rclone, RcloneOptions
 
 LONGEST_PAUSE_S = 30
 
@@ -31,9 +33,10 @@ class PublishLanes(Loop):
 
     rest_s = 0.2
 
-    def __init__(self, database: Database[StorageTransaction], *, report: Report) -> None:
+    def __init__(self, database: Database[StorageTransaction], *, report: Report, rclone: Rclone | None = None) -> None:
         super().__init__("publish", report=report, idle_s=1.0)
         self._database = database
+        self._rclone = rclone or Rclone(RcloneOptions())
         self._lanes: dict[Uid, PublishLoop] = {}
         self._unlisten = database.listen(self.wake)
 
@@ -43,7 +46,7 @@ class PublishLanes(Loop):
             areas = tx.storage.list()
         for area in areas:
             if area.uid not in self._lanes and not self.is_stopping:
-                self._lanes[area.uid] = PublishLoop(self._database, area, report=self._report)
+                self._lanes[area.uid] = PublishLoop(self._database, area, report=self._report, rclone=self._rclone)
                 self._lanes[area.uid].start()
         return False
 
@@ -74,10 +77,18 @@ class LostError(Exception):
 class PublishLoop(Loop):
     """Takes the batch of one storage area that has waited longest, and publishes it."""
 
-    def __init__(self, database: Database[StorageTransaction], area: StorageArea, *, report: Report) -> None:
+    def __init__(
+        self,
+        database: Database[StorageTransaction],
+        area: StorageArea,
+        *,
+        report: Report,
+        rclone: Rclone | None = None,
+    ) -> None:
         super().__init__(f"publish to {area.name}", report=report, idle_s=1.0)
         self._database = database
         self._area = area
+        self._rclone = rclone or Rclone(RcloneOptions())
         self._reader = Reader()
         self._unlisten = database.listen(self.wake)
 
@@ -85,13 +96,17 @@ class PublishLoop(Loop):
         """Publish one batch."""
         with self._database.read() as tx:
             work = tx.publishes.pending(self._area.uid)
-            root = self._root(tx, work) if work else None
-        if work is None or root is None:
+            directory = tx.experiments.get(work.experiment_uid).directory if work else None
+        if work is None or directory is None:
             return False
+        root = Path(self._area.path) / directory
         hit(FailPoint.PUBLISH_TAKEN)
         trouble, message = "", ""
         try:
-            settled = self._publish(work, root)
+            if self._area.is_objects:
+                settled = ObjectStore(self._rclone, self._area, directory).publish(work)
+            else:
+                settled = self._publish(work, root)
         except LostError as lost:
             trouble, message = lost.trouble, lost.message
             settled = [(Outcome.LOST, message, None)] * len(work.items)
@@ -106,9 +121,6 @@ class PublishLoop(Loop):
             hit(FailPoint.PUBLISH_SETTLED)
         self._database.tell()
         return True
-
-    def _root(self, tx: StorageTransaction, work: Work) -> Path:
-        return Path(self._area.path) / tx.experiments.get(work.experiment_uid).directory
 
     def _pause(self, work: Work, root: Path, error: Exception) -> None:
         """Let a batch wait for its storage area; or, where we ourselves are at fault, let others go before it."""

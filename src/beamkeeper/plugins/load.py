@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from beamkeeper.domain.acquisition import PluginInfo
 from beamkeeper.domain.errors import NotFoundError, SettingsError
-from beamkeeper.plugins.api import PROCESSORS, TRANSFERS
+from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, Transfer
 from beamkeeper.plugins.extractors import EXTRACTORS, missing_of
 from beamkeeper.plugins.people import PEOPLE_GROUPS
 
@@ -45,6 +45,13 @@ def build(group: str, name: str, options: Mapping[str, object]) -> Any:
         raise SettingsError(
             f'plugin "{name}": setting "{key}" is wrong: {first["msg"]}', plugin=name, key=key
         ) from error
+
+
+def transfer_of(tables: Mapping[str, Mapping[str, object]], name: str) -> Transfer:
+    """Build the transfer of a name: a plugin, or a table of settings that says by `plugin` which it is for."""
+    options = dict(tables.get(name, {}))
+    built: Transfer = build(TRANSFERS, str(options.pop("plugin", name)), options)
+    return built
 
 
 def names(group: str) -> list[str]:

@@ -47,7 +47,8 @@ from beamkeeper.engine.tidy import TidyLoop
 from beamkeeper.engine.wipe import WipeLimits, WipeLoop
 from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins import load
-from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, FileProcessor, Transfer
+from beamkeeper.plugins.api import PROCESSORS, FileProcessor, Transfer
+from beamkeeper.plugins.rclone import Rclone, rclone_options
 from beamkeeper.serve import people
 from beamkeeper.serve.processing import jobs_loops, socket_loops
 from beamkeeper.server.deps import Context
@@ -90,9 +91,10 @@ def build_engine(context: Context) -> Engine:
     if context.service is Service.STORAGE:
         database, report = context.database, context.errors.append
         short, long = (TaskKind.STAT, TaskKind.LISTING, TaskKind.DISCARD), (TaskKind.READ,)
-        looks = [LookLoop(database, kinds, report=report) for kinds in (short, long)]
+        rclone = Rclone(rclone_options(context.settings.transfer))
+        looks = [LookLoop(database, kinds, report=report, rclone=rclone) for kinds in (short, long)]
         syncs = SyncLoop(database, people.facility(context.settings), report=report)
-        return Engine([PublishLanes(database, report=report), *looks, syncs])
+        return Engine([PublishLanes(database, report=report, rclone=rclone), *looks, syncs])
     client = _client(context.settings)
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
@@ -232,10 +234,7 @@ def _plugins(settings: Settings) -> tuple[Callable[[str], Transfer], Callable[[s
 
     @cache
     def transfer(name: str) -> Transfer:
-        options = dict(settings.transfer.get(name, {}))
-        plugin = str(options.pop("plugin", name))
-        built: Any = load.build(TRANSFERS, plugin, options)
-        return built  # type: ignore[no-any-return]
+        return load.transfer_of(settings.transfer, name)
 
     @cache
     def processor(name: str) -> FileProcessor:

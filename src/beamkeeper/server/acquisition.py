@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Query
 
 from beamkeeper.core import acquisition as core
-from beamkeeper.core import picking
+from beamkeeper.core import picking, probing
 from beamkeeper.core.sources import Place, Rules
 from beamkeeper.core.spool import Chunk
 from beamkeeper.domain.acquisition import (
@@ -33,7 +33,9 @@ from beamkeeper.domain.acquisition import (
 )
 from beamkeeper.domain.masters import MasterPage, MasterQuery
 from beamkeeper.domain.names import RelPath, from_b64
+from beamkeeper.domain.storage import ProbeSent
 from beamkeeper.domain.users import Caller
+from beamkeeper.plugins.load import transfer_of
 from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Context, Ctx, Who
 
@@ -211,3 +213,11 @@ def close_put(uid: Annotated[UUID, Depends(_seal)], tx: AcquisitionWriteTx, who:
 def plugins(tx: AcquisitionTx, who: Who, ctx: Ctx) -> list[PluginInfo]:
     """The plugins that are installed at the station, and whether its settings use them."""
     return core.plugins(tx, ctx.settings)
+
+
+@router.post("/storage-areas/{name}/probe", summary="Send a probe to a storage area", tags=["acquisition"])
+def send_probe(name: str, ctx: Ctx, who: Who) -> ProbeSent:
+    """For managers of the station: a small file goes by the real transport, for the storage to read back."""
+    with ctx.database.read() as tx:
+        area = probing.area(tx, who, name)
+    return probing.send(area, lambda plugin: transfer_of(ctx.settings.transfer, plugin))

@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import checks as core_checks
+from beamkeeper.core import probing
 from beamkeeper.core import publishes as core_publishes
 from beamkeeper.core import storage as core
 from beamkeeper.domain.storage import (
@@ -24,8 +25,10 @@ from beamkeeper.domain.storage import (
     Publish,
     PublishState,
     StorageArea,
+    StorageProbe,
     TaskState,
 )
+from beamkeeper.plugins.rclone import rclone_options
 from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import Ctx, StorageTx, Who
 from beamkeeper.server.identity import IdentityTx
@@ -55,7 +58,15 @@ def check(name: str, ctx: Ctx, who: Who) -> AreaCheck:
     """Write, make durable, read back and remove a probe file."""
     with ctx.database.read() as tx:
         area = core.area(tx, who, name)
-    return ctx.probes.check(area)
+    return ctx.probes.check(area, rclone_options(ctx.settings.transfer))
+
+
+@router.post("/storage-areas/{name}/probe", summary="Read a station's probe back")
+def read_probe(name: str, probe: StorageProbe, ctx: Ctx, who: Who) -> AreaCheck:
+    """For managers of stations: what a station has sent is read where the storage is, and removed."""
+    with ctx.database.read() as tx:
+        area = core.area(tx, who, name)
+    return probing.read(area, probe, rclone_options(ctx.settings.transfer))
 
 
 @router.post(

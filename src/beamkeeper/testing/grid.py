@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from beamkeeper.testing.daemons import daemon, listens, program, servant
-from beamkeeper.testing.servers import free_port
+from beamkeeper.testing.daemons import START_S, daemon, listens, program, servant
+from beamkeeper.testing.servers import ServerNotAvailableError, free_port
 
 SERVER = "globus-gridftp-server-progs"
 ORGANISATION = "/O=Grid/OU=Beamkeeper"
@@ -140,3 +142,86 @@ def gsi_gridftp(
         argv = [*_server(port), "-allow-disabled-login", *(["-allow-root"] if acts_as == "root" else [])]
         with daemon(argv, place / "log", lambda: listens(port), env=env):
             yield GridFTP(port, "gsiftp")
+
+
+@dataclass(frozen=True, slots=True)
+class MyProxy:
+    """A running MyProxy that is an authority itself: a name and a password give a credential for some hours."""
+
+    port: int
+    authority: Authority
+
+    def logon(self, name: str, password: str, into: Path) -> subprocess.CompletedProcess[bytes]:
+        """Ask for a credential, as people and timers do."""
+        argv = [program("myproxy-logon", "myproxy"), "-s", "localhost", "-p", str(self.port), "-l", name, "-S"]
+        env = {**os.environ, "X509_CERT_DIR": str(self.authority.trusted)}
+        for variable in ("X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY"):
+            env.pop(variable, None)
+        given = (password + "\n").encode()
+        return subprocess.run(
+            [*argv, "-t", "2", "-o", str(into)], input=given, env=env, capture_output=True, check=False
+        )
+
+
+@contextmanager
+def myproxy(authority: Authority, passwords: Mapping[str, str]) -> Iterator[MyProxy]:
+    """Run a MyProxy while the block lasts, whose passwords are asked of PAM, as at sites; only root can.
+
+    PAM runs a program of the test's own in the place of a directory server.
+    """
+    if os.geteuid():
+        raise ServerNotAvailableError("only root can say in /etc/pam.d who checks passwords")
+    server, service = program("myproxy-server", "myproxy-server"), f"beamkeeper-test-{os.getpid()}"
+    pam = Path("/etc/pam.d") / service
+    with tempfile.TemporaryDirectory(prefix="beamkeeper-myproxy-") as made:
+        place, port = Path(made), free_port()
+        _write_myproxy(place, authority, service, passwords)
+        pam.write_text(
+            f"auth required pam_exec.so expose_authtok quiet {place / 'check'}\naccount required pam_permit.so\n"
+        )
+        argv = [server, "-v", "-l", "127.0.0.1", "-p", str(port), "-c", str(place / "conf"), "-s", str(place / "store")]
+        env = {**os.environ, **authority.host("localhost"), "X509_USER_PROXY": ""}
+        try:
+            # It goes into the background by itself: a server in the foreground answers once and ends.
+            pid_file = place / "pid"
+            subprocess.run([*argv, "--pidfile", str(pid_file)], env=env, check=True, capture_output=True)
+            deadline = time.monotonic() + START_S
+            while not (pid_file.exists() and listens(port)):
+                if time.monotonic() > deadline:
+                    raise ServerNotAvailableError("myproxy-server did not start")
+                time.sleep(0.02)
+            try:
+                yield MyProxy(port, authority)
+            finally:
+                os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        finally:
+            pam.unlink()
+
+
+def _write_myproxy(place: Path, authority: Authority, service: str, passwords: Mapping[str, str]) -> None:
+    for name in ("store", "out"):
+        (place / name).mkdir(mode=0o700)
+    known = "".join(f'[ "$PAM_USER:$given" = "{name}:{password}" ] && exit 0\n' for name, password in passwords.items())
+    scripts = {
+        "check": f"#!/bin/sh\ngiven=$(tr -d '\\000')\n{known}exit 1\n",
+        "name": f'#!/bin/sh\necho "{ORGANISATION}/CN=$1"\n',
+    }
+    for name, text in scripts.items():
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
+    (place / "extensions").write_text("keyUsage=digitalSignature,keyEncipherment\n")
+    anybody = ("accepted_credentials", "authorized_retrievers", "default_retrievers", "authorized_renewers")
+    lines = [
+        *(f'{who} "*"' for who in (*anybody, "authorized_key_retrievers", "trusted_retrievers")),
+        *(f'{who} "none"' for who in ("default_renewers", "default_key_retrievers", "default_trusted_retrievers")),
+        f"certificate_issuer_cert {authority.certificate}",
+        f"certificate_issuer_key {authority.key}",
+        'certificate_issuer_key_passphrase ""',
+        f"certificate_serialfile {place / 'serial'}",
+        f"certificate_out_dir {place / 'out'}",
+        f"certificate_mapapp {place / 'name'}",
+        f"certificate_extfile {place / 'extensions'}",
+        *("max_cert_lifetime 24", 'pam "required"', f'pam_id "{service}"'),
+    ]
+    (place / "conf").touch(mode=0o600)
+    (place / "conf").write_text("\n".join(lines) + "\n")
