@@ -313,3 +313,24 @@ def test_the_exit_status_says_whether_all_is_well(item: Acquisition, is_stopped:
 def test_a_name_cannot_steer_the_terminal_from_the_live_table() -> None:
     item = ended(State.RUNNING, available=1).model_copy(update={"message": "\x1b[2J[bold]x"})
     assert "\x1b" not in str(following.table(item, 0.0).caption)
+
+
+def test_a_daq_is_started_and_stopped_by_way_of_the_site(dm: Dm, scan: Path) -> None:
+    said = dm.of_mine("daq", "start", scan, "--via-site")
+    assert (dm.status, dm.err) == (0, "")
+    assert f"of experiment {dm.name} is " in said
+    (started,) = [daq for daq in json.loads(dm("daq", "list", "--json")) if daq["experiment"] == dm.name]
+    assert started["uid"] in said
+    dm.of_mine("daq", "stop", "--via-site")
+    assert (dm.status, "say which" in dm.err) == (2, True)
+    said = dm.of_mine("daq", "stop", started["uid"], "--via-site")
+    assert (dm.status, started["uid"] in said) == (0, True)
+    listed = json.loads(dm("station", "commands", "TEST", "--json"))[:2]
+    assert [(row["kind"], row["state"]) for row in listed] == [("stop", "done"), ("start-daq", "done")]
+    assert "start-daq" in dm("station", "commands", "TEST")
+
+
+def test_what_the_station_refuses_is_told_by_way_of_the_site(dm: Dm, tmp_path: Path) -> None:
+    dm.of_mine("upload", "start", tmp_path / "absent", "--via-site")
+    assert (dm.status, "station TEST refused: " in dm.err) == (9, True)
+    assert "absent" in dm("station", "commands", "TEST")

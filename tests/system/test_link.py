@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -27,7 +27,8 @@ from beamkeeper.domain.errors import DmError, NotAuthenticatedError, Unavailable
 from beamkeeper.domain.experiments import Experiment, NewExperiment, NewStation
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.names import to_b64
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.status import Service, Status
+from beamkeeper.domain.users import NewUser
 from beamkeeper.testing.netns import End, Wire, why_not, wire
 from beamkeeper.testing.station import popen, until
 
@@ -35,6 +36,7 @@ pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be
 
 NAME = "8ID"
 FILES = 20
+PASSWORD = "a long enough password"
 FoundT = TypeVar("FoundT")
 
 
@@ -70,7 +72,7 @@ class Host:
     def close(self) -> None:
         self.clients.close()
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGTERM)
+            os.killpg(self.process.pid, signal.SIGKILL)  # an orderly stop lets each waiting question end: 5 s
             self.process.wait(60)
 
 
@@ -100,8 +102,7 @@ class Apart:
         (self.station.data / "service.key").chmod(0o600)
         stack.callback(self.station.close)
         self.station.start()
-        local = {Service.CATALOG: "http://127.0.0.1:22237", Service.ACQUISITION: "http://127.0.0.1:22238"}
-        self.local = self.station.client(self.storage, token, local, self.ca)
+        self.local = self.local_client(token)
         until(lambda: self.at_station(lambda: self.local.status(Service.ACQUISITION)), "the station")
 
     def _site_settings(self, ca: Path, address: str) -> str:
@@ -136,6 +137,11 @@ class Apart:
         query = FileQuery(experiment_uid=experiment.uid, limit=1000)
         return at(lambda: sum(1 for _ in client.files.find(query))) or 0
 
+    def local_client(self, token: str) -> Client:
+        """Return somebody's client at the station, which has seen nothing of what was changed at the site."""
+        local = {Service.CATALOG: "http://127.0.0.1:22237", Service.ACQUISITION: "http://127.0.0.1:22238"}
+        return self.station.client(self.storage, token, local, self.ca)
+
     def dm(self, *words: str) -> str:
         """Run a command at the station, and return all that it printed."""
         home = self.directory / "home"
@@ -148,16 +154,16 @@ class Apart:
         return done.stdout + done.stderr
 
 
-@contextmanager
-def apart(directory: Path) -> Iterator[Apart]:
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
     with wire() as made, ExitStack() as stack:
-        yield Apart(made, directory, stack)
+        yield Apart(made, tmp_path_factory.mktemp("apart"), stack)
 
 
-def give(apart: Apart, experiment: Experiment, **what: object) -> UUID:
+def give(both: Apart, experiment: Experiment, **what: object) -> UUID:
     uid = UUID(bytes=uuid7().bytes)
     new = NewCommand.model_validate({"uid": uid, "experiment_uid": experiment.uid, **what})
-    assert apart.at_site(lambda: apart.admin.commands.give(NAME, new)) is not None
+    assert both.at_site(lambda: both.admin.commands.give(NAME, new)) is not None
     return uid
 
 
@@ -166,32 +172,57 @@ def write(directory: Path, name: str) -> None:
         (directory / f"{name}_{number}.tif").write_bytes(f"{name} {number}".encode())
 
 
-def test_a_station_works_on_while_the_link_is_bad_or_gone_and_catches_up(tmp_path: Path) -> None:
-    with apart(tmp_path) as both:
-        detector = tmp_path / "detector"
-        detector.mkdir()
-        experiment = both.at_site(lambda: both.admin.experiments.create(NewExperiment(name="coffee", station=NAME)))
-        assert experiment is not None
-        nothing_comes_in(both)
-        daq = started_from_the_site(both, experiment, detector)
-        write(detector, "one")
-        both_have(both, experiment, FILES)
-        both.wire.cut()
-        write(detector, "two")
-        stop = give(both, experiment, kind=CommandKind.STOP, acquisition_uid=daq)
-        the_station_works_on(both, experiment, daq)
-        the_site_goes_on_answering(both, experiment, tmp_path / "downloaded")
-        for _ in range(3):
-            both.wire.mend()
-            both.wire.cut()
+def test_a_station_works_on_while_the_link_is_bad_or_gone_and_catches_up(both: Apart, tmp_path: Path) -> None:
+    detector = tmp_path / "detector"
+    detector.mkdir()
+    experiment = both.at_site(lambda: both.admin.experiments.create(NewExperiment(name="coffee", station=NAME)))
+    assert experiment is not None
+    nothing_comes_in(both)
+    daq = started_from_the_site(both, experiment, detector)
+    write(detector, "one")
+    both_have(both, experiment, FILES)
+    both.wire.cut()
+    write(detector, "two")
+    stop = give(both, experiment, kind=CommandKind.STOP, acquisition_uid=daq)
+    the_station_works_on(both, experiment, daq)
+    the_site_goes_on_answering(both, experiment, tmp_path / "downloaded")
+    for _ in range(3):
         both.wire.mend()
-        both.wire.worsen(loss_percent=3, rate="256kbit")
-        both_have(both, experiment, 2 * FILES)
-        ended(both, daq, stop)
-        assert both.wire.lost() > 0
-        versions = both.at_site(lambda: both.admin.files.summary(experiment.uid))
-        assert versions is not None
-        assert (versions.files, versions.versions, versions.verified) == (2 * FILES, 2 * FILES, 2 * FILES)
+        both.wire.cut()
+    both.wire.mend()
+    both.wire.worsen(loss_percent=3, rate="256kbit")
+    both_have(both, experiment, 2 * FILES)
+    ended(both, daq, stop)
+    assert both.wire.lost() > 0
+    both.wire.mend()
+    versions = both.at_site(lambda: both.admin.files.summary(experiment.uid))
+    assert versions is not None
+    assert (versions.files, versions.versions, versions.verified) == (2 * FILES, 2 * FILES, 2 * FILES)
+
+
+def test_a_session_that_ended_at_the_site_is_refused_at_the_station_once_its_mirror_has_heard(both: Apart) -> None:
+    both.at_site(lambda: both.admin.users.create(NewUser(username="anna")))
+    both.at_site(lambda: both.admin.users.set_password("anna", PASSWORD))
+    entering = both.site.client(both.storage, "", {}, both.ca)
+    both.at_site(lambda: entering.sessions.login("anna", PASSWORD))
+    anna = both.local_client(entering.credentials.token or "")
+    asks = (lambda: list(anna.daqs.list()), lambda: list(anna.files.find(FileQuery(limit=1))))
+    the_station_has_heard(both, entering)
+    for ask in asks:
+        assert both.at_station(ask) == []
+    both.at_site(entering.sessions.logout)
+    the_station_has_heard(both, entering)
+    for ask in asks:
+        with both.wire.at(End.STATION), pytest.raises(NotAuthenticatedError):
+            ask()
+
+
+def the_station_has_heard(both: Apart, client: Client) -> None:
+    """Let the services wait for what somebody has seen at the site: for no longer than five seconds, or they refuse."""
+    both.local.credentials.saw(client.credentials.mirror)
+    for service in (Service.CATALOG, Service.ACQUISITION):
+        with both.wire.at(End.STATION):
+            both.local.status(service)
 
 
 def nothing_comes_in(both: Apart) -> None:
@@ -221,10 +252,16 @@ def the_station_works_on(both: Apart, experiment: Experiment, daq: UUID) -> None
 
     until(waiting, "the files that wait for the site")
     assert both.count(both.at_station, both.local, experiment) == FILES
-    until(lambda: "cut off from the site's catalogue" in both.dm("status"), "that it is cut off")
+    both.wire.refuse()
+    until(lambda: both.at_station(lambda: is_cut_off(both.local.status(Service.CATALOG))), "that it is cut off")
+    assert "cut off from the site's catalogue" in both.dm("status")
     found = both.at_station(lambda: both.local.daqs.get(daq))
     assert found is not None
     assert found.state is State.RUNNING
+
+
+def is_cut_off(status: Status) -> bool:
+    return status.site is not None and status.site.cut_off_since is not None
 
 
 def the_site_goes_on_answering(both: Apart, experiment: Experiment, directory: Path) -> None:
