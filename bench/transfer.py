@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import transfer_tar
 from uuid6 import uuid7
 
 from beamkeeper.builtin.gridftp import GridFTPOptions, GridFTPTransfer
@@ -210,7 +211,8 @@ def main() -> None:
         with rows(source, place) as compared:
             for row in compared:
                 print(line(row.name, ours(row, source, place), theirs(row, place)), flush=True)
-        print(objects(source))
+        print(objects(source), flush=True)
+    print(transfer_tar.compare(asked.files, asked.large))
 
 
 if __name__ == "__main__":
