@@ -52,7 +52,7 @@ def frozen(client: Client, source: Path) -> str:
 def nginx(root: Path) -> Iterator[str]:
     """Serve a directory as Debian's nginx does, and give its address."""
     (port,) = free_ports(1)
-    kept = "".join(f"{kind}_temp_path {root}/tmp;" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    kept = "".join(f"{kind}_temp_path {root}/waiting;" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     settings = root / "nginx.conf"
     settings.write_text(
         f"daemon off; worker_processes 1; pid {root}/nginx.pid; error_log {root}/error.log; events {{}}\n"
