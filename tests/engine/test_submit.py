@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,17 @@ from sqlalchemy import select
 
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.job_requests import SUBMITTED, WAITING, JobRequestRow, Wanted
-from beamkeeper.domain.acquisition import Acquisition, NewDaq, State
-from beamkeeper.domain.errors import NotPermittedError
+from beamkeeper.db.journal import Seen
+from beamkeeper.domain.acquisition import Acquisition, JournalState, NewDaq, NewPut, State
+from beamkeeper.domain.errors import InvalidError, NotPermittedError
 from beamkeeper.domain.experiments import NewExperiment
+from beamkeeper.domain.files import FileKind, SourceIdentity
 from beamkeeper.domain.names import path_fields
 from beamkeeper.domain.processing import Job, NewJob
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.workflows import checked_definition
 from beamkeeper.domain.workflows.plans import JobPlan
+from beamkeeper.engine.scene import Scene
 from beamkeeper.engine.submit import SubmitLoop
 from beamkeeper.testing.services import Running, running
 
@@ -68,6 +72,30 @@ class Daq:
         files = [Wanted(new_uid(), f"data/{name}".encode(), top + f"/{name}".encode()) for name in names]
         with self.database.write() as tx:
             tx.job_requests.add(self.made.uid, files)
+
+    def finish(self, *names: str, is_snapshot: bool = False) -> None:
+        """Do what the watch does when files are finished at the source."""
+        seen = [
+            Seen(
+                name.encode(),
+                JournalState.READY,
+                FileKind.FILE,
+                SourceIdentity(dev=1, ino=next(NUMBERS), size=1, mtime_ns=1, ctime_ns=1),
+                finished_at=datetime.now(UTC),
+                is_snapshot=is_snapshot,
+            )
+            for name in names
+        ]
+        with self.database.write() as tx:
+            tx.journal.see(self.made.uid, seen)
+
+    def make_available(self) -> None:
+        """Do what a worker does: take what is ready, and bring it to available in one step with its jobs."""
+        with self.database.write() as tx:
+            batch = tx.journal.claim(new_uid(), files=10, size=10**9)
+            scene = Scene.of(tx, batch.acquisition_uid)
+            tx.journal.step(batch, JournalState.AVAILABLE, {file.id: {} for file in batch.files}, free=True)
+            tx.job_requests.add(batch.acquisition_uid, scene.wanted(batch.files))
 
     def clock_on(self) -> None:
         """Let what waits be due."""
@@ -159,3 +187,41 @@ def test_only_a_service_submits_in_the_name_of_somebody_else(beamline: Running, 
         beamline.client.jobs.submit(
             NewJob(workflow="average", experiment_uid=daq.made.experiment_uid, on_behalf_of="somebody")
         )
+
+
+@pytest.mark.parametrize("is_seen_first", [True, False])
+def test_at_ready_each_file_gets_one_job_on_its_source_and_is_held(
+    beamline: Running, tmp_path: Path, is_seen_first: bool
+) -> None:
+    daq = Daq(beamline, tmp_path / "d", at="ready")
+    daq.finish("a", "b")
+    daq.finish("c", is_snapshot=True)
+    if is_seen_first:
+        daq.step()
+        assert len(daq.jobs()) == 2
+    daq.make_available()
+    daq.step()
+    files = [beamline.client.jobs.record(job.uid).files[0] for job in daq.jobs()]
+    assert [(file.path, file.experiment_path) for file in files] == [
+        (str(tmp_path / "d" / name), f"data/{name}") for name in "ab"
+    ]
+    assert daq.held() == {b"a", b"b"}
+    beamline.client.jobs.stop(*(job.uid for job in daq.jobs()))
+    daq.step()
+    assert daq.held() == set()
+
+
+def test_at_ready_a_file_that_changes_afterwards_gets_another_job(beamline: Running, tmp_path: Path) -> None:
+    daq = Daq(beamline, tmp_path / "d", at="ready")
+    for _ in range(2):
+        daq.finish("a")
+        daq.step()
+        daq.step()
+    assert len(daq.jobs()) == 2
+
+
+def test_what_is_put_has_no_source_for_a_job(beamline: Running, tmp_path: Path) -> None:
+    daq = Daq(beamline, tmp_path / "d")
+    plan = JobPlan(workflow="average", at="ready")
+    with pytest.raises(InvalidError, match="at available"):
+        beamline.client.uploads.put(NewPut(experiment_uid=daq.made.experiment_uid, workflow=plan), [])

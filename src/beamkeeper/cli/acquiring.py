@@ -87,7 +87,7 @@ _KEPT = (
     ),
 )
 _WORKFLOW = (
-    click.option("--workflow", metavar="NAME", help="Run this workflow on the files when they are available."),
+    click.option("--workflow", metavar="NAME", help="Run this workflow on the files as they arrive."),
     click.option("--workflow-owner", metavar="NAME", help="Whose it is, where several have one of this name."),
     click.option("--workflow-arg", "workflow_args", multiple=True, metavar="KEY:VALUE", help="An argument of it."),
     click.option(
@@ -96,6 +96,13 @@ _WORKFLOW = (
         show_default=True,
         metavar="file|N|end",
         help="A job for each file, for so many files, or for all at the end.",
+    ),
+    click.option(
+        "--workflow-at",
+        type=click.Choice(["available", "ready"]),
+        default="available",
+        show_default=True,
+        help="On stored files; or at ready on those at the source, as soon as they are finished.",
     ),
 )
 _TAKEN = (
@@ -144,13 +151,13 @@ def asked(model: type[ModelT], options: Mapping[str, Any]) -> ModelT:
 
 def _plan(fields: dict[str, Any]) -> dict[str, Any] | None:
     """Take the options of a workflow out of those that were given, and return them as the request has them."""
-    name, owner, words, per = (fields.pop(f"workflow{end}") for end in ("", "_owner", "_args", "_per"))
+    name, owner, words, per, at = (fields.pop(f"workflow{end}") for end in ("", "_owner", "_args", "_per", "_at"))
     if name is None:
-        if owner or words or per != "file":
+        if owner or words or per != "file" or at != "available":
             raise InvalidError("which workflow? say --workflow NAME")
         return None
     per = int(per) if str(per).isdigit() else per
-    return {"workflow": name, "owner": owner, "arguments": common.key_values(words), "per": per}
+    return {"workflow": name, "owner": owner, "arguments": common.key_values(words), "per": per, "at": at}
 
 
 def _check_text(name: str, value: object) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import click
 
-from beamkeeper.cli import common, output
+from beamkeeper.cli import common, job_inputs, output
 from beamkeeper.cli.app import EXIT_WANTING
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.processing import (
@@ -63,6 +63,8 @@ def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--owner", metavar="NAME", help="Whose workflow, where two have one of that name.")
 @click.option("--version", type=int, help="Which version; the newest unless given.")
 @click.option("--file", "files", multiple=True, metavar="PATH", help="An input file; may be given again.")
+@click.option("--query", metavar="QUERY", help="On the files of the experiment that this finds.")
+@click.option("--dataset", metavar="NAME", help="On the files of this dataset.")
 @click.option("--priority", type=int, default=0, help="Higher goes first.")
 @click.option("--wait", "is_waiting", is_flag=True, help="Return when it has ended; status 10 unless it is done.")
 @EXPERIMENT
@@ -73,6 +75,8 @@ def submit(
     owner: str | None,
     version: int | None,
     files: tuple[str, ...],
+    query: str | None,
+    dataset: str | None,
     priority: int,
     is_waiting: bool,
     experiment: str | None,
@@ -89,6 +93,7 @@ def submit(
         workflow_owner=owner,
         version=version,
         arguments=arguments,
+        paths=job_inputs.paths(client, uid, query, dataset),
         priority=priority,
         experiment_uid=uid,
     )

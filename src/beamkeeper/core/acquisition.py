@@ -351,6 +351,8 @@ def _options(
 def _check_options(new: NewDaq | NewUpload | NewPut) -> None:
     if new.tree is Tree.SYSTEM:
         raise InvalidError("the system tree is Beamkeeper's own: use data or analysis")
+    if isinstance(new, NewPut) and new.workflow and new.workflow.at == "ready":
+        raise InvalidError("what is put has no source here that a job could read: use the workflow at available")
     if new.destination.strip("/"):
         RelPath(new.destination.strip("/"))
     check_metadata(new.metadata)

@@ -158,7 +158,7 @@ def _files(
 ) -> list[InputFileName]:
     """Return the input files: given one by one, or by the arguments that name them."""
     root = None if experiment is None else _root(tx, experiment)
-    named = [*new.files, *(_named(word, root) for word in _paths(new.arguments))]
+    named = [*new.files, *(_named(word, root) for word in (*new.paths, *_paths(new.arguments)))]
     if pattern := new.arguments.get("filePathPattern"):
         named += _matching(str(pattern), root)
     if len(named) > MOST_FILES:
@@ -293,6 +293,7 @@ def _again(tx: ProcessingTransaction, caller: Caller, before: JobRecord, new: Re
         experiment_uid=before.experiment_uid,
         arguments=arguments,
         files=() if is_other else before.files,
+        paths=(),
         priority=before.priority,
         run_uid=before.run_uid,
         on_behalf_of=None,

@@ -11,6 +11,9 @@ from sqlalchemy import Index, UniqueConstraint, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, new_uid
+from beamkeeper.db.journal_rows import COLUMNS, Claimed, JournalRow, to_claimed
+from beamkeeper.domain.acquisition import JournalState
+from beamkeeper.domain.files import FileKind
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.workflows.plans import MOST_PER_JOB
 
@@ -57,6 +60,8 @@ class JobRequest:
     job_uid: UUID
     acquisition_uid: UUID
     paths: Sequence[bytes]
+    sources: Sequence[bytes]
+    """Where they were, without the leading slash."""
 
 
 class JobRequests:
@@ -67,8 +72,20 @@ class JobRequests:
         self._now = now
 
     def add(self, acquisition_uid: UUID, files: Iterable[Wanted]) -> None:
-        """Note files; in the transaction that makes them available, so that neither is without the other."""
-        for file in files:
+        """Note files, each version once; in the transaction that makes them available: neither is without the other."""
+        asked = list(files)
+        known: set[UUID] = set()
+        for start in range(0, len(asked), IN_CHUNK):
+            part = [file.version_uid for file in asked[start : start + IN_CHUNK]]
+            is_mine = JobRequestRow.acquisition_uid == acquisition_uid
+            known.update(
+                self._session.scalars(
+                    select(JobRequestRow.version_uid).where(is_mine, JobRequestRow.version_uid.in_(part))
+                )
+            )
+        for file in asked:
+            if file.version_uid in known:
+                continue
             self._session.add(
                 JobRequestRow(
                     acquisition_uid=acquisition_uid,
@@ -81,6 +98,26 @@ class JobRequests:
                 )
             )
         self._session.flush()
+
+    def unasked(self, acquisition_uid: UUID, limit: int) -> Sequence[Claimed]:
+        """Return files that are finished and on their way, and that no job was asked for yet."""
+        is_asked = (JobRequestRow.acquisition_uid == acquisition_uid) & (
+            JobRequestRow.version_uid == JournalRow.version_uid
+        )
+        wanted = (
+            select(*COLUMNS)
+            .where(
+                JournalRow.acquisition_uid == acquisition_uid,
+                JournalRow.state.in_((JournalState.READY, JournalState.STAGED, JournalState.STORED)),
+                JournalRow.version_uid.is_not(None),
+                JournalRow.kind == FileKind.FILE,
+                JournalRow.is_snapshot.is_(False),
+                ~select(JobRequestRow.id).where(is_asked).exists(),
+            )
+            .order_by(JournalRow.id)
+            .limit(limit)
+        )
+        return [to_claimed(row) for row in self._session.execute(wanted)]
 
     def ungrouped(self) -> dict[UUID, int]:
         """Return how many files of each DAQ and upload belong to no job yet."""
@@ -132,6 +169,7 @@ class JobRequests:
                 uid,
                 next(row.acquisition_uid for row in rows if row.job_uid == uid),
                 [row.path for row in rows if row.job_uid == uid],
+                [row.source for row in rows if row.job_uid == uid],
             )
             for uid in uids
         ]

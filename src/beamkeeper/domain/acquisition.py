@@ -103,7 +103,7 @@ class _Options(Input):
     max_run_time_s: float | None = Field(default=None, gt=0, le=LONGEST_RUN_S)
     agent: str | None = Field(default=None, description="Where the directory is; the station's own by default.")
     first: tuple[Pattern, ...] = Field(default=(), max_length=32, description="These go before all other files.")
-    workflow: JobPlan | None = Field(default=None, description="What runs on the files when they are available.")
+    workflow: JobPlan | None = Field(default=None, description="What runs on the files as they arrive.")
     verify: Verify | None = Field(
         default=None, description="When copies are read back; as the station's settings say by default."
     )

@@ -97,6 +97,9 @@ class Cause(StrEnum):
     STOPPED = "stopped"
 
 
+InputPath = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^/\x00][^\x00]*$")]
+
+
 class InputFileName(Input):
     """A file that a job works on: where it can be opened here, and its path below the experiment."""
 
@@ -123,6 +126,9 @@ class NewJob(Input):
         description="Arguments of the workflow; filePath, filePathList and filePathPattern name its files.",
     )
     files: Annotated[tuple[InputFileName, ...], Field(max_length=MOST_FILES)] = ()
+    paths: Annotated[tuple[InputPath, ...], Field(max_length=MOST_FILES)] = Field(
+        default=(), description="More input files, by their paths below the experiment: data/scan_001.h5."
+    )
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     run_uid: Uid | None = None
     on_behalf_of: Username | None = Field(default=None, description="For services: whose DAQ asks for it.")

@@ -24,7 +24,6 @@ from beamkeeper.db.job_requests import Wanted
 from beamkeeper.db.journal import Batch, Claimed, backoff
 from beamkeeper.domain.acquisition import JournalState
 from beamkeeper.domain.errors import DestinationError, DmError, NotFoundError, UnavailableError
-from beamkeeper.domain.files import FileKind
 from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishState
 from beamkeeper.engine import faults
@@ -274,7 +273,7 @@ class Worker(Loop):
                 again[file.id] = {"attempts": file.attempts + 1, "next_at": pause, "reason": result.error[:2000]}
         self._masters.note(scene, [results[file.version_uid].passed for file in held if file.id in done])
         hit(FailPoint.AVAILABLE_WRITING)
-        self._step(batch, J.AVAILABLE, done, free=True, jobs=_jobs(scene, [file for file in held if file.id in done]))
+        self._step(batch, J.AVAILABLE, done, free=True, jobs=scene.wanted(file for file in held if file.id in done))
         hit(FailPoint.AVAILABLE_WRITTEN)
         self._step(batch, J.STORED, again, free=True)
         self._settle_faults(batch, found)
@@ -316,11 +315,3 @@ class Worker(Loop):
 
     def _now(self) -> datetime:
         return datetime.now(UTC)
-
-
-def _jobs(scene: Scene, files: Sequence[Claimed]) -> list[Wanted]:
-    """Return for which of the files that are available now a job is wanted: those that are whole, under a plan."""
-    if scene.acquisition.workflow is None:
-        return []
-    whole = (file for file in files if file.kind is FileKind.FILE and not file.is_snapshot)
-    return [Wanted(file.version_uid, bytes(scene.path(file)), scene.source(file)[1:]) for file in whole]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 from beamkeeper.db import AcquisitionTransaction
+from beamkeeper.db.job_requests import Wanted
 from beamkeeper.db.journal import Claimed
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.experiments import Experiment
-from beamkeeper.domain.files import Source
+from beamkeeper.domain.files import FileKind, Source
 from beamkeeper.domain.names import RelPath, path_fields
 from beamkeeper.domain.storage import STAGING, StorageArea
 
@@ -47,6 +49,13 @@ class Scene:
     def source(self, file: Claimed) -> bytes:
         """Return the absolute path of a file at its source."""
         return b"/" + self.acquisition.relpath + b"/" + file.path
+
+    def wanted(self, files: Iterable[Claimed]) -> list[Wanted]:
+        """Return for which of these files a job is wanted: those that are whole, under a plan."""
+        if self.acquisition.workflow is None:
+            return []
+        whole = (file for file in files if file.kind is FileKind.FILE and not file.is_snapshot)
+        return [Wanted(file.version_uid, bytes(self.path(file)), self.source(file)[1:]) for file in whole]
 
     def staged(self, file: Claimed) -> RelPath | None:
         """Return a file's name in its staging directory; None where that is its path.

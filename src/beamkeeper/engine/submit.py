@@ -51,6 +51,7 @@ class SubmitLoop(Loop):
 
     def step(self) -> bool:
         """Submit what is due, and look how the submitted jobs stand."""
+        is_more = self._take_ready()
         self._group()
         with self._database.read() as tx:
             due = tx.job_requests.due(AT_ONCE)
@@ -66,7 +67,7 @@ class SubmitLoop(Loop):
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_S
             self._look(running)
-        return len(due) == AT_ONCE
+        return is_more or len(due) == AT_ONCE
 
     def ended(self) -> None:
         """Hear of no more files."""
@@ -78,6 +79,22 @@ class SubmitLoop(Loop):
             self._client.http(Service.PROCESSING)
         except NotFoundError as error:
             raise UnavailableError(error.message) from error
+
+    def _take_ready(self) -> bool:
+        """Note the files that are finished at the source, where jobs are wanted on those; whether there may be more.
+
+        What becomes available before this has seen it is noted by that step.
+        """
+        most = 0
+        with self._database.read() as tx:
+            early = [one.uid for one in tx.acquisitions.active() if one.workflow and one.workflow.at == "ready"]
+            found = {uid: tx.job_requests.unasked(uid, MOST_PER_JOB) for uid in early}
+        for uid, files in found.items():
+            if files:
+                most = max(most, len(files))
+                with self._database.write() as tx:
+                    tx.job_requests.add(uid, Scene.of(tx, uid).wanted(files))
+        return most == MOST_PER_JOB
 
     def _group(self) -> None:
         with self._database.read() as tx:
@@ -126,7 +143,8 @@ def _job(request: JobRequest, scene: Scene) -> NewJob:
     plan = scene.acquisition.workflow
     if plan is None:
         raise InternalError(f"acquisition {scene.acquisition.uid} wants jobs without a workflow")
-    root = scene.local_root
+    root, is_early = scene.local_root, plan.at == "ready"
+    names = [(_text(source), _text(path)) for source, path in zip(request.sources, request.paths, strict=True)]
     return NewJob(
         uid=request.job_uid,
         workflow=plan.workflow,
@@ -135,7 +153,11 @@ def _job(request: JobRequest, scene: Scene) -> NewJob:
         arguments=plan.arguments,
         on_behalf_of=scene.acquisition.started_by,
         files=tuple(
-            InputFileName(path=f"{root}/{below}", experiment_path=below)
-            for below in (path.decode("utf-8", "surrogateescape") for path in request.paths)
+            InputFileName(path=f"/{source}" if is_early else f"{root}/{below}", experiment_path=below)
+            for source, below in names
         ),
     )
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")

@@ -13,13 +13,16 @@ MOST_PER_JOB = 1000
 
 
 class JobPlan(Input):
-    """A workflow that runs on files as they become available."""
+    """A workflow that runs on files as they arrive."""
 
     workflow: WorkflowName
     owner: Owner | None = Field(default=None, description="Whose it is, where several have one of this name.")
     arguments: Annotated[dict[str, JsonValue], Field(max_length=200)] = Field(default_factory=dict)
     per: Literal["file", "end"] | Annotated[int, Field(ge=1, le=MOST_PER_JOB)] = Field(
         default="file", description="One job for each file, for so many files, or for all of them at the end."
+    )
+    at: Literal["available", "ready"] = Field(
+        default="available", description="On stored files; or at ready on those at the source, once they are finished."
     )
 
     @property
