@@ -186,12 +186,15 @@ def test_status_has_words_for_how_the_site_follows() -> None:
     assert words(site=cut_off).endswith(": no route to host")
     assert "whole catalogue" in words(site=link.model_copy(update={"is_listing": True}))
     follower = Follower(station="9ID", kind=Kind.FILES, heard_at=now, waiting=7, unlisted=2, refused=1, message="why")
-    told = words(followers=(follower,))
+    runs = Follower(station="9ID", kind=Kind.RUNS, heard_at=now, waiting=1, unlisted=3)
+    told = words(followers=(follower, runs))
+    assert told.count("heard") == 1
     for each in (
         "9ID: heard 2026-1",
-        "7 changes wait",
+        "8 changes wait",
         "2 files of 9ID are not in",
-        "1 documents of 9ID were refused: why",
+        "3 runs of 9ID are not in",
+        "1 files of 9ID were refused: why",
     ):
         assert each in told
 

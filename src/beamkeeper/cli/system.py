@@ -280,11 +280,17 @@ def _following(status: Status) -> list[str]:
         lines.append("the whole catalogue is being sent to the site's")
     elif site is not None and site.message:
         lines.append(site.message)
-    for each in status.followers:
-        state = "is being taken as a whole" if each.is_listing else f"{each.waiting} changes wait"
-        lines.append(f"{each.station}: heard {output.safe(each.heard_at)}, {state}")
-        lines += [f"{each.unlisted} files of {each.station} are not in its own catalogue"] if each.unlisted else []
-        lines += [f"{each.refused} documents of {each.station} were refused: {each.message}"] if each.refused else []
+    for station in dict.fromkeys(each.station for each in status.followers):
+        mine = [each for each in status.followers if each.station == station]
+        is_listing = any(each.is_listing for each in mine)
+        state = "is being taken as a whole" if is_listing else f"{sum(each.waiting for each in mine)} changes wait"
+        lines.append(f"{station}: heard {output.safe(min(each.heard_at for each in mine))}, {state}")
+        lines += [
+            f"{each.unlisted} {each.kind} of {station} are not in its own catalogue" for each in mine if each.unlisted
+        ]
+        lines += [
+            f"{each.refused} {each.kind} of {station} were refused: {each.message}" for each in mine if each.refused
+        ]
     return lines
 
 

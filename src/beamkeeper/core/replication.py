@@ -22,6 +22,8 @@ from beamkeeper.domain.metadata import check_metadata
 from beamkeeper.domain.replication import (
     MANY,
     UNLISTED_LIMIT,
+    DatasetDocument,
+    DerivationDocument,
     FileDocument,
     Follower,
     Kind,
@@ -29,6 +31,7 @@ from beamkeeper.domain.replication import (
     Position,
     Positions,
     Refusal,
+    RunDocument,
     SiteLink,
     Taken,
 )
@@ -42,9 +45,6 @@ RANGES = 500
 
 KEPT = 100_000
 """Changes stay for so many numbers after the site has them, for a site that is restored from a backup."""
-
-COPIED = "files.copied"
-"""The kind of event that tells of files that have come from their station, new or changed."""
 
 
 class Read(Protocol):
@@ -94,14 +94,19 @@ class Copies(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """How one kind is carried."""
+    """How one kind is carried, and which kind of event tells of what has come, new or changed."""
 
     document: type[BaseModel]
     copies: Callable[[CatalogTransaction], Copies]
     event: str
 
 
-KINDS: Mapping[Kind, Carried] = {Kind.FILES: Carried(FileDocument, lambda tx: tx.documents, COPIED)}
+KINDS: Mapping[Kind, Carried] = {
+    Kind.DATASETS: Carried(DatasetDocument, lambda tx: tx.dataset_documents, "datasets.copied"),
+    Kind.RUNS: Carried(RunDocument, lambda tx: tx.run_documents, "runs.copied"),
+    Kind.FILES: Carried(FileDocument, lambda tx: tx.documents, "files.copied"),
+    Kind.DERIVATIONS: Carried(DerivationDocument, lambda tx: tx.derivation_documents, "derivations.copied"),
+}
 """In the order in which they are sent: a kind only goes when those before it, which it may refer to, have gone."""
 
 
@@ -120,14 +125,12 @@ def next_changes(
     position = _begin(tx, since)
     if position.is_listing:
         return _listing(tx, kind, (since, position), station=station, limit=limit)
-    copies = KINDS[kind].copies(tx)
-    after_id = None if position.after is None else copies.id_of(position.after)
-    changes = tx.changes.after(kind, position.number, after_id, limit=RANGES)
-    read = copies.changed(changes, limit=limit)
+    read, is_end = _changed(tx, kind, position, limit=limit)
     if read.last is None:
-        return NewChanges(kind=kind, since=since, upto=position)
+        # As far as the whole catalogue is: else the changes of other kinds could never be forgotten.
+        end = position if not is_end else Position(epoch=position.epoch, number=tx.events.cursor().number)
+        return NewChanges(kind=kind, since=since, upto=end)
     number, uid = read.last
-    is_end = read.is_all and len(changes) < RANGES
     waiting = 0 if is_end else tx.changes.waiting(kind, number, limit=MANY)
     return NewChanges(
         kind=kind,
@@ -135,6 +138,25 @@ def next_changes(
         upto=Position(epoch=position.epoch, number=number, after=uid),
         waiting=waiting,
         documents=_own(tx, station, read.documents),
+    )
+
+
+def _changed(tx: CatalogTransaction, kind: Kind, position: Position, *, limit: int) -> tuple[Read, bool]:
+    """Return what changed after a position, and whether nothing is behind it."""
+    copies = KINDS[kind].copies(tx)
+    after_id = None if position.after is None else copies.id_of(position.after)
+    changes = tx.changes.after(kind, position.number, after_id, limit=RANGES)
+    read = copies.changed(changes, limit=limit)
+    return read, read.is_all and len(changes) < RANGES
+
+
+def is_preceded(tx: CatalogTransaction, kind: Kind, positions: Mapping[Kind, Position]) -> bool:
+    """Whether kinds that this one may refer to have still something to be sent before it."""
+    earlier = list(KINDS)[: list(KINDS).index(kind)]
+    begun = {each: _begin(tx, positions.get(each)) for each in earlier}
+    return any(
+        position.is_listing or _changed(tx, each, position, limit=1)[0].last is not None
+        for each, position in begun.items()
     )
 
 
@@ -242,8 +264,8 @@ def _acceptable(tx: CatalogTransaction, caller: Caller, new: NewChanges) -> tupl
     for each in new.documents:
         try:
             document: Any = KINDS[new.kind].document.model_validate(each)
-            for metadata in (document.metadata, getattr(document, "annotations", {})):
-                check_metadata(metadata)
+            for name in ("metadata", "annotations"):
+                check_metadata(getattr(document, name, {}))
         except (ValidationError, DmError) as error:
             refused.append(refusal(each, error))
             continue

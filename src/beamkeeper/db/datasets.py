@@ -8,23 +8,22 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ForeignKey,
-    Index,
     Select,
-    UniqueConstraint,
     delete,
     exists,
     func,
     select,
     update,
 )
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import Base, BigId, new_uid, upsert
+from beamkeeper.db.base import new_uid, upsert
+from beamkeeper.db.changes import changed
 from beamkeeper.db.files import Files
 from beamkeeper.db.files.members import IS_NEWEST, file_ids, page_of, version_of
 from beamkeeper.db.files.tables import FileRow, VersionRow
 from beamkeeper.db.finding import Exactly
+from beamkeeper.db.linked import DatasetFileRow, DatasetRow
 from beamkeeper.db.metadata import Change, MetadataChanges
 from beamkeeper.db.pages import to_cursor, uid_of
 from beamkeeper.db.scope import experiment_uids
@@ -42,42 +41,8 @@ from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.files import FileCount, FileOrder, FileQuery
 from beamkeeper.domain.metadata import check_metadata, patched
 from beamkeeper.domain.names import Metadata
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.replication import Kind
 from beamkeeper.domain.users import Reach
-
-
-class DatasetRow(Base):
-    """A dataset."""
-
-    __tablename__ = "datasets"
-    __table_args__ = (UniqueConstraint("experiment_uid", "name"),)
-    services = frozenset({Service.CATALOG})
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    uid: Mapped[UUID] = mapped_column(unique=True)
-    experiment_uid: Mapped[UUID]
-    name: Mapped[str]
-    title: Mapped[str]
-    owner: Mapped[str]
-    state: Mapped[str]
-    query: Mapped[str | None]
-    free: Mapped[Metadata] = mapped_column("metadata")
-    created_at: Mapped[datetime]
-    frozen_at: Mapped[datetime | None]
-
-
-class DatasetFileRow(Base):
-    """A file that a dataset lists; with the version, where the dataset is frozen."""
-
-    __tablename__ = "dataset_files"
-    __table_args__ = (Index(None, "file_id"),)
-    services = frozenset({Service.CATALOG})
-
-    dataset_id: Mapped[int] = mapped_column(BigId, ForeignKey("datasets.id"), primary_key=True)
-    file_id: Mapped[int] = mapped_column(BigId, ForeignKey("files.id"), primary_key=True)
-    version_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("versions.id"))
-    added_at: Mapped[datetime]
-    added_by: Mapped[str]
 
 
 class Datasets:
@@ -89,7 +54,9 @@ class Datasets:
 
     def find(self, experiment_uid: UUID, name: str) -> Dataset | None:
         """Return a dataset by its name, or None."""
-        wanted = select(DatasetRow).where(DatasetRow.experiment_uid == experiment_uid, DatasetRow.name == name)
+        wanted = select(DatasetRow).where(
+            DatasetRow.experiment_uid == experiment_uid, DatasetRow.name == name, DatasetRow.deleted_at.is_(None)
+        )
         row = self._session.scalars(wanted).one_or_none()
         return None if row is None else to_dataset(row)
 
@@ -99,7 +66,8 @@ class Datasets:
 
     def page(self, query: DatasetQuery, reach: Reach) -> DatasetPage:
         """Return the datasets that are wanted, newest first, out of the experiments within reach."""
-        wanted = select(DatasetRow).order_by(DatasetRow.uid.desc()).limit(query.limit + 1)
+        wanted = select(DatasetRow).where(DatasetRow.deleted_at.is_(None))
+        wanted = wanted.order_by(DatasetRow.uid.desc()).limit(query.limit + 1)
         if query.experiment_uid is not None:
             wanted = wanted.where(DatasetRow.experiment_uid == query.experiment_uid)
         if query.name is not None:
@@ -128,8 +96,10 @@ class Datasets:
             metadata=new.metadata,
             created_at=self._now,
         )
-        self._session.add(DatasetRow(free=dataset.metadata, **dataset.model_dump(exclude={"metadata"})))
+        row = DatasetRow(free=dataset.metadata, **dataset.model_dump(exclude={"metadata"}))
+        self._session.add(row)
         self._session.flush()
+        changed(self._session, Kind.DATASETS, [row.id])
         return dataset
 
     def set_metadata(self, uid: UUID, patch: Metadata, *, by: str) -> Dataset:
@@ -138,6 +108,7 @@ class Datasets:
         change = Change(uid, row.experiment_uid, row.free, check_metadata(patch))
         MetadataChanges(self._session, self._now).add([change], by=by)
         row.free = check_metadata(patched(row.free, patch))
+        changed(self._session, Kind.DATASETS, [row.id])
         self._session.flush()
         return to_dataset(row)
 
@@ -166,6 +137,7 @@ class Datasets:
         ids = self._listed(row.id, file_uids)
         link = (DatasetFileRow.dataset_id == row.id) & DatasetFileRow.file_id.in_(ids)
         self._session.execute(delete(DatasetFileRow).where(link))
+        changed(self._session, Kind.FILES, ids)
         return len(ids)
 
     def files(self, dataset: Dataset, query: MemberQuery) -> MemberPage:
@@ -196,6 +168,7 @@ class Datasets:
                 self._list(row.id, ids, by)
         self._pin(row.id)
         row.state, row.frozen_at = DatasetState.FROZEN, self._now
+        changed(self._session, Kind.DATASETS, [row.id])
         self._session.flush()
         return to_dataset(row)
 
@@ -203,10 +176,12 @@ class Datasets:
         common = {"dataset_id": dataset_id, "added_at": self._now, "added_by": by}
         rows = [{**common, "file_id": id_} for id_ in ids]
         upsert(self._session, DatasetFileRow, rows, key=("dataset_id", "file_id"), keep=("added_at", "added_by"))
+        changed(self._session, Kind.FILES, ids)
 
     def _pin(self, dataset_id: int) -> None:
         hidden = select(FileRow.id).where(FileRow.id == DatasetFileRow.file_id, FileRow.deleted_at.is_not(None))
         is_own = DatasetFileRow.dataset_id == dataset_id
+        changed(self._session, Kind.FILES, self._session.scalars(select(DatasetFileRow.file_id).where(is_own)))
         options = {"synchronize_session": False}
         self._session.execute(delete(DatasetFileRow).where(is_own, exists(hidden)), execution_options=options)
         newest = (
@@ -232,7 +207,7 @@ class Datasets:
         return Exactly(self._session, self._now, _wanted(dataset), FileRow.deleted_at.is_(None))
 
     def _row(self, uid: UUID, *, is_for_update: bool = False) -> DatasetRow:
-        wanted = select(DatasetRow).where(DatasetRow.uid == uid)
+        wanted = select(DatasetRow).where(DatasetRow.uid == uid, DatasetRow.deleted_at.is_(None))
         row = self._session.scalars(wanted.with_for_update() if is_for_update else wanted).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no dataset {uid}", uid=str(uid))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 from uuid import UUID
 
 from sqlalchemy import Index, Table, insert, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, new_uid
-from beamkeeper.db.pages import to_cursor, uid_of
+from beamkeeper.db.pages import parts, to_cursor, uid_of
 from beamkeeper.domain.metadata import MetadataChange, MetadataHistory, difference, patched, touched
 from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.replication import MetadataChangeDocument
 from beamkeeper.domain.status import Service
 
 
@@ -89,6 +91,50 @@ class MetadataChanges:
 def replaced(subject_uid: UUID, experiment_uid: UUID, old: Metadata, new: Metadata, *, version: int) -> Change:
     """Return the change that a new version of a file makes: it comes with metadata of its own."""
     return Change(subject_uid, experiment_uid, old, difference(old, new), version)
+
+
+class Remembered(Protocol):
+    """A document that has the history of its metadata."""
+
+    @property
+    def uid(self) -> UUID:
+        """Of what the history is."""
+        ...
+
+    @property
+    def experiment_uid(self) -> UUID:
+        """The experiment of that."""
+        ...
+
+    @property
+    def history(self) -> Sequence[MetadataChangeDocument]:
+        """Oldest first."""
+        ...
+
+
+def histories(session: Session, uids: Iterable[UUID]) -> Mapping[UUID, Sequence[MetadataChangeDocument]]:
+    """Return the changes of the metadata of some things, oldest first."""
+    found: defaultdict[UUID, list[MetadataChangeDocument]] = defaultdict(list)
+    for part in parts(uids):
+        wanted = select(MetadataChangeRow).where(MetadataChangeRow.subject_uid.in_(part))
+        for row in session.scalars(wanted.order_by(MetadataChangeRow.id)):
+            plain = {name: getattr(row, name) for name in MetadataChangeDocument.model_fields}
+            found[row.subject_uid].append(MetadataChangeDocument.model_validate(plain))
+    return found
+
+
+def take_histories(session: Session, documents: Iterable[Remembered]) -> None:
+    """Add changes of metadata that have come with documents; those that are there stay."""
+    rows = {
+        change.uid: {**change.model_dump(), "subject_uid": each.uid, "experiment_uid": each.experiment_uid}
+        for each in documents
+        for change in each.history
+    }
+    for part in parts(rows):
+        for uid in session.scalars(select(MetadataChangeRow.uid).where(MetadataChangeRow.uid.in_(part))):
+            del rows[uid]
+    if rows:
+        session.execute(insert(MetadataChangeRow), list(rows.values()))
 
 
 def _is_change(change: Change) -> bool:

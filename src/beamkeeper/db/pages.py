@@ -1,10 +1,12 @@
-"""Cursors of lists: the last key of a page, as text that only we read."""
+"""Long lists in parts: the cursor of a page, as text that only we read, and keys a few at a time."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 from uuid import UUID
 
 from beamkeeper.domain.errors import InvalidError
@@ -37,3 +39,9 @@ def uid_of(cursor: str) -> UUID:
 
 def _refusal(cursor: str) -> InvalidError:
     return InvalidError(f"{cursor[:80]!r} is no cursor of this list: take the `next` of the page before")
+
+
+def parts(keys: Iterable[Any], size: int = 500) -> Iterator[Sequence[Any]]:
+    """Yield keys, a few at a time, as they are named in one query."""
+    every = list(keys)
+    return (every[start : start + size] for start in range(0, len(every), size))

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import Base, BigId, new_uid, upsert
+from beamkeeper.db.base import new_uid, upsert
+from beamkeeper.db.changes import changed
 from beamkeeper.db.files.tables import FileRow, VersionRow
+from beamkeeper.db.linked import DerivationRow
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.domain.errors import ConflictError, NotFoundError
 from beamkeeper.domain.names import to_b64
@@ -25,28 +27,11 @@ from beamkeeper.domain.provenance import (
     SourceRef,
     Towards,
 )
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.replication import Kind
 from beamkeeper.domain.users import Reach
 
 _LOCK = 0x70726F76
 """Held while links are added: two at once could make a cycle that neither sees."""
-
-
-class DerivationRow(Base):
-    """A version was made from another."""
-
-    __tablename__ = "derivations"
-    __table_args__ = (UniqueConstraint("derived_id", "source_id"), Index(None, "source_id"))
-    services = frozenset({Service.CATALOG})
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    uid: Mapped[UUID] = mapped_column(unique=True)
-    derived_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id"))
-    source_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id"))
-    job: Mapped[str]
-    stage: Mapped[str]
-    recorded_at: Mapped[datetime]
-    recorded_by: Mapped[str]
 
 
 class _Link(NamedTuple):
@@ -91,6 +76,8 @@ class Derivations:
             for source in sorted(fresh)
         ]
         upsert(self._session, DerivationRow, rows, key=("derived_id", "source_id"), keep=rows[0] if rows else ())
+        made = select(DerivationRow.id).where(DerivationRow.uid.in_([row["uid"] for row in rows]))
+        changed(self._session, Kind.DERIVATIONS, self._session.scalars(made))
         return len(rows)
 
     def walk(self, file_uid: UUID, towards: Towards, reach: Reach, *, version: int | None = None) -> Provenance:

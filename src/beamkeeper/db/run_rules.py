@@ -11,16 +11,19 @@ from sqlalchemy import ColumnElement, Index, Uuid, delete, exists, insert, liter
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, new_uid, upsert
+from beamkeeper.db.changes import changed
 from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import glob_matches, path_range
+from beamkeeper.db.linked import RunFileRow, RunRow
 from beamkeeper.db.metadata import MetadataChangeRow
-from beamkeeper.db.runs import RunFileRow, RunRow
+from beamkeeper.db.pages import parts
 from beamkeeper.db.scope import lock_experiments
 from beamkeeper.domain.errors import ConflictError, NotFoundError
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.patterns import Pattern
 from beamkeeper.domain.query.ast import Builtin, Glob
+from beamkeeper.domain.replication import Kind
 from beamkeeper.domain.runs import RULES_LIMIT, RUN_GROUP, Belonging, NewRunRule, RunRule, RunState, belonging
 from beamkeeper.domain.status import Service
 
@@ -161,6 +164,7 @@ class RunRules:
         if ids:
             meant = (RunFileRow.rule_id == rule.id) & RunFileRow.file_id.in_(ids)
             self._session.execute(delete(RunFileRow).where(meant), execution_options=_UNSYNCED)
+            changed(self._session, Kind.FILES, ids)
             return
         experiments = self._experiments(rule.experiment_uid, rule.type)
         self._forget_empty(experiments)
@@ -176,16 +180,28 @@ class RunRules:
         self._session.flush()
 
     def _forget_empty(self, experiments: Sequence[UUID]) -> None:
-        """Remove runs that were known from their files only and have none now, unless somebody wrote about them."""
-        self._session.execute(
-            delete(RunRow).where(
-                RunRow.experiment_uid.in_(experiments),
-                RunRow.state == RunState.INFERRED,
-                ~exists().where(RunFileRow.run_id == RunRow.id),
-                ~exists().where(MetadataChangeRow.subject_uid == RunRow.uid),
-            ),
-            execution_options=_UNSYNCED,
+        """Hide runs that were known from their files only and have none now, unless somebody wrote about them."""
+        empty = select(RunRow.id).where(
+            RunRow.experiment_uid.in_(experiments),
+            RunRow.state == RunState.INFERRED,
+            RunRow.deleted_at.is_(None),
+            ~exists().where(RunFileRow.run_id == RunRow.id),
+            ~exists().where(MetadataChangeRow.subject_uid == RunRow.uid),
         )
+        ids = self._session.scalars(empty).all()
+        for some in parts(ids):
+            hiding = update(RunRow).where(RunRow.id.in_(some)).values(deleted_at=self._now)
+            self._session.execute(hiding, execution_options=_UNSYNCED)
+        changed(self._session, Kind.RUNS, ids)
+
+    def _bring_back(self, runs: Mapping[int, Belonging]) -> None:
+        """Show those of these runs again that are hidden, as if they were made now."""
+        for some in parts(runs):
+            hidden = select(RunRow).where(RunRow.id.in_(some), RunRow.deleted_at.is_not(None))
+            for row in self._session.scalars(hidden):
+                row.deleted_at, row.free = None, {"path": runs[row.id].path} if runs[row.id].path else {}
+                changed(self._session, Kind.RUNS, [row.id])
+        self._session.flush()
 
     def _belong(self, rule: RunRuleRow, files: Iterable[_File]) -> None:
         said = to_rule(rule)
@@ -197,11 +213,13 @@ class RunRules:
             for file, told in meant
         ]
         upsert(self._session, RunFileRow, rows, key=("run_id", "file_id"), keep=("rule_id",))
+        changed(self._session, Kind.FILES, [file.id for file, _ in meant])
 
     def _runs(self, wanted: Mapping[tuple[UUID, str], Belonging]) -> Mapping[tuple[UUID, str], int]:
         """Return the local keys of runs, making those that are not known."""
         lock_experiments(self._session, {experiment for experiment, _ in wanted})
         held = self._held(wanted)
+        self._bring_back({id_: wanted[key] for key, id_ in held.items()})
         missing: list[dict[str, Any]] = [
             {
                 "uid": new_uid(),
@@ -218,7 +236,9 @@ class RunRules:
         if not missing:
             return held
         self._session.connection().execute(insert(RunRow.__table__), missing)  # type: ignore[arg-type]
-        return self._held(wanted)
+        made = self._held(wanted)
+        changed(self._session, Kind.RUNS, [id_ for key, id_ in made.items() if key not in held])
+        return made
 
     def _held(self, wanted: Iterable[tuple[UUID, str]]) -> dict[tuple[UUID, str], int]:
         found: dict[tuple[UUID, str], int] = {}

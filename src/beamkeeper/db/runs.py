@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Select, UniqueConstraint, delete, exists, func, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import Select, delete, exists, func, select
+from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import Base, BigId, new_uid, upsert
+from beamkeeper.db.base import new_uid, upsert
+from beamkeeper.db.changes import changed
 from beamkeeper.db.files.members import IS_NEWEST, file_ids, page_of
 from beamkeeper.db.files.tables import FileRow, VersionRow
+from beamkeeper.db.linked import RunFileRow, RunRow
 from beamkeeper.db.metadata import Change, MetadataChanges
 from beamkeeper.db.pages import to_cursor, uid_of
 from beamkeeper.db.scope import experiment_uids
@@ -21,40 +23,9 @@ from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.files import FileCount
 from beamkeeper.domain.metadata import check_metadata, patched
 from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.replication import Kind
 from beamkeeper.domain.runs import NewRun, Run, RunPage, RunQuery, RunState, RunStop
-from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Reach
-
-
-class RunRow(Base):
-    """A run."""
-
-    __tablename__ = "runs"
-    __table_args__ = (UniqueConstraint("experiment_uid", "name"),)
-    services = frozenset({Service.CATALOG})
-
-    id: Mapped[int] = mapped_column(BigId, primary_key=True)
-    uid: Mapped[UUID] = mapped_column(unique=True)
-    experiment_uid: Mapped[UUID]
-    name: Mapped[str]
-    state: Mapped[str]
-    started_at: Mapped[datetime | None]
-    stopped_at: Mapped[datetime | None]
-    free: Mapped[Metadata] = mapped_column("metadata")
-    created_at: Mapped[datetime]
-    created_by: Mapped[str]
-
-
-class RunFileRow(Base):
-    """A file of a run; without a rule where somebody said so."""
-
-    __tablename__ = "run_files"
-    __table_args__ = (Index(None, "file_id"), Index(None, "rule_id", "file_id"))
-    services = frozenset({Service.CATALOG})
-
-    run_id: Mapped[int] = mapped_column(BigId, ForeignKey("runs.id"), primary_key=True)
-    file_id: Mapped[int] = mapped_column(BigId, ForeignKey("files.id"), primary_key=True)
-    rule_id: Mapped[int | None] = mapped_column(BigId, ForeignKey("run_rules.id"))
 
 
 class Runs:
@@ -69,14 +40,14 @@ class Runs:
         return to_run(self._row(uid))
 
     def find(self, experiment_uid: UUID, name: str) -> Run | None:
-        """Return a run by its name, or None."""
+        """Return a run by its name, or None; also one that a rule made known and that has no files any more."""
         wanted = select(RunRow).where(RunRow.experiment_uid == experiment_uid, RunRow.name == name)
         row = self._session.scalars(wanted).one_or_none()
         return None if row is None else to_run(row)
 
     def page(self, query: RunQuery, reach: Reach) -> RunPage:
         """Return the runs that are wanted, newest first, out of the experiments within reach."""
-        wanted = select(RunRow).order_by(RunRow.uid.desc()).limit(query.limit + 1)
+        wanted = select(RunRow).where(RunRow.deleted_at.is_(None)).order_by(RunRow.uid.desc()).limit(query.limit + 1)
         if query.experiment_uid is not None:
             wanted = wanted.where(RunRow.experiment_uid == query.experiment_uid)
         if query.name is not None:
@@ -108,12 +79,13 @@ class Runs:
         )
         self._session.add(row)
         self._session.flush()
+        changed(self._session, Kind.RUNS, [row.id])
         return to_run(row)
 
     def start(self, uid: UUID, new: NewRun, *, by: str) -> Run:
         """Say of a run, which was known from its files only, that it has begun."""
-        row = self._row(uid, is_for_update=True)
-        row.state, row.started_at = RunState.RUNNING, new.started_at or self._now
+        row = self._row(uid, is_for_update=True, is_even_hidden=True)
+        row.state, row.started_at, row.deleted_at = RunState.RUNNING, new.started_at or self._now, None
         return self._set(row, {"start": new.start} if new.start else {}, by)
 
     def stop(self, uid: UUID, stop: RunStop, *, by: str) -> Run:
@@ -126,6 +98,7 @@ class Runs:
         """Set keys at the top of a run's metadata, just as they are given."""
         MetadataChanges(self._session, self._now).add([Change(row.uid, row.experiment_uid, row.free, values)], by=by)
         row.free = check_metadata({**row.free, **values})
+        changed(self._session, Kind.RUNS, [row.id])
         self._session.flush()
         return to_run(row)
 
@@ -135,6 +108,7 @@ class Runs:
         change = Change(uid, row.experiment_uid, row.free, check_metadata(patch))
         MetadataChanges(self._session, self._now).add([change], by=by)
         row.free = check_metadata(patched(row.free, patch))
+        changed(self._session, Kind.RUNS, [row.id])
         self._session.flush()
         return to_run(row)
 
@@ -150,6 +124,7 @@ class Runs:
         held = set(self._session.scalars(select(RunFileRow.file_id).where(by_call)))
         rows = [{"run_id": row.id, "file_id": i, "rule_id": None} for i in ids if i not in held]
         upsert(self._session, RunFileRow, rows, key=("run_id", "file_id"))
+        changed(self._session, Kind.FILES, [i for i in ids if i not in held])
         return len(rows)
 
     def remove_files(self, uid: UUID, file_uids: Sequence[UUID]) -> int:
@@ -159,6 +134,7 @@ class Runs:
         by_call = (RunFileRow.run_id == row.id) & RunFileRow.file_id.in_(ids) & RunFileRow.rule_id.is_(None)
         held = set(self._session.scalars(select(RunFileRow.file_id).where(by_call)))
         self._session.execute(delete(RunFileRow).where(by_call), execution_options={"synchronize_session": False})
+        changed(self._session, Kind.FILES, held)
         return len(held)
 
     def files(self, uid: UUID, query: MemberQuery) -> MemberPage:
@@ -172,8 +148,9 @@ class Runs:
         files, size = self._session.execute(wanted).one()
         return FileCount(files=files, bytes=int(size))
 
-    def _row(self, uid: UUID, *, is_for_update: bool = False) -> RunRow:
+    def _row(self, uid: UUID, *, is_for_update: bool = False, is_even_hidden: bool = False) -> RunRow:
         wanted = select(RunRow).where(RunRow.uid == uid)
+        wanted = wanted if is_even_hidden else wanted.where(RunRow.deleted_at.is_(None))
         row = self._session.scalars(wanted.with_for_update() if is_for_update else wanted).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no run {uid}", uid=str(uid))

@@ -15,6 +15,7 @@ from beamkeeper.db.audit_log import AuditLog
 from beamkeeper.db.base import Database
 from beamkeeper.db.changes import Changes, is_changed, write_changes
 from beamkeeper.db.commands import StationCommands
+from beamkeeper.db.copied_records import DatasetDocuments, DerivationDocuments, RunDocuments
 from beamkeeper.db.datasets import Datasets
 from beamkeeper.db.downloads import Downloads
 from beamkeeper.db.events import Events
@@ -174,6 +175,21 @@ class CatalogTransaction(Transaction):
     def documents(self) -> Documents:
         """Files as whole documents."""
         return Documents(self.session, self.now)
+
+    @cached_property
+    def dataset_documents(self) -> DatasetDocuments:
+        """Datasets as whole documents."""
+        return DatasetDocuments(self.session, self.now)
+
+    @cached_property
+    def run_documents(self) -> RunDocuments:
+        """Runs as whole documents."""
+        return RunDocuments(self.session, self.now)
+
+    @cached_property
+    def derivation_documents(self) -> DerivationDocuments:
+        """Links of provenance as whole documents."""
+        return DerivationDocuments(self.session, self.now)
 
     @cached_property
     def changes(self) -> Changes:

@@ -7,12 +7,14 @@ from typing import Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from beamkeeper.domain.datasets import DatasetState, QueryText
 from beamkeeper.domain.files import FileKind, ReadFrom, ReplicaState, Source, SourceIdentity
 from beamkeeper.domain.names import (
     Checksum,
     Input,
     Metadata,
     Model,
+    PlainName,
     StationName,
     Title,
     Uid,
@@ -20,6 +22,8 @@ from beamkeeper.domain.names import (
     WireInt,
     WithPath,
 )
+from beamkeeper.domain.provenance import JobName
+from beamkeeper.domain.runs import RunName, RunState
 
 CHANGES_LIMIT = 1000
 """The most documents in one call."""
@@ -28,13 +32,16 @@ MANY = 100_000
 """Changes that wait are counted up to this many."""
 
 UNLISTED_LIMIT = 10_000
-"""At most so many files are hidden at the site because a listing of their station lacks them; others are counted."""
+"""At most so much of a kind is hidden at the site because a listing of its station lacks it; the rest is counted."""
 
 
 class Kind(StrEnum):
     """What is carried, each kind after those that it refers to."""
 
+    DATASETS = "datasets"
+    RUNS = "runs"
     FILES = "files"
+    DERIVATIONS = "derivations"
 
 
 class Position(Model):
@@ -97,7 +104,7 @@ class VersionDocument(Input):
 
 
 class MetadataChangeDocument(Input):
-    """A change of the metadata of a file."""
+    """A change of metadata."""
 
     uid: Uid
     changed_at: UtcTime
@@ -105,6 +112,61 @@ class MetadataChangeDocument(Input):
     patch: Metadata
     before: Metadata
     version: int | None = None
+
+
+class DatasetDocument(Input):
+    """A dataset; which files it has, their documents say."""
+
+    uid: Uid
+    experiment_uid: Uid
+    name: PlainName
+    title: Title = ""
+    owner: Title
+    state: DatasetState
+    query: QueryText | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    created_at: UtcTime
+    frozen_at: UtcTime | None = None
+    deleted_at: UtcTime | None = None
+    history: tuple[MetadataChangeDocument, ...] = ()
+
+
+class RunDocument(Input):
+    """A run; which files it has, their documents say."""
+
+    uid: Uid
+    experiment_uid: Uid
+    name: RunName
+    state: RunState
+    started_at: UtcTime | None = None
+    stopped_at: UtcTime | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    created_at: UtcTime
+    created_by: Title
+    deleted_at: UtcTime | None = None
+    history: tuple[MetadataChangeDocument, ...] = ()
+
+
+class DerivationDocument(Input):
+    """A link between versions: one was made from the other."""
+
+    uid: Uid
+    experiment_uid: Uid = Field(description="Of the file that was made.")
+    derived_uid: Uid
+    source_uid: Uid
+    job: JobName = ""
+    stage: JobName = ""
+    recorded_at: UtcTime
+    recorded_by: Title
+
+
+class MembershipDocument(Input):
+    """That a file belongs to a dataset; with the number of its version, where the dataset is frozen."""
+
+    dataset_uid: Uid
+    version: int | None = Field(default=None, ge=1)
+    added_at: UtcTime
+    added_by: Title
 
 
 class FileDocument(Input, WithPath):
@@ -121,6 +183,8 @@ class FileDocument(Input, WithPath):
     deleted_by: str | None = None
     versions: tuple[VersionDocument, ...] = Field(min_length=1)
     history: tuple[MetadataChangeDocument, ...] = Field(default=(), description="Changes of metadata, oldest first.")
+    datasets: tuple[MembershipDocument, ...] = Field(default=(), description="To which datasets it belongs.")
+    runs: tuple[Uid, ...] = Field(default=(), description="To which runs it belongs, by rule or by call.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -141,6 +205,12 @@ class NewChanges(Input):
     is_listed_to_end: bool = Field(default=False, description="These are the last ones of a listing.")
     waiting: WireInt = Field(default=0, ge=0, description=f"How many changes wait behind these, up to {MANY}.")
     documents: tuple[dict[str, JsonValue], ...] = Field(default=(), max_length=CHANGES_LIMIT)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether this says no more than that nothing has changed."""
+        is_listing = self.upto.is_listing or self.is_listed_to_end
+        return not (self.documents or self.waiting or is_listing)
 
 
 class Refusal(Model):
@@ -172,7 +242,7 @@ class Follower(Model):
     waiting: WireInt = Field(description="How many changes waited at the station when it was last heard.")
     is_listing: bool = Field(default=False, description="The station's catalogue is being gone through as a whole.")
     refused: int = Field(default=0, description="Documents that could not be taken, since the listing began.")
-    unlisted: int = Field(default=0, description="Files here that the station's catalogue does not have.")
+    unlisted: int = Field(default=0, description="What is here that the station's catalogue does not have.")
     message: Title = ""
 
 

@@ -52,7 +52,9 @@ class ReplicateLoop(Loop):
         with self._database.read() as tx:
             changes = core.next_changes(tx, kind, positions.get(kind), limit=self._limit)
             self._client.credentials.mirror = str(core_users.mirror_cursor(tx))  # what the site must know first
-        if changes is None or (changes.upto == changes.since and not self._is_heartbeat_due(kind)):
+            if changes is not None and changes.documents and core.is_preceded(tx, kind, positions):
+                return True  # what these refer to came meanwhile: once more from the beginning
+        if changes is None or (changes.is_idle and not self._is_heartbeat_due(kind)):
             return False
         hit(CopyPoint.COPY_SENDING)
         taken = self._client.replication.send(changes)
@@ -61,7 +63,7 @@ class ReplicateLoop(Loop):
             self._message = f"the site refused a document: {refusal.message}"
             self.warn(self._message)
         self._note(kind, taken.position, changes)
-        return changes.upto != changes.since
+        return not changes.is_idle
 
     def _is_heartbeat_due(self, kind: Kind) -> bool:
         return self._is_cut_off or time.monotonic() - self._told_at.get(kind, float("-inf")) >= HEARTBEAT_S

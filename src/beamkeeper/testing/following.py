@@ -10,11 +10,12 @@ from uuid import UUID
 
 from beamkeeper.client import Client
 from beamkeeper.core import files as core_files
+from beamkeeper.core import replication as core_replication
 from beamkeeper.core import users as core_users
 from beamkeeper.db import CatalogTransaction, Database, upgrade
 from beamkeeper.domain.experiments import Experiment, NewExperiment, NewStation, Station
 from beamkeeper.domain.files import NewFile, NewFiles, RegisteredAs
-from beamkeeper.domain.replication import FileDocument
+from beamkeeper.domain.replication import FileDocument, Kind
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Caller
 from beamkeeper.engine.replicate import ReplicateLoop
@@ -33,6 +34,17 @@ def documents(database: Database[CatalogTransaction], station_uid: UUID) -> dict
         if read.is_all or read.last is None:
             return found
         after = read.last[1]
+
+
+def records(database: Database[CatalogTransaction], station_uid: UUID) -> dict[Kind, dict[UUID, Any]]:
+    """Return everything that a catalogue holds of a station, files and all else, by kind and uid."""
+    with database.read() as tx:
+        return {
+            kind: {
+                each.uid: each for each in carried.copies(tx).listed(station_uid, after=None, limit=10_000).documents
+            }
+            for kind, carried in core_replication.KINDS.items()
+        }
 
 
 @dataclass
@@ -104,6 +116,14 @@ class Sender:
         """Send until nothing is left."""
         while self.loop.step():
             pass
+
+    def records(self) -> dict[Kind, dict[UUID, Any]]:
+        """Return everything that this station's catalogue holds."""
+        return records(self.database, self.station.uid)
+
+    def copied_records(self) -> dict[Kind, dict[UUID, Any]]:
+        """Return everything that the site's catalogue holds of this station."""
+        return records(self.site.contexts[Service.CATALOG].database, self.station.uid)
 
     def documents(self) -> dict[UUID, FileDocument]:
         """Return everything that this station's catalogue holds of its files."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import func, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from beamkeeper.db.base import EPOCH
-from beamkeeper.db.changes import Change
+from beamkeeper.db.copied import Copied, Span, weight_of
 from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.files.checking import Rows, findings
 from beamkeeper.db.files.registering import checksums_of
 from beamkeeper.db.files.tables import Checksums, FileRow, ReplicaRow, VerificationRow, VersionRow, to_checksum
-from beamkeeper.db.files.taking import Span, absent, hide, take, unlisted
-from beamkeeper.db.metadata import MetadataChangeRow
+from beamkeeper.db.files.taking import absent, hide, take, unlisted
+from beamkeeper.db.linked import DatasetFileRow, DatasetRow, RunFileRow, RunRow
+from beamkeeper.db.metadata import histories
+from beamkeeper.db.pages import parts
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.db.search import Search, note_changed
 from beamkeeper.db.search.tables import SearchExperimentRow
@@ -30,6 +29,7 @@ from beamkeeper.domain.names import Checksum, to_b64
 from beamkeeper.domain.replication import (
     FileDocument,
     LedgerDocument,
+    MembershipDocument,
     MetadataChangeDocument,
     Refusal,
     ReplicaDocument,
@@ -37,64 +37,19 @@ from beamkeeper.domain.replication import (
 )
 from beamkeeper.domain.users import Reach
 
-BATCH_BYTES = 8 * 1024 * 1024
-"""About the most that one batch of documents has: what is in memory at a time."""
-
-_STREAMED = 20
-"""So many rows are fetched at a time: each may have two megabytes of metadata."""
-
 _VERSION_BYTES = 1500
 """About what a version has with its checksums, a replica and a few rows of the ledger."""
 
-_ASKED = 1000
-"""So many keys are named in one query."""
-
-KeyT = TypeVar("KeyT")
 RowT = TypeVar("RowT", VersionRow, ReplicaRow, VerificationRow)
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Some documents, the number and uid of the last row that was read for them, and whether all were read."""
-
-    documents: list[FileDocument]
-    last: tuple[int, UUID] | None
-    is_all: bool
-
-
-class Documents:
+class Documents(Copied[FileDocument]):
     """Queries that read files as whole documents."""
 
-    def __init__(self, session: Session, now: datetime) -> None:
-        self._session = session
-        self._now = now
+    _table = FileRow
 
-    def listed(self, station_uid: UUID, *, after: UUID | None, limit: int) -> Read:
-        """Return documents of a station in the order of uids."""
-        own = select(ExperimentRow.uid).where(ExperimentRow.station_uid == station_uid)
-        wanted = select(FileRow).where(FileRow.experiment_uid.in_(own)).order_by(FileRow.uid)
-        rows, is_all = self._streamed(wanted if after is None else wanted.where(FileRow.uid > after), limit)
-        return Read(self.of(rows), (0, rows[-1].uid) if rows else None, is_all)
-
-    def changed(self, changes: Sequence[Change], *, limit: int) -> Read:
-        """Return the documents of files that changed, each once."""
-        found: dict[int, FileRow] = {}
-        last: tuple[int, UUID] | None = None
-        is_all, weight = True, 0
-        for change in changes:
-            wanted = select(FileRow).where(FileRow.id.between(change.first_id, change.last_id)).order_by(FileRow.id)
-            rows, is_all = self._streamed(wanted, limit - len(found))
-            found.update((row.id, row) for row in rows)
-            weight += sum(map(_weight, rows))
-            last = (change.number, rows[-1].uid) if rows else last
-            if not is_all or len(found) >= limit or weight > BATCH_BYTES:
-                is_all = is_all and change is changes[-1]
-                break
-        return Read(self.of(list(found.values())), last, is_all)
-
-    def id_of(self, uid: UUID) -> int | None:
-        """Return the local key of a file."""
-        return self._session.execute(select(FileRow.id).where(FileRow.uid == uid)).scalar_one_or_none()
+    def _weight(self, row: FileRow) -> int:
+        return weight_of(row.metadata_) + weight_of(row.annotations) + row.number * _VERSION_BYTES
 
     def take(self, documents: Sequence[FileDocument]) -> tuple[Sequence[int], Sequence[Refusal]]:
         """Take documents over, each of another file; return the local keys of the files, and what is refused."""
@@ -112,17 +67,6 @@ class Documents:
         note_changed(self._session, self._now, ids)
         return count
 
-    def _streamed(self, wanted: Select[FileRow], limit: int) -> tuple[list[FileRow], bool]:
-        rows: list[FileRow] = []
-        weight = 0
-        with self._session.scalars(wanted.limit(limit + 1), execution_options={"yield_per": _STREAMED}) as streamed:
-            for row in streamed:
-                if len(rows) == limit or weight > BATCH_BYTES:
-                    return rows, False
-                rows.append(row)
-                weight += _weight(row)
-        return rows, True
-
     def of(self, files: Sequence[FileRow]) -> list[FileDocument]:
         """Return the documents of these rows, in their order."""
         rows = self._rows([file.id for file in files])
@@ -132,22 +76,39 @@ class Documents:
             replicas = tuple(_replica(replica, rows.ledger.get(replica.id, ())) for replica in copies)
             return _version(row, rows.checksums, replicas)
 
-        history = self._history([file.uid for file in files])
+        history = histories(self._session, [file.uid for file in files])
+        datasets, runs = self._datasets(files), self._runs(files)
         # A file without versions is a fault that a check reports; there is nothing of it to be carried.
         return [
-            _file(file, tuple(map(version, rows.versions[file.id])), history.get(file.uid, ()))
+            _file(file, tuple(map(version, rows.versions[file.id])), history.get(file.uid, ())).model_copy(
+                update={"datasets": tuple(datasets.get(file.id, ())), "runs": tuple(runs.get(file.id, ()))}
+            )
             for file in files
             if file.id in rows.versions
         ]
 
-    def _history(self, uids: Sequence[UUID]) -> Mapping[UUID, Sequence[MetadataChangeDocument]]:
-        """Return the changes of the metadata of files, oldest first."""
-        found: defaultdict[UUID, list[MetadataChangeDocument]] = defaultdict(list)
-        for part in _parts(uids):
-            wanted = select(MetadataChangeRow).where(MetadataChangeRow.subject_uid.in_(part))
-            for row in self._session.scalars(wanted.order_by(MetadataChangeRow.id)):
-                plain = {name: getattr(row, name) for name in MetadataChangeDocument.model_fields}
-                found[row.subject_uid].append(MetadataChangeDocument.model_validate(plain))
+    def _datasets(self, files: Sequence[FileRow]) -> Mapping[int, Sequence[MembershipDocument]]:
+        found: defaultdict[int, list[MembershipDocument]] = defaultdict(list)
+        link = DatasetFileRow
+        for part in parts([file.id for file in files]):
+            wanted = (
+                select(link.file_id, DatasetRow.uid, VersionRow.number, link.added_at, link.added_by)
+                .join(DatasetRow, DatasetRow.id == link.dataset_id)
+                .outerjoin(VersionRow, VersionRow.id == link.version_id)
+                .where(link.file_id.in_(part))
+                .order_by(DatasetRow.uid)
+            )
+            for file_id, uid, number, added_at, added_by in self._session.execute(wanted):
+                member = MembershipDocument(dataset_uid=uid, version=number, added_at=added_at, added_by=added_by)
+                found[file_id].append(member)
+        return found
+
+    def _runs(self, files: Sequence[FileRow]) -> Mapping[int, Sequence[UUID]]:
+        found: defaultdict[int, list[UUID]] = defaultdict(list)
+        for part in parts([file.id for file in files]):
+            wanted = select(RunFileRow.file_id, RunRow.uid).join(RunRow, RunRow.id == RunFileRow.run_id)
+            for file_id, uid in self._session.execute(wanted.where(RunFileRow.file_id.in_(part)).order_by(RunRow.uid)):
+                found[file_id].append(uid)
         return found
 
     def named(self, uids: Sequence[UUID]) -> list[FileDocument]:
@@ -156,9 +117,12 @@ class Documents:
         return self.of([found[uid] for uid in uids if uid in found])
 
     def add(self, documents: Sequence[FileDocument]) -> tuple[Sequence[int], Sequence[Refusal]]:
-        """Take over documents of files that are not here; whose path another file has is refused."""
+        """Take over documents of files that are not here; whose path another file has is refused.
+
+        To datasets and runs they come anew: what is frozen stays, and rules say what they say now.
+        """
         taken, refused = absent(self._session, documents)
-        ids, more = self.take(taken)
+        ids, more = self.take([each.model_copy(update={"datasets": (), "runs": ()}) for each in taken])
         return ids, [*refused, *more]
 
     def check(self, query: CheckQuery, reach: Reach) -> CheckPage:
@@ -207,18 +171,14 @@ class Documents:
         replica_ids = [replica.id for each in replicas.values() for replica in each]
         ledger = _grouped(self._all(VerificationRow, VerificationRow.replica_id, replica_ids), "replica_id")
         checksums: dict[int, Sequence[Checksum]] = {}
-        for part in _parts(version_ids):
+        for part in parts(version_ids):
             checksums.update(checksums_of(self._session, part))
         numbered = {id_: sorted(each, key=lambda row: row.number) for id_, each in versions.items()}
         return Rows(numbered, replicas, ledger, checksums)
 
     def _all(self, table: type[RowT], key: InstrumentedAttribute[int], ids: Sequence[int]) -> Iterator[RowT]:
-        for part in _parts(ids):
+        for part in parts(ids):
             yield from self._session.scalars(select(table).where(key.in_(part)).order_by(table.id))
-
-
-def _parts(ids: Sequence[KeyT]) -> Iterator[Sequence[KeyT]]:
-    return (ids[start : start + _ASKED] for start in range(0, len(ids), _ASKED))
 
 
 def _grouped(rows: Iterator[RowT], key: str) -> Mapping[int, Sequence[RowT]]:
@@ -226,11 +186,6 @@ def _grouped(rows: Iterator[RowT], key: str) -> Mapping[int, Sequence[RowT]]:
     for row in rows:
         found[getattr(row, key)].append(row)
     return found
-
-
-def _weight(row: FileRow) -> int:
-    """Return about how many bytes a document has."""
-    return len(json.dumps(row.metadata_)) + len(json.dumps(row.annotations)) + row.number * _VERSION_BYTES
 
 
 def _file(

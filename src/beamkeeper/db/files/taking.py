@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, delete, insert, select, tuple_, update
-from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from beamkeeper.db.base import EPOCH, upsert
+from beamkeeper.db.copied import Row, Span, Taken, taken
 from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.files.tables import ChecksumRow, FileRow, ReplicaRow, VerificationRow, VersionRow
-from beamkeeper.db.metadata import MetadataChangeRow
+from beamkeeper.db.linked import DatasetFileRow, DatasetRow, DerivationRow, RunFileRow, RunRow
+from beamkeeper.db.metadata import take_histories
+from beamkeeper.db.pages import parts
 from beamkeeper.domain.names import show_path
 from beamkeeper.domain.replication import FileDocument, Refusal, ReplicaDocument, VersionDocument
-
-_ASKED = 500
-"""So many keys are named in one query."""
-
-Row = dict[str, Any]
-
-Span = tuple[UUID | None, UUID | None]
-"""Uids beyond the first and up to the last; None is the beginning and the end."""
 
 
 class Taking:
@@ -41,6 +34,7 @@ class Taking:
         self._make_room()
         upsert(self._session, FileRow, [_file(each) for each in self._documents.values()], key=("uid",))
         files = self._ids(FileRow, self._documents)
+        self._leave_all(files)
         self._remove_others(files)
         versions = [(files[d.uid], version) for d in self._documents.values() for version in d.versions]
         upsert(self._session, VersionRow, [_version(file_id, each) for file_id, each in versions], key=("uid",))
@@ -49,7 +43,9 @@ class Taking:
         replicas = [(version_ids[version.uid], replica) for _, version in versions for replica in version.replicas]
         upsert(self._session, ReplicaRow, [_replica(version_id, each) for version_id, each in replicas], key=("uid",))
         self._write_ledger([replica for _, replica in replicas])
-        self._write_history()
+        self._join_datasets(files, version_ids)
+        self._join_runs(files)
+        take_histories(self._session, self._documents.values())
         return list(files.values())
 
     def _refuse(self, uid: UUID, why: str) -> None:
@@ -68,7 +64,7 @@ class Taking:
         for uid, key in files.items():
             if first[key] != uid:
                 self._refuse(uid, "is there twice")
-        for part in _parts(files):
+        for part in parts(files):
             wanted = select(FileRow.uid, FileRow.experiment_uid, FileRow.path).where(FileRow.uid.in_(part))
             for uid, experiment_uid, path in self._session.execute(wanted):
                 if files[uid] != (experiment_uid, path):
@@ -87,7 +83,7 @@ class Taking:
     def _refuse_foreign(
         self, held: Mapping[UUID, UUID], wanted: Select[UUID, UUID], key: InstrumentedAttribute[UUID]
     ) -> None:
-        for part in _parts(held):
+        for part in parts(held):
             for uid, owner in self._session.execute(wanted.where(key.in_(part))):
                 if held[uid] != owner:
                     self._refuse(held[uid], f"has the uid {uid}, which is of another file")
@@ -99,7 +95,7 @@ class Taking:
         """
         keys = {(document.experiment_uid, bytes(document.relpath)): uid for uid, document in self._documents.items()}
         found: list[Row] = []
-        for part in _parts(keys):
+        for part in parts(keys):
             at = tuple_(FileRow.experiment_uid, FileRow.path).in_(part)
             rows = self._session.execute(
                 select(FileRow.id, FileRow.uid, FileRow.experiment_uid, FileRow.path).where(at)
@@ -116,7 +112,7 @@ class Taking:
         """Remove versions and replicas of these files that their documents do not have."""
         kept = {version.uid for document in self._documents.values() for version in document.versions}
         copies = {r.uid for d in self._documents.values() for v in d.versions for r in v.replicas}
-        for part in _parts(files.values()):
+        for part in parts(files.values()):
             rows = self._session.execute(select(VersionRow.id, VersionRow.uid).where(VersionRow.file_id.in_(part)))
             gone = [id_ for id_, uid in rows if uid not in kept]
             if gone:
@@ -136,6 +132,8 @@ class Taking:
         for statement in (
             delete(VerificationRow).where(VerificationRow.replica_id.in_(replicas)),
             delete(ReplicaRow).where(ReplicaRow.version_id.in_(versions)),
+            delete(DerivationRow).where(DerivationRow.derived_id.in_(versions)),
+            delete(DerivationRow).where(DerivationRow.source_id.in_(versions)),
             delete(ChecksumRow).where(ChecksumRow.version_id.in_(versions)),
             delete(VersionRow).where(where),
         ):
@@ -153,7 +151,7 @@ class Taking:
         """Add rows to the ledger; those that are there stay, as everywhere."""
         ids = self._ids(ReplicaRow, [replica.uid for replica in replicas])
         known: set[UUID] = set()
-        for part in _parts([row.uid for replica in replicas for row in replica.ledger]):
+        for part in parts([row.uid for replica in replicas for row in replica.ledger]):
             known.update(self._session.scalars(select(VerificationRow.uid).where(VerificationRow.uid.in_(part))))
         rows = [
             {
@@ -174,52 +172,73 @@ class Taking:
         if rows:
             self._session.execute(insert(VerificationRow), rows)
 
-    def _write_history(self) -> None:
-        """Add changes of metadata; those that are there stay."""
-        rows = {
-            change.uid: {
-                **change.model_dump(),
-                "subject_uid": document.uid,
-                "experiment_uid": document.experiment_uid,
-            }
+    def _leave_all(self, files: Mapping[UUID, int]) -> None:
+        """Let files belong to nothing, for what they belong to is in their documents."""
+        for part in parts(files.values()):
+            for table in (DatasetFileRow, RunFileRow):
+                leaving = delete(table).where(table.file_id.in_(part))
+                self._session.execute(leaving, execution_options={"synchronize_session": False})
+
+    def _join_datasets(self, files: Mapping[UUID, int], versions: Mapping[UUID, int]) -> None:
+        """Put files into the datasets that are known here, which have come before them."""
+        held = self._known(DatasetRow, {m.dataset_uid for d in self._documents.values() for m in d.datasets})
+        rows = []
+        for document in self._documents.values():
+            ids = {version.number: versions[version.uid] for version in document.versions}
+            rows += [
+                {
+                    "dataset_id": held[member.dataset_uid, document.experiment_uid],
+                    "file_id": files[document.uid],
+                    "version_id": None if member.version is None else ids.get(member.version),
+                    "added_at": member.added_at,
+                    "added_by": member.added_by,
+                }
+                for member in document.datasets
+                if (member.dataset_uid, document.experiment_uid) in held
+            ]
+        upsert(self._session, DatasetFileRow, rows, key=("dataset_id", "file_id"))
+
+    def _join_runs(self, files: Mapping[UUID, int]) -> None:
+        """Put files into the runs that are known here; by which rule, their station alone knows."""
+        held = self._known(RunRow, {uid for document in self._documents.values() for uid in document.runs})
+        rows = [
+            {"run_id": held[uid, document.experiment_uid], "file_id": files[document.uid], "rule_id": None}
             for document in self._documents.values()
-            for change in document.history
-        }
-        for part in _parts(rows):
-            for uid in self._session.scalars(select(MetadataChangeRow.uid).where(MetadataChangeRow.uid.in_(part))):
-                del rows[uid]
-        if rows:
-            self._session.execute(insert(MetadataChangeRow), list(rows.values()))
+            for uid in document.runs
+            if (uid, document.experiment_uid) in held
+        ]
+        upsert(self._session, RunFileRow, rows, key=("run_id", "file_id"))
+
+    def _known(self, table: type[DatasetRow | RunRow], uids: Collection[UUID]) -> Mapping[tuple[UUID, UUID], int]:
+        """Return the local keys of what is here, by its uid and that of its experiment."""
+        found: dict[tuple[UUID, UUID], int] = {}
+        for part in parts(uids):
+            wanted = select(table.uid, table.experiment_uid, table.id).where(table.uid.in_(part))
+            found |= {(uid, experiment_uid): id_ for uid, experiment_uid, id_ in self._session.execute(wanted)}
+        return found
 
     def _ids(self, table: type[FileRow | VersionRow | ReplicaRow], uids: Iterable[UUID]) -> dict[UUID, int]:
         found: dict[UUID, int] = {}
-        for part in _parts(uids):
+        for part in parts(uids):
             found.update(self._session.execute(select(table.uid, table.id).where(table.uid.in_(part))).all())
         return found
 
 
-def take(session: Session, documents: Sequence[FileDocument]) -> tuple[Sequence[int], Sequence[Refusal]]:
-    """Take documents over; return the local keys of their files, and the documents that cannot be taken.
+def take(session: Session, documents: Sequence[FileDocument]) -> Taken:
+    """Take documents over; return the local keys of their files, and the documents that cannot be taken."""
 
-    One document that the database refuses does not keep the others out.
-    """
-    try:
-        with session.begin_nested():
-            taking = Taking(session, documents)
-            return taking.run(), taking.refused
-    except (IntegrityError, DataError) as error:
-        if len(documents) == 1:
-            reason = str(error.orig).splitlines()[0]
-            return (), (_refusal(documents[0], f"is not what the database takes: {reason}"),)
-    done = [take(session, [document]) for document in documents]
-    return [id_ for ids, _ in done for id_ in ids], [refusal for _, refused in done for refusal in refused]
+    def run(some: Sequence[FileDocument]) -> Taken:
+        taking = Taking(session, some)
+        return taking.run(), taking.refused
+
+    return taken(session, documents, run, _refusal)
 
 
 def absent(session: Session, documents: Sequence[FileDocument]) -> tuple[list[FileDocument], list[Refusal]]:
     """Return the documents at whose paths there is nothing yet, and refusals of the others."""
     held: set[tuple[UUID, bytes]] = set()
     keys = [(document.experiment_uid, bytes(document.relpath)) for document in documents]
-    for part in _parts(keys):
+    for part in parts(keys):
         at = tuple_(FileRow.experiment_uid, FileRow.path).in_(part)
         held.update(
             (uid, path) for uid, path in session.execute(select(FileRow.experiment_uid, FileRow.path).where(at))
@@ -253,16 +272,11 @@ def unlisted(
 
 def hide(session: Session, ids: Sequence[int], *, at: datetime, by: str) -> None:
     """Hide files by their local keys."""
-    for part in _parts(ids):
+    for part in parts(ids):
         session.execute(
             update(FileRow).where(FileRow.id.in_(part)).values(deleted_at=at, deleted_by=by),
             execution_options={"synchronize_session": False},
         )
-
-
-def _parts(keys: Iterable[Any]) -> Iterator[Sequence[Any]]:
-    every = list(keys)
-    return (every[start : start + _ASKED] for start in range(0, len(every), _ASKED))
 
 
 def _refusal(document: FileDocument, why: str) -> Refusal:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 
 from beamkeeper.db.experiments import ExperimentRow, StationRow
 from beamkeeper.db.files.tables import FileRow, VersionRow
+from beamkeeper.db.linked import DatasetFileRow, DatasetRow, DerivationRow, RunFileRow, RunRow
 from beamkeeper.domain.query.ast import Ago, Builtin, Compare, Exists, Glob, In, Leaf, Matches, Moment, Text, Value
 from beamkeeper.domain.query.probes import glob_prefix
 
@@ -45,10 +46,6 @@ def of_experiments(leaf: Leaf, uid: Any, now: datetime, dialect: str) -> Conditi
 
 def linked(leaf: Leaf, now: datetime, dialect: str, *, is_source: bool = False) -> Select[Any]:
     """Return the links of files to a run, a dataset or a source that is meant; as a source, of all files."""
-    from beamkeeper.db.datasets import DatasetFileRow, DatasetRow  # they import what finds files
-    from beamkeeper.db.provenance import DerivationRow
-    from beamkeeper.db.runs import RunFileRow, RunRow
-
     name = leaf.field.name if not isinstance(leaf, Text) and isinstance(leaf.field, Builtin) else ""
     if name == "derived_from":
         source, version = aliased(FileRow), aliased(VersionRow)
