@@ -15,7 +15,7 @@ from beamkeeper.client import Client
 from beamkeeper.config.failpoints import VARIABLE, CopyPoint
 from beamkeeper.db import open_database
 from beamkeeper.domain.experiments import NewExperiment, NewStation
-from beamkeeper.domain.replication import SiteLink
+from beamkeeper.domain.replication import Kind, SiteLink
 from beamkeeper.domain.status import Service
 from beamkeeper.testing.catalogue import new_file
 from beamkeeper.testing.following import documents
@@ -24,7 +24,7 @@ from beamkeeper.testing.station import Started, Station, popen, station, until
 
 NAME = "8ID"
 FILES = 600
-"""More than one batch."""
+"""More than one batch. Before the first one each kind says that it has nothing; after a start datasets and runs do."""
 
 
 class Hutch:
@@ -112,24 +112,25 @@ def test_the_site_has_what_the_station_has_whoever_dies_in_the_middle(tmp_path: 
                 made.client.files.register(files)
 
             made.client.credentials.mirror = client.credentials.mirror
-            made.start(**{VARIABLE: f"{CopyPoint.COPY_SENDING}:2:kill"})
+            made.start(**{VARIABLE: f"{CopyPoint.COPY_SENDING}:{len(Kind) + 2}:kill"})
             register("one")
             assert made.wait() == -signal.SIGKILL
-            made.start(**{VARIABLE: f"{CopyPoint.COPY_TAKEN}:2:kill"})
+            made.start(**{VARIABLE: f"{CopyPoint.COPY_TAKEN}:3:kill"})
             assert made.wait() == -signal.SIGKILL
             made.start()
             site.kill()
             register("two")  # the station works on
             link = until(made.cut_off, "that it is cut off")
             assert link.waiting >= FILES
-            site.launch(environ={VARIABLE: f"{CopyPoint.COPY_TAKING}:2:kill"})
+            site.launch(environ={VARIABLE: f"{CopyPoint.COPY_TAKING}:3:kill"})
             assert site.processes[0].wait(timeout=60) == -signal.SIGKILL
             site.kill()
             client = site.start()
             until(lambda: (found := made.link()) is not None and found.waiting == 0, "the site's catalogue", 90)
             until(lambda: are_equal(site, made, experiment.station_uid, 2 * FILES), "the same files", 90)
-            (follower,) = client.status(Service.CATALOG).followers
-            assert (follower.station, follower.waiting, follower.refused) == (NAME, 0, 0)
+            followers = client.status(Service.CATALOG).followers
+            assert {each.kind for each in followers} == set(Kind)
+            assert {(each.station, each.waiting, each.refused) for each in followers} == {(NAME, 0, 0)}
             found = made.link()
             assert found is not None
             assert (found.waiting, found.cut_off_since) == (0, None)
