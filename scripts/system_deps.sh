@@ -15,6 +15,7 @@ while read -r program package; do
     command -v "$program" >/dev/null || [ -x "/usr/sbin/$program" ] || wanted="$wanted $package"
 done <<LIST
 rsync rsync
+sudo sudo
 slapd slapd
 sshd openssh-server
 ssh openssh-client

@@ -9,7 +9,8 @@ from pathlib import Path
 from uuid import UUID
 
 from beamkeeper.config import Settings
-from beamkeeper.core import processing
+from beamkeeper.core import job_accounts
+from beamkeeper.core import processing as verbs
 from beamkeeper.core.processing import JobRules
 from beamkeeper.db import ProcessingTransaction
 from beamkeeper.domain import captured
@@ -52,7 +53,7 @@ def piece(
     tx: ProcessingTransaction, caller: Caller, uid: UUID, number: int, *, query: LogQuery, rules: JobRules
 ) -> LogPiece:
     """Return a piece of what a child process wrote; negative offsets count from the end."""
-    processing.show(tx, caller, uid, rules=rules)
+    verbs.show(tx, caller, uid, rules=rules)
     child = tx.jobs.attempt(uid, number)
     path = str(rules.work / str(uid) / str(number) / query.stream)
     offset = query.offset if query.offset >= 0 else max(0, captured.size_of(path) + query.offset)
@@ -66,12 +67,15 @@ def piece(
 def info(tx: ProcessingTransaction, settings: Settings) -> ProcessingInfo:
     """Return how commands run here."""
     counts = tx.jobs.counts()
+    processing = settings.processing
+    asked = {account: job_accounts.refusal(processing.run_as, account) for account in processing.accounts}
     return ProcessingInfo(
         host=socket.gethostname(),
         account=pwd.getpwuid(os.getuid()).pw_name,
-        accounts=settings.processing.accounts,
-        slots=settings.processing.slots,
+        accounts=tuple(account for account, why in asked.items() if not why),
+        refused={account: why for account, why in asked.items() if why},
+        slots=processing.slots,
         queued=counts.get(JobStatus.PENDING, 0),
         running=counts.get(JobStatus.RUNNING, 0),
-        most_queued=settings.processing.most_queued,
+        most_queued=processing.most_queued,
     )

@@ -308,6 +308,7 @@ class ProcessingInfo(Model):
     host: str
     account: str = Field(description="The account that commands run under unless a workflow names another.")
     accounts: tuple[str, ...] = Field(default=(), description="Accounts that workflows may name here.")
+    refused: Mapping[str, str] = Field(default_factory=dict, description="Those that cannot be used, each with why.")
     slots: int
     queued: int
     running: int

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,7 @@ class _Watched:
     """An attempt that was ordered; its runner, once that is known."""
 
     directory: Path
+    door: Sequence[str] = ()
     pid: int = 0
     start_ticks: int = 0
     descriptor: int = -1
@@ -71,7 +72,7 @@ class LocalRuns:
         """Order an attempt; its directory is there."""
         attempt = order["attempt"]
         with self._lock:
-            self._watched[attempt] = _Watched(Path(order["directory"]))
+            self._watched[attempt] = _Watched(Path(order["directory"]), order["door"])
             self._begin_thread()
             spawner = self._running_spawner()
         data = json.dumps(order).encode()
@@ -80,10 +81,11 @@ class LocalRuns:
         except OSError:
             self._spawner_is_gone(spawner)
 
-    def attach(self, attempt: str, directory: Path) -> None:
+    def attach(self, order: Mapping[str, Any]) -> None:
         """Find an attempt that a process before this one ordered: it runs, is over, or never began."""
+        attempt = order["attempt"]
         with self._lock:
-            self._watched[attempt] = _Watched(directory)
+            self._watched[attempt] = _Watched(Path(order["directory"]), order["door"])
             self._begin_thread()
         self._examine(attempt)
 
@@ -279,7 +281,8 @@ class LocalRuns:
                 self._follow(attempt, pid, ticks)
             return
         found = read_result(watched.directory)  # it may have been written since we looked
-        if found is None and claim["boot_id"] == tree.boot_id() and not tree.end_left(self.groups, attempt):
+        is_left = found is None and claim["boot_id"] == tree.boot_id()
+        if is_left and not tree.end_left(self.groups, attempt, watched.door):
             logger.warning("what an attempt left behind does not end", extra={"attempt": attempt})
             return
         has_begun = found is not None or (watched.directory / runner.STARTED).exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from beamkeeper.config.failpoints import JobPoint, hit
+from beamkeeper.core import job_accounts
 from beamkeeper.db import Database, ProcessingTransaction
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.processing.engine import HeldJob
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 IDLE_S = 1.0
 CLAIMED_AT_ONCE = 64
+DOOR_S = 60.0
+"""So long an answer counts that a door to another account is open or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class JobsLoop(Loop):
         self._under: dict[str, Under] = {}
         self._local = LocalRuns(self.wake)
         self._adopted: list[int] = []
+        self._doors: dict[str, tuple[float, str]] = {}
         self._stop_listening = database.listen(self.wake)
 
     def take_up(self, ids: Sequence[int]) -> None:
@@ -204,6 +209,16 @@ class JobsLoop(Loop):
         account = run.definition.user_account
         if account and account not in self._rules.accounts:
             raise DmError(f'commands cannot run under the account "{account}" here: see `processing.accounts`')
+        if account and (why := self._refusal(account)):
+            raise DmError(f'commands cannot run under the account "{account}" here: {why}')
+
+    def _refusal(self, account: str) -> str:
+        """Return why an account cannot be used; asked again only after a while, since it starts a process."""
+        asked_at, why = self._doors.get(account, (-DOOR_S, ""))
+        if time.monotonic() - asked_at >= DOOR_S:
+            why = job_accounts.refusal(self._rules.run_as, account)
+            self._doors[account] = (time.monotonic(), why)
+        return why
 
     def _abort(self, tx: ProcessingTransaction) -> list[str]:
         """Take note of jobs whose end is asked for; return the attempts that are to be ended."""
@@ -304,4 +319,4 @@ class JobsLoop(Loop):
         if attempt.host != self._host:  # it cannot be asked what became of it
             self._local.refuse(str(under.uid), None)
         else:
-            self._local.attach(str(under.uid), orders.attempt_directory(self._rules.work, under.run.uid, under.number))
+            self._local.attach(under.order)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from beamkeeper.core import job_accounts
 from beamkeeper.engine.jobs import tree
 from beamkeeper.engine.jobs.stages import Launch
 
@@ -88,13 +89,13 @@ def order(
     resources, own = launch.definition.resources, pwd.getpwuid(os.getuid())
     entry = pwd.getpwnam(account) if account else own
     is_other = entry.pw_uid != os.getuid()
-    door = [word.replace("{account}", account) for word in rules.run_as] if is_other and os.getuid() else []
+    door = job_accounts.door(rules.run_as, account)
     environment = _environment(rules, launch, job=job, attempt=attempt, entry=entry)
     argv = [shell(), "-c", launch.command.text]
     return {
         "attempt": str(attempt),
         "directory": str(directory),
-        "argv": [*door, *_env_words(environment), *argv] if door else argv,
+        "argv": job_accounts.behind(door, f"{tree.MARKER}={attempt}", argv),
         "cwd": working_directory(rules.work, job, launch),
         "environment": environment,
         "timeout_s": launch.definition.timeout or rules.timeout_s or None,
@@ -130,8 +131,3 @@ def _environment(
         base["TZ"] = zone
     own = {"BEAMKEEPER_JOB": str(job), tree.MARKER: str(attempt)}
     return {**base, **rules.environment, **rules.secrets, **launch.command.environment, **own}
-
-
-def _env_words(environment: Mapping[str, str]) -> list[str]:
-    """Return words that set an environment behind a door that clears it; secrets never go this way."""
-    return ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in environment.items())]

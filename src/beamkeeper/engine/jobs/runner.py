@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import select
+import shlex
 import signal
 import time
 from contextlib import suppress
@@ -182,8 +183,10 @@ class _Run:
         pids = set(tree.descendants(os.getpid())) | tree.members(self._groups)
         refused = tree.kill(pids, number)
         door = self._order["door"]
-        if refused and door:  # they run under another account, so the signal goes by the same door
-            _call([*door, "/bin/kill", f"-{int(number)}", *map(str, refused)])
+        # They run under another account, so the signal goes by the same door. None is stopped: sudo, which nobody
+        # but root may wake, stops with its command.
+        if refused and door and number != signal.SIGSTOP:
+            tree.call([*door, "/bin/kill", f"-{int(number)}", *map(str, refused)])
 
     def _kill_all(self) -> None:
         # Stopped first: what forks faster than we can list has to hold still.
@@ -272,7 +275,7 @@ def _become(order: dict[str, Any], groups: list[str], outputs: list[int], fault_
         for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         tree.enter(groups)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(_exports(order["environment"]) if order["door"] else os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
         os.umask(0o027)
@@ -288,11 +291,22 @@ def _become(order: dict[str, Any], groups: list[str], outputs: list[int], fault_
         what = "directory"
         os.chdir(order["cwd"])
         what = "command"
-        os.execve(order["argv"][0], order["argv"], order["environment"])  # noqa: S606 - the shell is argv[0]
+        environment = {} if order["door"] else order["environment"]
+        os.execve(order["argv"][0], order["argv"], environment)  # noqa: S606 - the shell, or the door, is argv[0]
     except BaseException as error:
         code = getattr(error, "strerror", None) or str(error)
         os.write(fault_pipe, json.dumps({"what": what, "error": code}).encode())
     os._exit(126)
+
+
+def _exports(environment: dict[str, str]) -> int:
+    """Return an input in which the shell behind a door finds its environment: in memory, and read once."""
+    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
+    descriptor = os.memfd_create("environment", os.MFD_CLOEXEC)
+    with open(os.dup(descriptor), "wb") as file:
+        file.write(os.fsencode(text))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
 
 
 def _limit_resources(order: dict[str, Any], groups: list[str]) -> None:
@@ -307,21 +321,6 @@ def _lower(which: int, value: int) -> None:
     _, hard = resource.getrlimit(which)
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
     resource.setrlimit(which, (value, value))
-
-
-def _call(argv: list[str]) -> None:
-    """Run a short command and wait for it; what it says does not matter."""
-    pid = os.fork()
-    if not pid:
-        try:
-            null = os.open(os.devnull, os.O_RDWR)
-            for descriptor in (0, 1, 2):
-                os.dup2(null, descriptor)
-            os.execv(argv[0], argv)  # noqa: S606 - there is no shell to go through
-        finally:
-            os._exit(127)
-    with suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 def _empty(descriptor: int) -> None:
