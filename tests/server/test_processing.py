@@ -181,7 +181,8 @@ def test_who_is_not_of_the_experiment_does_not_hear_of_its_jobs(
     other = site.client.experiments.create(NewExperiment(name=f"o{new_uid().hex}", station="station"))
     made = site.client.jobs.submit(job(experiment_uid=coffee.uid))
     stranger = member(site, other)
-    for look in (stranger.jobs.get, stranger.jobs.record, stranger.jobs.rerun, stranger.jobs.stop):
+    jobs = stranger.jobs
+    for look in (jobs.get, jobs.record, jobs.original, jobs.rerun, jobs.stop):
         with pytest.raises(NotFoundError):
             look(made.uid)
     with pytest.raises(NotFoundError):
@@ -198,6 +199,7 @@ def test_who_is_not_of_the_experiment_does_not_hear_of_its_jobs(
         ("GET", "jobs"),
         ("GET", f"jobs/{new_uid()}"),
         ("GET", f"jobs/{new_uid()}/record"),
+        ("GET", f"jobs/{new_uid()}/original"),
         ("GET", f"jobs/{new_uid()}/log/1"),
         ("POST", "jobs:stop"),
         ("POST", "jobs:retry"),

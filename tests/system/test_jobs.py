@@ -66,6 +66,9 @@ def test_a_workflow_runs_on_a_plain_path_without_acquisition(made: Station, tmp_
         assert dm("job", "log", uid, "-f").stdout.strip() == "3"
         assert "count 1" in dm("job", "list", "--file", str(frame)).stdout
         assert "done" in dm("job", "show", uid).stdout
+        original = json.loads(dm("job", "show", uid, "--record").stdout)
+        assert (original["status"], original["filePath"]) == ("done", str(frame))
+        assert original["workflow"]["stages"]["1"]["childProcesses"]["1"]["stdOut"] == "3\n"
         failed = dm("job", "submit", "count", "filePath:/nowhere/at/all", "--wait")
         assert failed.returncode == 10
         assert "nowhere" in failed.stdout

@@ -136,8 +136,12 @@ def list_(*, limit: int, experiment: str | None, **wanted: Any) -> None:
 
 @click.command()
 @click.argument("job")
-def show(job: str) -> None:
+@click.option("--record", "is_original", is_flag=True, help="Its record in the words of the original, as JSON.")
+def show(*, job: str, is_original: bool) -> None:
     """Show JOB, its stages and its child processes."""
+    if is_original:
+        output.data(common.client().jobs.original(_uid(job)))
+        return
     record = common.client().jobs.record(_uid(job))
     if output.is_json():
         output.data(record)

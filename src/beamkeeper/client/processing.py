@@ -11,6 +11,7 @@ from uuid6 import uuid7
 
 from beamkeeper.client.http import Http
 from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.domain.job_record import OriginalRecord
 from beamkeeper.domain.names import Uid
 from beamkeeper.domain.processing import (
     Count,
@@ -61,6 +62,11 @@ class Jobs:
     def record(self, uid: Uid) -> JobRecord:
         """Return a job with its stages and child processes."""
         found: JobRecord = self._http().get(f"{self.path}/{uid}/record", JobRecord)
+        return found
+
+    def original(self, uid: Uid) -> OriginalRecord:
+        """Return a job in the words of the original, for programs that were written for it."""
+        found: OriginalRecord = self._http().get(f"{self.path}/{uid}/original", OriginalRecord)
         return found
 
     def wait(self, uid: Uid, timeout_s: float | None = None) -> Job:

@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, Query, Request
 
 from beamkeeper.core import job_logs
 from beamkeeper.core import processing as core
 from beamkeeper.core.processing import JobRules
+from beamkeeper.domain.job_record import OriginalRecord, original_record
 from beamkeeper.domain.processing import (
     Count,
     Job,
@@ -69,6 +71,13 @@ async def show(*, uid: UUID, ctx: Ctx, request: Request, who: Who, rules: RulesH
 def record(uid: UUID, tx: ProcessingTx, who: Who, rules: RulesHere) -> JobRecord:
     """With the beginning and end of what each child process wrote."""
     return job_logs.with_output(core.record(tx, who, uid, rules=rules), rules.work)
+
+
+@router.get("/jobs/{uid}/original", summary="A job in the words of the original")
+def original(uid: UUID, tx: ProcessingTx, who: Who, rules: RulesHere, ctx: Ctx) -> OriginalRecord:
+    """What programs written for it read: names in camel case, arguments and variables beside them, times twice."""
+    found = job_logs.with_output(core.record(tx, who, uid, rules=rules), rules.work)
+    return original_record(found, ZoneInfo(ctx.settings.station.timezone))
 
 
 @router.get("/jobs/{uid}/log/{number}", summary="What a child process wrote")
