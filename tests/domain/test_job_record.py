@@ -8,6 +8,8 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from pydantic import JsonValue
+
 from beamkeeper.domain.job_record import original_record
 from beamkeeper.domain.processing import (
     AttemptState,
@@ -40,7 +42,7 @@ def child(number: int, stage: str, state: AttemptState = AttemptState.DONE, **va
 
 
 def record(**values: Any) -> dict[str, Any]:
-    stages = {"1-count": {"command": "wc $filePath", "parallelExec": True}, "2-sum": {"command": "sum"}}
+    stages: JsonValue = {"1-count": {"command": "wc $filePath", "parallelExec": True}, "2-sum": {"command": "sum"}}
     definition = checked_definition({"name": "average", "stages": stages})
     plain: dict[str, Any] = {
         "uid": UID,
@@ -89,7 +91,7 @@ def test_arguments_and_captured_variables_are_at_the_top_and_hide_nothing() -> N
 
 
 def test_child_processes_are_in_their_stage_by_their_number_in_the_job() -> None:
-    times = {"started_at": BEGUN, "ended_at": BEGUN + timedelta(seconds=2), "run_time_s": 2.0}
+    times: dict[str, Any] = {"started_at": BEGUN, "ended_at": BEGUN + timedelta(seconds=2), "run_time_s": 2.0}
     stage = record(
         child_processes=(
             child(1, "1-count", file=0, exit_status=0, stdout="12 a.h5", stderr="slow", **times),

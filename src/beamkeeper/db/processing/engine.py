@@ -9,21 +9,60 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, CursorResult, Executable, Select, Table, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import upsert
+from beamkeeper.db.base import Base, upsert
 from beamkeeper.db.processing.queries import IN_CHUNK
 from beamkeeper.db.processing.tables import AttemptRow, JobDefinitionRow, JobFileRow, JobRow, JobStageRow
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.processing import ACTIVE_ATTEMPTS, AttemptState, Cause, JobStatus, StageStatus
 
 Values = Mapping[str, Any]
+_ByJob = Mapping[int, list[Any]]
 
 _IN_HAND = tuple(str(status) for status in (JobStatus.RUNNING, JobStatus.FINALIZING, JobStatus.ABORTING))
+
+
+def _table(row: type[Base]) -> Table:
+    return cast("Table", row.__table__)
+
+
+# What every step of the engine asks is built once, of tables and not of mapped classes: building a statement and
+# taking it through the session was half of what the engine did.
+_JOBS, _FILES, _STAGES, _ATTEMPTS = (_table(row) for row in (JobRow, JobFileRow, JobStageRow, AttemptRow))
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_WAITING = select(_JOBS.c.id, _JOBS.c.workflow_name).where(_JOBS.c.status == str(JobStatus.PENDING))
+_NEXT = (
+    _WAITING.order_by(_JOBS.c.priority.desc(), _JOBS.c.id).limit(bindparam("count")).with_for_update(skip_locked=True)
+)
+_ABORTING = select(_JOBS.c.id, _JOBS.c.message).where(
+    _JOBS.c.worker_uid == bindparam("worker"), _JOBS.c.status == str(JobStatus.ABORTING)
+)
+_HELD = select(_JOBS.c.id).where(_JOBS.c.id.in_(_IDS), _JOBS.c.worker_uid == bindparam("worker")).with_for_update()
+_LOADED = (
+    select(_JOBS, JobDefinitionRow.document)
+    .join(JobDefinitionRow, JobDefinitionRow.id == _JOBS.c.definition_id)
+    .where(_JOBS.c.id.in_(_IDS))
+    .order_by(_JOBS.c.priority.desc(), _JOBS.c.id)
+)
+_OF_JOBS = {
+    table: select(table).where(table.c.job_id.in_(_IDS)).order_by(table.c.id) for table in (_FILES, _STAGES, _ATTEMPTS)
+}
+_ANY = _WAITING.limit(1)
+_TAKEN = (
+    update(_JOBS)
+    .where(_JOBS.c.id.in_(_IDS))
+    .values(status=str(JobStatus.RUNNING), worker_uid=bindparam("worker"), started_at=bindparam("now"))
+)
+_FILE_SAID = (
+    update(_FILES)
+    .where(_FILES.c.job_id == bindparam("of_job"), _FILES.c.number == bindparam("of_number"))
+    .values(variables=bindparam("said"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,25 +137,19 @@ class EngineJobs:
     def claim(self, worker: UUID, count: int, limits: Mapping[str, int]) -> list[int]:
         """Take jobs that wait, the most urgent and then the oldest first; `limits` are of workflows by name."""
         left = self._left(limits)
-        wanted = (
-            select(JobRow.id, JobRow.workflow_name)
-            .where(JobRow.status == str(JobStatus.PENDING))
-            .order_by(JobRow.priority.desc(), JobRow.id)
-            .limit(count)
-            .with_for_update(skip_locked=True)
-        )
-        if full := [name for name, number in left.items() if number <= 0]:
-            wanted = wanted.where(JobRow.workflow_name.not_in(full))
         ids = []
-        for row in self._session.execute(wanted):
+        for row in self._run(_without(_NEXT, left), count=count):
             if row.workflow_name in left:
                 left[row.workflow_name] -= 1
                 if left[row.workflow_name] < 0:
                     continue
             ids.append(row.id)
-        taken = {"status": str(JobStatus.RUNNING), "worker_uid": worker, "started_at": self._now}
-        self._session.execute(update(JobRow).where(JobRow.id.in_(ids)).values(**taken))
+        if ids:
+            self._run(_TAKEN, ids=ids, worker=worker, now=self._now)
         return ids
+
+    def _run(self, statement: Executable, **values: Any) -> CursorResult[Any]:
+        return self._session.connection().execute(statement, values)
 
     def _left(self, limits: Mapping[str, int]) -> dict[str, int]:
         if not limits:
@@ -128,16 +161,11 @@ class EngineJobs:
 
     def is_any_waiting(self, limits: Mapping[str, int]) -> bool:
         """Whether a job waits that may be claimed."""
-        wanted = select(JobRow.id).where(JobRow.status == str(JobStatus.PENDING)).limit(1)
-        if full := [name for name, number in self._left(limits).items() if number <= 0]:
-            wanted = wanted.where(JobRow.workflow_name.not_in(full))
-        return self._session.execute(wanted).first() is not None
+        return self._run(_without(_ANY, self._left(limits))).first() is not None
 
     def aborting(self, worker: UUID) -> dict[int, str]:
         """Return the jobs of a worker whose end is asked for, each with who asked."""
-        is_asked = JobRow.status == str(JobStatus.ABORTING)
-        wanted = select(JobRow.id, JobRow.message).where(JobRow.worker_uid == worker, is_asked)
-        return {row.id: row.message for row in self._session.execute(wanted)}
+        return {row.id: row.message for row in self._run(_ABORTING, worker=worker)}
 
     def owners(self) -> list[UUID]:
         """Return every worker that has jobs in hand."""
@@ -153,43 +181,42 @@ class EngineJobs:
         """Return which of these jobs the worker still has; nobody else takes them before this transaction ends."""
         found: set[int] = set()
         for start in range(0, len(ids), IN_CHUNK):
-            wanted = select(JobRow.id).where(JobRow.id.in_(ids[start : start + IN_CHUNK]), JobRow.worker_uid == worker)
-            found.update(self._session.scalars(wanted.with_for_update()))
+            found.update(self._run(_HELD, ids=ids[start : start + IN_CHUNK], worker=worker).scalars())
         return found
 
-    def load(self, ids: Sequence[int]) -> list[HeldJob]:
-        """Return jobs with all that belongs to them."""
+    def load(self, ids: Sequence[int], *, are_new: bool = False) -> list[HeldJob]:
+        """Return jobs with all that belongs to them; new ones have no stages and no attempts."""
         loaded: list[HeldJob] = []
         for start in range(0, len(ids), IN_CHUNK):
-            loaded += self._load(ids[start : start + IN_CHUNK])
+            loaded += self._load(ids[start : start + IN_CHUNK], are_new=are_new)
         return loaded
 
-    def _load(self, ids: Sequence[int]) -> list[HeldJob]:
-        files, stages, attempts = (self._by_job(table, ids) for table in (JobFileRow, JobStageRow, AttemptRow))
-        rows = self._session.execute(
-            select(JobRow, JobDefinitionRow.document)
-            .join(JobDefinitionRow, JobDefinitionRow.id == JobRow.definition_id)
-            .where(JobRow.id.in_(ids))
-            .order_by(JobRow.priority.desc(), JobRow.id)
-        )
-        return [_held(row, document, files, stages, attempts) for row, document in rows]
+    def _load(self, ids: Sequence[int], *, are_new: bool) -> list[HeldJob]:
+        rows = self._run(_LOADED, ids=ids).all()
+        files = self._by_job(_FILES, [row.id for row in rows if row.count_files])
+        stages, attempts = ({}, {}) if are_new else (self._by_job(_STAGES, ids), self._by_job(_ATTEMPTS, ids))
+        return [_held(row, files, stages, attempts) for row in rows]
 
-    def _by_job(self, table: Any, ids: Sequence[int]) -> dict[int, list[Any]]:
+    def _by_job(self, table: Table, ids: Sequence[int]) -> dict[int, list[Any]]:
         found: dict[int, list[Any]] = {}
-        for row in self._session.scalars(select(table).where(table.job_id.in_(ids)).order_by(table.id)):
+        for row in self._run(_OF_JOBS[table], ids=ids) if ids else ():
             found.setdefault(row.job_id, []).append(row)
         return found
 
     def save_jobs(self, rows: Sequence[Values]) -> None:
         """Write what changed of jobs; each row has the job's id."""
         if rows:
-            self._session.execute(update(JobRow), list(rows))
+            names = [name for name in rows[0] if name != "id"]
+            changed = update(_JOBS).where(_JOBS.c.id == bindparam("of_id"))
+            statement = changed.values({name: bindparam(name) for name in names})
+            given = [{"of_id" if name == "id" else name: value for name, value in row.items()} for row in rows]
+            self._session.connection().execute(statement, given)
 
     def save_files(self, rows: Sequence[Values]) -> None:
         """Write what stages said of files."""
-        for row in rows:
-            met = update(JobFileRow).where(JobFileRow.job_id == row["job_id"], JobFileRow.number == row["number"])
-            self._session.execute(met.values(variables=row["variables"]))
+        if rows:
+            given = [{"of_job": row["job_id"], "of_number": row["number"], "said": row["variables"]} for row in rows]
+            self._session.connection().execute(_FILE_SAID, given)
 
     def save_stages(self, rows: Sequence[Values]) -> None:
         """Write stages, new ones and those that changed."""
@@ -200,13 +227,14 @@ class EngineJobs:
         if rows:
             plain = {"started_at": None, "ended_at": None, "run_time_s": None, "exit_status": None, "signal": None}
             state = {"state": str(AttemptState.STARTING), "submitted_at": self._now, "cause": None, "message": ""}
-            self._session.execute(insert(AttemptRow), [{**plain, **state, "left_behind": 0, **row} for row in rows])
+            given = [{**plain, **state, "left_behind": 0, **row} for row in rows]
+            self._session.connection().execute(insert(_ATTEMPTS), given)
 
     def save_attempts(self, rows: Sequence[Values]) -> None:
         """Write what came of attempts; each row has the attempt's uid."""
         if rows:
             names = [name for name in rows[0] if name != "uid"]
-            met = update(AttemptRow).where(AttemptRow.uid == bindparam("of_uid"))
+            met = update(_ATTEMPTS).where(_ATTEMPTS.c.uid == bindparam("of_uid"))
             statement = met.values({name: bindparam(name) for name in names})
             given = [{"of_uid" if name == "uid" else name: value for name, value in row.items()} for row in rows]
             self._session.connection().execute(statement, given)
@@ -219,13 +247,13 @@ class EngineJobs:
         return int(self._session.execute(wanted).scalar_one())
 
 
-def _held(
-    row: JobRow,
-    document: Metadata,
-    files: Mapping[int, list[JobFileRow]],
-    stages: Mapping[int, list[JobStageRow]],
-    attempts: Mapping[int, list[AttemptRow]],
-) -> HeldJob:
+def _without(wanted: Select[Any], left: Mapping[str, int]) -> Select[Any]:
+    """Leave out workflows of which no more jobs may run."""
+    full = [name for name, number in left.items() if number <= 0]
+    return wanted.where(_JOBS.c.workflow_name.not_in(full)) if full else wanted
+
+
+def _held(row: Any, files: _ByJob, stages: _ByJob, attempts: _ByJob) -> HeldJob:
     return HeldJob(
         id=row.id,
         uid=row.uid,
@@ -233,7 +261,7 @@ def _held(
         status=JobStatus(row.status),
         workflow_name=row.workflow_name,
         workflow_owner=row.workflow_owner,
-        definition=document,
+        definition=row.document,
         experiment_uid=row.experiment_uid,
         arguments=row.arguments,
         variables={key: str(value) for key, value in row.variables.items()},
@@ -248,17 +276,17 @@ def _held(
     )
 
 
-def _file(row: JobFileRow) -> HeldFile:
+def _file(row: Any) -> HeldFile:
     variables = {key: str(value) for key, value in (row.variables or {}).items()}
     return HeldFile(row.path, row.experiment_path, variables)
 
 
-def _stage(row: JobStageRow) -> HeldStage:
+def _stage(row: Any) -> HeldStage:
     cause = None if row.cause is None else Cause(row.cause)
     return HeldStage(row.name, StageStatus(row.status), row.repeats, row.message, cause, row.started_at, row.ended_at)
 
 
-def _attempt(row: AttemptRow) -> HeldAttempt:
+def _attempt(row: Any) -> HeldAttempt:
     return HeldAttempt(
         row.id,
         row.uid,

@@ -63,6 +63,9 @@ class Settings:
 class JobsLoop(Loop):
     """Runs the jobs of one processing service."""
 
+    rest_s = 0.01
+    """Under load, what ends meanwhile shares a step and its transaction."""
+
     def __init__(
         self,
         database: Database[ProcessingTransaction],
@@ -151,7 +154,7 @@ class JobsLoop(Loop):
             room = self._settings.slots - len(self._under)
             if room > 0:
                 ids = tx.engine_jobs.claim(self._owner, min(room, CLAIMED_AT_ONCE), self._settings.limits)
-                self._load(tx, ids)
+                self._load(tx, ids, are_new=True)
                 launched += self._launch(tx)
             self._save(tx, rows, launched)
         return launched, found, stopped
@@ -183,9 +186,9 @@ class JobsLoop(Loop):
                         found.append(self._under_way(run, launch, attempt.number, attempt.uid))
         return found
 
-    def _load(self, tx: ProcessingTransaction, ids: Sequence[int]) -> list[JobRun]:
+    def _load(self, tx: ProcessingTransaction, ids: Sequence[int], *, are_new: bool = False) -> list[JobRun]:
         loaded = []
-        for held in tx.engine_jobs.load(ids):
+        for held in tx.engine_jobs.load(ids, are_new=are_new):
             run = self._begin(tx, held)
             if run is not None:
                 self._runs[run.id] = run
