@@ -14,13 +14,18 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from beamkeeper.client import Client
-from beamkeeper.domain.processing import NewJob
+from beamkeeper.domain.acquisition import NewDaq
+from beamkeeper.domain.files import FileQuery
+from beamkeeper.domain.processing import Job, NewJob
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.workflows import checked_definition
-from beamkeeper.testing.station import Station, station
+from beamkeeper.domain.workflows.plans import JobPlan
+from beamkeeper.testing.station import Station, experiment, station, until
 
 JOBS, STAGES = 300, 3
 QUEUED, RUNNING = 10_000, 200
+FRAMES, FRAME_S = 200, 0.05
+"""Frames of a detector whose jobs' first commands are waited for, and the time between two."""
 
 PREFECT = """
 import subprocess, time
@@ -109,6 +114,31 @@ def stop_s(client: Client, services: int) -> tuple[float, float]:
     return time.perf_counter() - begun, memory_mb(services) - before
 
 
+def first_command_s(client: Client, directory: Path) -> list[float]:
+    """Return how long after each file became available the first command of its job began, shortest first."""
+    watched = directory / "detector"
+    watched.mkdir()
+    made = experiment(client)
+    plan = JobPlan(workflow="each")
+    daq = client.daqs.start(NewDaq(experiment_uid=made.uid, path=str(watched)[1:], workflow=plan))
+    for number in range(FRAMES):
+        (watched / f"frame_{number:04}.tif").write_bytes(os.urandom(10_000))
+        time.sleep(FRAME_S)
+
+    def ended() -> list[Job] | None:
+        jobs = list(client.jobs.list(experiment_uid=made.uid))
+        return jobs if len(jobs) == FRAMES and all(job.has_ended for job in jobs) else None
+
+    jobs = until(ended, "a job for each frame", 120)
+    client.daqs.stop(daq.uid)
+    available = {
+        file.path: file.catalogued_at for file in client.files.find(FileQuery(experiment_uid=made.uid, limit=1000))
+    }
+    begun = [client.jobs.record(job.uid) for job in jobs]
+    starts = {job.files[0].experiment_path: job.child_processes[0].started_at for job in begun}
+    return sorted((at - available[path]).total_seconds() for path, at in starts.items() if at is not None)
+
+
 def memory_mb(pid: int) -> float:
     """Return the memory of a process."""
     text = Path(f"/proc/{pid}/status").read_text()
@@ -142,7 +172,8 @@ def add_workflows(client: Client) -> None:
     """Add what is run."""
     three: JsonValue = {str(n): {"command": "/bin/true"} for n in range(1, STAGES + 1)}
     sleep: JsonValue = {"1": {"command": "exec sleep 600"}}
-    for name, stages in (("three", three), ("sleep", sleep)):
+    each: JsonValue = {"1": {"command": 'test -s "$filePath"'}}
+    for name, stages in (("three", three), ("sleep", sleep), ("each", each)):
         client.workflows.add(checked_definition({"name": name, "stages": stages}))
 
 
@@ -178,6 +209,10 @@ def measure(made: Station, directory: Path, options: argparse.Namespace) -> None
         if parsl is not None:
             times = rate / (JOBS * STAGES / parsl)
             row("stages-a-second-against-parsl-times", times, "at least 0.5", times >= 0.5)
+    waited = first_command_s(client, directory)
+    p99 = 1000 * waited[int(len(waited) * 0.99) - 1]
+    row("file-available-to-first-command-median-ms", 1000 * waited[len(waited) // 2], "-", is_ok=True)
+    row("file-available-to-first-command-p99-ms", p99, "at most 500", len(waited) == FRAMES and p99 <= 500)
     made.kill(signal.SIGTERM)
     client = made.start({"BEAMKEEPER_PROCESSING__SLOTS": str(RUNNING)})
     seconds, grown = stop_s(client, made.pid)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from beamkeeper.db import schema
 from beamkeeper.domain.processing import AttemptState, Cause, JobStatus, StageStatus
+from beamkeeper.domain.status import Service
 from beamkeeper.testing.jobs import Shop, alive, shop
 
 
@@ -168,3 +172,19 @@ def test_urgent_jobs_go_first_and_a_workflow_has_its_limit(database_url: str, tm
         assert {job.status for job in made.ended(narrow)} == {JobStatus.DONE}
         first = made.ended(urgent)[0].child_processes[0].submitted_at
         assert all(job.child_processes[0].submitted_at >= first for job in made.ended(late))
+
+
+def test_secrets_are_left_out_of_all_that_a_command_writes(tmp_path: Path) -> None:
+    made = Shop(f"sqlite:///{tmp_path / 'processing.db'}", tmp_path / "work")
+    made.rules = replace(made.rules, secrets={"KEY": "correct horse"}, head_bytes=1000, tail_bytes=1000)
+    with closing(made.database):
+        schema.create(made.database, Service.PROCESSING)
+        made.start()
+        halves = 'printf "%s" "${KEY%horse}"; sleep 0.1; printf "horse"; '
+        job = made.run({"1": f'{halves} for n in $(seq 500); do echo "$KEY" $n; done; echo "$KEY" >&2; exit 3'})
+        made.stop()
+    assert job.child_processes[0].message == "exit status 3: [redacted]"
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file()}
+    assert {"stdout", "stderr", "result.json"} <= set(kept)
+    assert not [name for name, data in kept.items() if b"correct horse" in data]
+    assert b"correct horse" not in (tmp_path / "processing.db").read_bytes()

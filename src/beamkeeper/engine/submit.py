@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from beamkeeper.domain.errors import (
     NotFoundError,
     UnavailableError,
 )
-from beamkeeper.domain.processing import ENDED_JOBS, InputFileName, NewJob
+from beamkeeper.domain.processing import ENDED_JOBS, InputFileName, JobQuery, NewJob
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.workflows.plans import MOST_PER_JOB
 from beamkeeper.engine.scene import Scene
@@ -29,6 +29,9 @@ AT_ONCE = 100
 IDLE_S = 1.0
 LOOK_S = 3.0
 """How often it is asked whether jobs have ended, which matters to those who wipe only."""
+
+ASKED_ONE_BY_ONE = 20
+"""Where very many jobs are active each is asked for, few at a time: files that come meanwhile wait for this."""
 
 LATER = timedelta(seconds=5)
 """When what was refused for now is asked again."""
@@ -59,8 +62,8 @@ class SubmitLoop(Loop):
             running = tx.job_requests.unended(AT_ONCE)
         if due or running:
             self._reach()
-        for request in due:
-            self._submit(request, scenes[request.acquisition_uid])
+        if due:
+            self._submit_all(due, scenes)
         if self._waits != self._told:
             self._told = self._waits
             self.warn(f"jobs wait: {self._waits}")
@@ -107,6 +110,18 @@ class SubmitLoop(Loop):
             with self._database.write() as tx:
                 tx.job_requests.group(acquisition.uid, count or MOST_PER_JOB, with_rest=is_over)
 
+    def _submit_all(self, due: Sequence[JobRequest], scenes: Mapping[UUID, Scene]) -> None:
+        """Submit jobs by one request; where one is refused, each by its own, so that it keeps no other back."""
+        try:
+            self._client.jobs.submit_many([_job(request, scenes[request.acquisition_uid]) for request in due])
+        except (UnavailableError, NotAuthenticatedError):
+            raise  # the service is away, or has not heard of the station's key: all wait
+        except DmError:
+            for request in due:
+                self._submit(request, scenes[request.acquisition_uid])
+        else:
+            self._mark([request.job_uid for request in due], SUBMITTED)
+
     def _submit(self, request: JobRequest, scene: Scene) -> None:
         try:
             self._client.jobs.submit(_job(request, scene))
@@ -122,16 +137,24 @@ class SubmitLoop(Loop):
             self.warn(f"no job for {scene.acquisition.kind} {scene.acquisition.uid}: {error.message}")
 
     def _look(self, running: Sequence[UUID]) -> None:
-        ended = []
-        for uid in running:
-            try:
-                if self._client.jobs.get(uid).status in ENDED_JOBS:
-                    ended.append(uid)
-            except NotFoundError:
-                ended.append(uid)  # it was deleted, which only those can be that have ended
+        if not running:
+            return
+        page = self._client.jobs.page(JobQuery(active=True, limit=1000))
+        if page.next is None:  # what is not among the active ones has ended, or is deleted, which only such may be
+            active = {job.uid for job in page.items}
+            ended = [uid for uid in running if uid not in active]
+        else:
+            running = running[:ASKED_ONE_BY_ONE]
+            ended = [uid for uid in running if self._has_ended(uid)]
         still = [uid for uid in running if uid not in ended]
         self._mark(ended, ENDED)
         self._mark(still, SUBMITTED)
+
+    def _has_ended(self, uid: UUID) -> bool:
+        try:
+            return self._client.jobs.get(uid).status in ENDED_JOBS
+        except NotFoundError:
+            return True
 
     def _mark(self, uids: Sequence[UUID], state: str, message: str = "") -> None:
         if uids:
