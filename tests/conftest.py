@@ -13,6 +13,7 @@ import pytest
 
 from beamkeeper.testing.grid import USER, Authority, GridFTP, anonymous_gridftp, gsi_gridftp
 from beamkeeper.testing.objects import S3, s3
+from beamkeeper.testing.oidc import OidcServer, oidc_provider
 from beamkeeper.testing.privileges import ordinary_rights
 from beamkeeper.testing.remotes import RsyncDaemon, Sshd, rsync_daemon, sshd
 from beamkeeper.testing.servers import (
@@ -124,6 +125,12 @@ def _running(server: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
         except ServerNotAvailableError as error:
             pytest.skip(str(error))
         yield started
+
+
+@pytest.fixture(scope="session")
+def oidc_server() -> Iterator[OidcServer]:
+    """An OpenID Connect provider for the whole run, installed and started when the first test asks for it."""
+    yield from _running(oidc_provider)
 
 
 @pytest.fixture(scope="session")

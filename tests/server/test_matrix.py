@@ -30,6 +30,10 @@ TRIED_IN_VAIN = {
     "POST /sessions": (401, 429),
     "GET /shared/{token}/{name}": (404,),
     "POST /stations/join": (401, 403, 404),
+    "POST /identity-providers/{name}/logins": (404,),
+    "POST /identity-providers/{name}/sessions": (401,),
+    "POST /identity-providers/{name}/links": (401, 403, 404, 422),
+    "POST /identity-providers/{name}/identities": (401, 403, 422),
 }
 """Routes for everybody that are called with what does not hold."""
 GONE_AFTER = {
@@ -61,6 +65,8 @@ MISSING_INSIDE = frozenset(
         ("POST", "/jobs:delete"),
         ("POST", "/jobs"),
         ("GET", "/storage-areas/{name}"),
+        ("POST", "/users/{username}/identities"),
+        ("DELETE", "/users/{username}/identities/{identity}"),
     )
 )
 """Who may is answered 404 by these as well: what they are asked about within the object is not there."""
@@ -199,6 +205,7 @@ def call(world: World, service: Service, route: str, *, place: str, token: str |
         "path_b64": "eA==",
         "token": "none",
         "number": "1",
+        "identity": NOWHERE,
     }
     if path.startswith("/stations/") and kind == "experiment":
         names["name"] = world.objects["station"]["elsewhere" if place == "elsewhere" else "own"]

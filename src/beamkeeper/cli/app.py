@@ -27,6 +27,9 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "password": ("users:password", "Set a password."),
             "grant": ("users:grant", "Give a role of the site or of a station."),
             "revoke": ("users:revoke", "Take such a role away."),
+            "link": ("identities:link", "Let somebody at an identity provider be an account."),
+            "unlink": ("identities:unlink", "Undo such a link."),
+            "identities": ("identities:list_", "Show who an account is at identity providers."),
         },
     ),
     "key": (

@@ -11,13 +11,13 @@ from beamkeeper.cli.app import EXIT_WANTING
 @click.command()
 @click.argument("username", required=False)
 def check(username: str | None) -> int:
-    """Try the connection to each directory that checks passwords, and say in words how each step went.
+    """Try the connection to each directory that checks passwords and to each identity provider, in words, step by step.
 
     With USERNAME, whether that is known there. No password is asked for.
     """
     found = common.client().sessions.try_authenticators(username)
     if not found and not output.is_json():
-        output.say("Passwords are checked here alone: people.authenticators names no other.")
+        output.say("Passwords are checked here alone: the settings name no authenticator and no identity provider.")
         return 0
     columns = {"by": "authenticator", "step": "step", "": lambda f: "ok" if f.is_good else "FAILED", "words": "words"}
     output.rows(found, columns)

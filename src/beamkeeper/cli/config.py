@@ -14,7 +14,7 @@ from beamkeeper.config.load import Loaded
 from beamkeeper.domain.errors import NotFoundError, SettingsError
 from beamkeeper.plugins import load as plugins
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS
-from beamkeeper.plugins.people import ACCOUNTS, AUTHENTICATORS, DIRECTORIES, PROPOSALS
+from beamkeeper.plugins.people import ACCOUNTS, AUTHENTICATORS, DIRECTORIES, IDENTITY_PROVIDERS, PROPOSALS
 
 FILE = click.Path(path_type=Path)
 GROUPS = {
@@ -22,6 +22,7 @@ GROUPS = {
     "processor": (PROCESSORS,),
     "facility": (AUTHENTICATORS, DIRECTORIES, ACCOUNTS),
     "proposals": (PROPOSALS,),
+    "oidc": (IDENTITY_PROVIDERS,),
 }
 """Of which plugins each table has the options: of the first of these groups that has one of its name."""
 
@@ -73,7 +74,7 @@ def check_plugins(loaded: Loaded) -> None:
     for table, groups in GROUPS.items():
         for name, options in getattr(settings, table).items():
             first = f"{table}.{name}.{next(iter(options))}"
-            model = _find(loaded, groups, name, first)
+            model = _find(loaded, groups, "oidc" if table == "oidc" else name, first)
             try:
                 if model is not None:
                     model.model_validate(options)

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 from pydantic import SecretStr
 
-from beamkeeper.cli import common, output
+from beamkeeper.cli import common, identities, output
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Profile
-from beamkeeper.domain.errors import NotAuthenticatedError
+from beamkeeper.domain.errors import InvalidError, NotAuthenticatedError
 from beamkeeper.domain.users import NewSession
 
 PASSWORD_OTHERWISE = "set BEAMKEEPER_PASSWORD, or name a private file with --password-file"  # noqa: S105 - a sentence
@@ -19,6 +19,13 @@ PASSWORD_OTHERWISE = "set BEAMKEEPER_PASSWORD, or name a private file with --pas
 
 @click.command()
 @click.argument("username", required=False)
+@click.option(
+    "--oidc",
+    is_flag=False,
+    flag_value="",
+    metavar="[PROVIDER]",
+    help="In a browser, by an identity provider; which one, where the site has several.",
+)
 @click.option("--experiment", metavar="NAME", help="What for, on an account that several people share.")
 @click.option(
     "--password-file", type=click.Path(path_type=Path), metavar="FILE", help="A file (mode 0600) with the password."
@@ -29,14 +36,25 @@ PASSWORD_OTHERWISE = "set BEAMKEEPER_PASSWORD, or name a private file with --pas
     metavar="FILE",
     help="The site's certificate authority (PEM); kept with the login.  [env: BEAMKEEPER_CA]",
 )
-def login(username: str | None, experiment: str | None, password_file: Path | None, ca: str | None) -> None:
+def login(
+    username: str | None, oidc: str | None, experiment: str | None, password_file: Path | None, ca: str | None
+) -> None:
     """Log in; later commands go on with it, until it expires or `dm logout`.
 
     The password is asked for, or taken from BEAMKEEPER_PASSWORD or a private file; never from the command line.
     """
+    if oidc is not None and (username or experiment or password_file):
+        raise InvalidError("--oidc goes alone: the provider says who you are")
     client = common.client(ca=ca)
+    if oidc is not None:
+        _keep(client, identities.log_in(client, oidc))
+        return
     name = username or client.profile.username or _ask_name()
-    new = client.sessions.login(name, _password(name, password_file), experiment=experiment)
+    _keep(client, client.sessions.login(name, _password(name, password_file), experiment=experiment))
+
+
+def _keep(client: Client, new: NewSession) -> None:
+    """Keep a login, for the commands to come."""
     bound = new.session.experiment or ""
     client.logins.put(
         client.profile_name,
@@ -45,7 +63,7 @@ def login(username: str | None, experiment: str | None, password_file: Path | No
             username=new.session.username,
             token=SecretStr(new.token),
             expires_at=new.session.expires_at,
-            experiment=bound or (client.profile.experiment if client.profile.username == name else ""),
+            experiment=bound or (client.profile.experiment if client.profile.username == new.session.username else ""),
             experiment_uid=str(new.session.experiment_uid or ""),
             station=client.profile.station,
             mirror=client.credentials.mirror,

@@ -28,6 +28,7 @@ from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
 from beamkeeper.client.http import TRIES, Credentials, Http
+from beamkeeper.client.identities import Identities
 from beamkeeper.client.inspections import Audits, Scrubs
 from beamkeeper.client.keys import Keys
 from beamkeeper.client.logins import DEFAULT, LOGIN_FILE, Logins, Profile, read_login_file
@@ -168,6 +169,11 @@ class Client:
     def users(self) -> Users:
         """Accounts and the roles they hold."""
         return Users(self.on(Service.STORAGE))
+
+    @cached_property
+    def identities(self) -> Identities:
+        """Identity providers, logins by them, and who an account is there."""
+        return Identities(self)
 
     @cached_property
     def keys(self) -> Keys:

@@ -36,7 +36,7 @@ RESERVED_ENVIRONMENT: Mapping[str, str] = {
 }
 """The names that begin like a setting's and are none."""
 
-PLUGIN_TABLES = ("transfer", "processor", "facility", "proposals")
+PLUGIN_TABLES = ("transfer", "processor", "facility", "proposals", "oidc")
 """Tables whose keys are a plugin's name and then its own options."""
 
 _WORDS = {

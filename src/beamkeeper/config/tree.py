@@ -261,6 +261,10 @@ class Settings(Section):
         "by name: those of one name share it.",
     )
     proposals: Tables = Field(default_factory=dict, description="A table of options for each source of proposals.")
+    oidc: Tables = Field(
+        default_factory=dict,
+        description="A table for each OpenID Connect provider that people may log in by, under a name of one's own.",
+    )
 
     def section(self, service: str) -> ServiceSection:
         """Return the settings of a service."""

@@ -21,6 +21,7 @@ from beamkeeper.db.downloads import Downloads
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
 from beamkeeper.db.files import Documents, Files, Ledger
+from beamkeeper.db.identities import Identities, IdentityLogins
 from beamkeeper.db.inspections import Inspections
 from beamkeeper.db.job_requests import JobRequests
 from beamkeeper.db.journal import Journal
@@ -129,6 +130,16 @@ class StorageTransaction(Transaction):
     def syncs(self) -> Syncs:
         """Syncs with the facility's databases."""
         return Syncs(self.session, self.now)
+
+    @cached_property
+    def identities(self) -> Identities:
+        """People as identity providers know them."""
+        return Identities(self.session, self.now)
+
+    @cached_property
+    def identity_logins(self) -> IdentityLogins:
+        """Logins by identity providers that have begun."""
+        return IdentityLogins(self.session, self.now)
 
     @cached_property
     def login_attempts(self) -> LoginAttempts:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
+from beamkeeper.domain.identities import Begun, CreatedAs, IdentityAnswer, LoginKind, NewIdentityLogin, Proven, Waiting
 from beamkeeper.domain.people import AccountsKept, DirectoryAccount, Finding, Person, Proposal, Refused
 from beamkeeper.plugins.api import Options
 
@@ -14,7 +15,8 @@ AUTHENTICATORS = "beamkeeper.authenticators"
 DIRECTORIES = "beamkeeper.directories"
 PROPOSALS = "beamkeeper.proposals"
 ACCOUNTS = "beamkeeper.accounts"
-PEOPLE_GROUPS = (AUTHENTICATORS, DIRECTORIES, PROPOSALS, ACCOUNTS)
+IDENTITY_PROVIDERS = "beamkeeper.identity_providers"
+PEOPLE_GROUPS = (AUTHENTICATORS, DIRECTORIES, PROPOSALS, ACCOUNTS, IDENTITY_PROVIDERS)
 
 
 @runtime_checkable
@@ -116,4 +118,42 @@ class AccountKeeperFactory(Protocol):
 
     def __call__(self, options: Options) -> AccountKeeper:
         """Build the keeper from its validated options."""
+        ...
+
+
+@runtime_checkable
+class IdentityProvider(Protocol):
+    """Vouches for who somebody is; we see no password.
+
+    Called from several threads at once, with no transaction open: it must answer within seconds. Where it cannot
+    tell, it raises UnavailableError; where the proof does not hold, NotAuthenticatedError.
+    """
+
+    title: str
+    issuer: str
+    creates: bool
+    """Whether somebody whom we do not know gets an account."""
+    created_as: CreatedAs
+
+    def begin(self, wanted: NewIdentityLogin) -> Begun:
+        """Begin a login, and say where the person goes."""
+        ...
+
+    def finish(self, kind: LoginKind, secrets: Mapping[str, str], answer: IdentityAnswer) -> Proven | Waiting:
+        """Say who proved to be whom, by the secrets of the beginning."""
+        ...
+
+    def findings(self) -> Iterator[Finding]:
+        """Try the provider step by step, and say in words how each went."""
+        ...
+
+
+class IdentityProviderFactory(Protocol):
+    """What the entry point of an identity provider names: a class with an options model, built once a process."""
+
+    options: ClassVar[type[Options]]
+    summary: ClassVar[str]
+
+    def __call__(self, options: Options) -> IdentityProvider:
+        """Build the provider from its validated options."""
         ...

@@ -7,15 +7,23 @@ from typing import Any
 
 from beamkeeper.config import Settings
 from beamkeeper.core.authenticators import Authenticators
+from beamkeeper.core.identity_providers import IdentityProviders
 from beamkeeper.engine.sync import Facility
 from beamkeeper.plugins import load
-from beamkeeper.plugins.people import ACCOUNTS, AUTHENTICATORS, DIRECTORIES, PROPOSALS
+from beamkeeper.plugins.people import ACCOUNTS, AUTHENTICATORS, DIRECTORIES, IDENTITY_PROVIDERS, PROPOSALS
 
 
 def authenticators(settings: Settings) -> Authenticators:
     """Return who checks passwords that are not kept here."""
     names = settings.people.authenticators
     return Authenticators({name: load.build(AUTHENTICATORS, name, settings.facility.get(name, {})) for name in names})
+
+
+def identity_providers(settings: Settings) -> IdentityProviders:
+    """Return who vouches for people."""
+    return IdentityProviders(
+        {name: load.build(IDENTITY_PROVIDERS, "oidc", options) for name, options in settings.oidc.items()}
+    )
 
 
 def facility(settings: Settings) -> Facility:

@@ -15,7 +15,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from beamkeeper import config
-from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.domain.errors import ConflictError, InvalidError, SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.processes import die_with_supervisor
@@ -69,8 +68,16 @@ def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -
 
 
 def _context(settings: config.Settings, service: Service) -> Context:
-    authenticators = people.authenticators(settings) if service is Service.STORAGE else Authenticators()
-    return Context(service, settings, databases.opened(settings, service), authenticators=authenticators)
+    database = databases.opened(settings, service)
+    if service is not Service.STORAGE:
+        return Context(service, settings, database)
+    return Context(
+        service,
+        settings,
+        database,
+        authenticators=people.authenticators(settings),
+        identity_providers=people.identity_providers(settings),
+    )
 
 
 def _services(names: Sequence[str]) -> list[Service]:

@@ -15,6 +15,7 @@ from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core_users
 from beamkeeper.core.arrays import ArrayReaders
 from beamkeeper.core.authenticators import Authenticators
+from beamkeeper.core.identity_providers import IdentityProviders
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.storage import Probes
 from beamkeeper.db import (
@@ -58,6 +59,7 @@ class Context:
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     errors: ErrorLog = field(default_factory=ErrorLog)
     authenticators: Authenticators = field(default_factory=Authenticators)
+    identity_providers: IdentityProviders = field(default_factory=IdentityProviders)
     passwords: Passwords = field(default_factory=Passwords)
     probes: Probes = field(default_factory=Probes)
     arrays: ArrayReaders = field(default_factory=ArrayReaders)

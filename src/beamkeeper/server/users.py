@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
 
+from beamkeeper.core import identities as core_identities
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core
 from beamkeeper.domain.mirror import Mirror
@@ -68,10 +69,11 @@ def revoke_session(uid: UUID, tx: IdentityTx, who: Who) -> None:
     core_sessions.revoke(tx, who, uid)
 
 
-@router.get("/authenticators", summary="Try who checks passwords")
+@router.get("/authenticators", summary="Try who checks passwords and vouches for people")
 def authenticators(ctx: Ctx, who: Who, username: Username | None = None) -> Sequence[AuthenticatorFinding]:
     """For administrators: each step of each connection, in words; no password is asked for."""
-    return core_sessions.try_authenticators(who, ctx.authenticators, username)
+    found = core_sessions.try_authenticators(who, ctx.authenticators, username)
+    return [*found, *core_identities.try_providers(who, ctx.identity_providers)]
 
 
 @router.get("/whoami", summary="Who is calling")

@@ -1,4 +1,4 @@
-"""The storage service's tables for people: who fails to log in, who left, proposals, and syncs."""
+"""The storage service's tables for people: who fails to log in, who left, proposals, syncs, and identities."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def upgrade() -> None:
         create_departures()
         create_proposals()
         create_syncs()
+        create_identities()
 
 
 def create_login_attempts() -> None:
@@ -78,3 +79,38 @@ def create_syncs() -> None:
         sa.UniqueConstraint("uid", name="uq_syncs_uid"),
     )
     op.create_index("ix_syncs_state", "syncs", ["state"])
+
+
+def create_identities() -> None:
+    op.create_table(
+        "identities",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("user_uid", sa.Uuid(), nullable=False),
+        sa.Column("issuer", TEXT, nullable=False),
+        sa.Column("subject", TEXT, nullable=False),
+        sa.Column("linked_by", TEXT, nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_identities"),
+        sa.ForeignKeyConstraint(["user_uid"], ["users.uid"], name="fk_identities_user_uid_users"),
+        sa.UniqueConstraint("uid", name="uq_identities_uid"),
+        sa.UniqueConstraint("issuer", "subject", name="uq_identities_issuer_subject"),
+    )
+    op.create_index("ix_identities_user_uid", "identities", ["user_uid"])
+    op.create_table(
+        "identity_logins",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("secret_sha256", TEXT, nullable=False),
+        sa.Column("secrets", DOCUMENT, nullable=False),
+        sa.Column("provider", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("user_uid", sa.Uuid(), nullable=True),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("interval_s", sa.Double(), nullable=False),
+        sa.Column("next_at", TIME, nullable=False),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_identity_logins"),
+        sa.UniqueConstraint("secret_sha256", name="uq_identity_logins_secret_sha256"),
+    )
+    op.create_index("ix_identity_logins_source", "identity_logins", ["source"])
+    op.create_index("ix_identity_logins_expires_at", "identity_logins", ["expires_at"])
