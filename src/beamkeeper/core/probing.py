@@ -15,12 +15,13 @@ from urllib.parse import unquote, urlsplit
 
 from uuid6 import uuid7
 
+from beamkeeper.core import storage as core_storage
 from beamkeeper.db import AcquisitionTransaction
-from beamkeeper.domain.errors import DmError, NotPermittedError
+from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.files import SourceIdentity
 from beamkeeper.domain.names import Algorithm, Checksum, RelPath
 from beamkeeper.domain.storage import AreaCheck, ProbeSent, StorageArea, StorageProbe
-from beamkeeper.domain.users import Action, Caller, reach
+from beamkeeper.domain.users import Caller
 from beamkeeper.plugins.api import Transfer, TransferItem, TransferResult
 from beamkeeper.plugins.rclone import Rclone, RcloneOptions, Refused, place_of
 
@@ -33,8 +34,7 @@ NAME = RelPath(b"probe")
 
 def area(tx: AcquisitionTransaction, caller: Caller, name: str) -> StorageArea:
     """Return the storage area to which a manager of the station wants a probe to be sent."""
-    if not (reach(caller, Action.STATION_MANAGE).is_all or reach(caller, Action.STATION_MANAGE).stations):
-        raise NotPermittedError(f"{caller.username} may not check storage areas: ask a manager of the station")
+    core_storage.require_check(caller)
     return tx.storage.named(name)
 
 

@@ -68,8 +68,13 @@ def overlaps(one: str, other: str) -> bool:
 
 def area(tx: StorageTransaction, caller: Caller, name: str) -> StorageArea:
     """Return the storage area that the caller wants checked: a manager, or the services of a station."""
-    _require_anywhere(caller, Action.STORAGE_CHECK if caller.is_service else Action.STATION_MANAGE)
+    require_check(caller)
     return tx.storage.named(name)
+
+
+def require_check(caller: Caller) -> None:
+    """Refuse who may not have storage areas checked."""
+    _require_anywhere(caller, Action.STORAGE_CHECK if caller.is_service else Action.STATION_MANAGE)
 
 
 def check(area: StorageArea, options: RcloneOptions | None = None) -> AreaCheck:
