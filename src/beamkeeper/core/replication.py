@@ -18,7 +18,7 @@ from beamkeeper.db import CatalogTransaction
 from beamkeeper.domain.errors import ConflictError, DmError, NotFoundError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Station
-from beamkeeper.domain.metadata import check_metadata
+from beamkeeper.domain.metadata import checked_text
 from beamkeeper.domain.replication import (
     MANY,
     UNLISTED_LIMIT,
@@ -265,7 +265,7 @@ def _acceptable(tx: CatalogTransaction, caller: Caller, new: NewChanges) -> tupl
         try:
             document: Any = KINDS[new.kind].document.model_validate(each)
             for name in ("metadata", "annotations"):
-                check_metadata(getattr(document, name, {}))
+                checked_text(getattr(document, name, {}))
         except (ValidationError, DmError) as error:
             refused.append(refusal(each, error))
             continue
