@@ -76,6 +76,7 @@ MATRIX = {
     Action.JOB_READ:                 "yes    yes        yes        yes    yes      yes",
     Action.JOB_RUN:                  "yes    yes        no         yes    yes      yes",
     Action.JOB_ANYWHERE:             "yes    yes        no         no     no       no",
+    Action.JOB_SESSION:              "no     no         no         no     no       no",
 }  # fmt: skip
 """On an experiment of one's own station: what each role may do. On everything else only an administrator may."""
 
@@ -96,6 +97,7 @@ SERVICE_MAY = {
     Action.JOB_READ,
     Action.JOB_RUN,
     Action.COMMAND_COLLECT,
+    Action.JOB_SESSION,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -21,6 +22,7 @@ from beamkeeper.cli.demo.run import EXIT_WANTING
 from beamkeeper.client import Client
 from beamkeeper.domain.files import FileKind, FileQuery
 from beamkeeper.domain.names import ExperimentName
+from beamkeeper.domain.status import Service
 from beamkeeper.testing.servers import PostgresServer, drop_database, fresh_database
 from beamkeeper.testing.station import until
 
@@ -121,7 +123,7 @@ def catalogued(demo: Demo) -> dict[bytes, Content]:
     """What the catalogue has, each path once, everything verified."""
     with Client(profile="demo") as client:
         experiment = client.experiments.get(ExperimentName(demo.experiment))
-        files = list(client.files.find(FileQuery(experiment_uid=experiment.uid)))
+        files = list(client.files.find(FileQuery(experiment_uid=experiment.uid, glob="data/*")))
     assert max(Counter(file.relpath for file in files).values()) == 1
     assert all(file.is_verified for file in files if file.kind is FileKind.FILE)
     found = {}
@@ -159,8 +161,11 @@ def test_the_demo_delivers_everything_also_what_is_hostile_and_stops_when_told(d
     assert table(done.stdout) == dict.fromkeys(STEPS, str(len(expected)))
     assert "Every file is stored, verified and catalogued as it was written." in done.stdout
     assert "data/nexus/scan_003.nxs  12 keV" in done.stdout
+    assert re.search(r"1 frames became curves; the first ring is at 58\.[0-9]+ A", done.stdout)
+    chain = r"analysis/curves/scan_001\.txt version 1\n    └─ data/scan_001/frame_0001\.tif.*\(2-keep\)"
+    assert re.search(chain, done.stdout)
     # The pipe among the hostile files is nothing that could be stored, so it is named in both answers.
-    assert f"All {len(expected)} files are stored and verified" in done.stdout
+    assert f"All {len(expected) + 1} files are stored and verified" in done.stdout
     assert f"NO: special (1 file), too-young ({len(expected)} files). Files have to be older than 24 h." in done.stdout
     assert "With --min-age 0, for files of any age: NO: special (1 file)." in done.stdout
     assert catalogued(demo) == expected
@@ -172,7 +177,7 @@ def test_the_demo_delivers_everything_also_what_is_hostile_and_stops_when_told(d
 def test_the_demo_passes_on_postgresql(
     demo: Demo, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    urls = [fresh_database(postgres_server) for _ in range(3)]
+    urls = [fresh_database(postgres_server) for _ in Service]
     monkeypatch.setenv("PGPASSWORD", postgres_server.password)
     words = [f"--database={url.replace(f':{postgres_server.password}@', '@')}" for url in urls]
     done = demo.run("--frames", "30", "--rate", "200", *words)

@@ -90,6 +90,7 @@ _WORKFLOW = (
     click.option("--workflow", metavar="NAME", help="Run this workflow on the files as they arrive."),
     click.option("--workflow-owner", metavar="NAME", help="Whose it is, where several have one of this name."),
     click.option("--workflow-arg", "workflow_args", multiple=True, metavar="KEY:VALUE", help="An argument of it."),
+    click.option("--workflow-only", multiple=True, metavar="GLOB", help="Only on these files."),
     click.option(
         "--workflow-per",
         default="file",
@@ -151,13 +152,16 @@ def asked(model: type[ModelT], options: Mapping[str, Any]) -> ModelT:
 
 def _plan(fields: dict[str, Any]) -> dict[str, Any] | None:
     """Take the options of a workflow out of those that were given, and return them as the request has them."""
-    name, owner, words, per, at = (fields.pop(f"workflow{end}") for end in ("", "_owner", "_args", "_per", "_at"))
+    name, owner, words, only, per, at = (
+        fields.pop(f"workflow{end}") for end in ("", "_owner", "_args", "_only", "_per", "_at")
+    )
     if name is None:
-        if owner or words or per != "file" or at != "available":
+        if owner or words or only or per != "file" or at != "available":
             raise InvalidError("which workflow? say --workflow NAME")
         return None
     per = int(per) if str(per).isdigit() else per
-    return {"workflow": name, "owner": owner, "arguments": common.key_values(words), "per": per, "at": at}
+    plan = {"workflow": name, "owner": owner, "arguments": common.key_values(words)}
+    return {**plan, "only": only, "per": per, "at": at}
 
 
 def _check_text(name: str, value: object) -> None:

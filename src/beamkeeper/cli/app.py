@@ -279,6 +279,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "logout": ("logins:logout", "End the session."),
     "whoami": ("logins:whoami", "Show who is logged in, where, and with which roles."),
     "why": ("why:why", "Show what a file was made from, down to the raw frames."),
+    "rerun": ("why:rerun", "Run the job again that made a file."),
     "stats": ("stats:stats", "Count files and bytes by experiment, directory, type or day."),
     "put": ("uploads:put", "Send files from this machine."),
     "download": ("downloads:download", "Bring files of an experiment to this machine."),

@@ -54,7 +54,7 @@ def _close(opened: Client) -> None:
 
 def experiment(of: Client, name: str | None) -> Experiment:
     """Return the experiment that is meant: by name, or the one of `dm experiment use`."""
-    meant = name or of.profile.experiment
+    meant = name or os.environ.get("BEAMKEEPER_EXPERIMENT") or of.profile.experiment
     if not meant:
         raise InvalidError("say which experiment: --experiment NAME, or once `dm experiment use NAME`")
     return of.experiments.get(meant)

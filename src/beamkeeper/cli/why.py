@@ -1,4 +1,4 @@
-"""`dm why`: what a file was made from, down to the raw frames."""
+"""`dm why`: what a file was made from, down to the raw frames; `dm rerun`: making it again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import click
 
 from beamkeeper.cli import common, output
 from beamkeeper.cli.files import EXPERIMENT, WHICH, file_meant, files_meant
+from beamkeeper.cli.jobs import COLUMNS as JOB_COLUMNS
+from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.names import show_path
 from beamkeeper.domain.provenance import DerivedFrom, Provenance, Towards
 
@@ -40,11 +42,34 @@ def why(which: str, experiment: str | None, *, results: bool, sources: tuple[str
         output.note("there is more than is shown: ask for one of the files above")
 
 
+@click.command()
+@WHICH
+@click.argument("words", metavar="[KEY:VALUE]...", nargs=-1)
+@EXPERIMENT
+@click.option("--newest", is_flag=True, help="With the newest version of its workflow, not the one that it ran.")
+def rerun(which: str, words: tuple[str, ...], experiment: str | None, *, newest: bool) -> None:
+    """Run the job again that made a file; KEY:VALUE are arguments that are to be different."""
+    client = common.client()
+    file = file_meant(client, which, experiment)
+    found = client.provenance.why(file.uid)
+    made = [link.making.job_uid for link in found.links if link.derived == 0 and link.making is not None]
+    if not made:
+        raise NotFoundError(f"{show_path(file.relpath)} was made by no job, as far as is known: see `dm why`")
+    output.record(client.jobs.rerun(made[-1], common.key_values(words), newest=newest), JOB_COLUMNS)
+
+
 def tree(found: Provenance, experiment_uid: UUID) -> Iterator[str]:
     """Yield the lines of a tree; what stands in it twice is shown with what is below it once."""
     shown = _Tree(found, experiment_uid)
     yield shown.name(0)
     yield from shown.branches(0, "")
+
+
+def _maker(link: DerivedFrom) -> tuple[str, ...]:
+    """Return what made a file: a job with the workflow that it ran, or what somebody said."""
+    if link.making is None:
+        return (link.job,)
+    return f"{link.making.workflow} {link.making.workflow_version} on {link.making.host}, job", link.job
 
 
 class _Tree:
@@ -67,7 +92,7 @@ class _Tree:
         for place, (link, far) in enumerate(links, start=1):
             is_last = place == len(links)
             is_again = far in self._shown and bool(self._below.get(far))
-            by = " ".join(word for word in (link.job, link.stage and f"({link.stage})") if word)
+            by = " ".join(word for word in (*_maker(link), link.stage and f"({link.stage})") if word)
             said = (" (as above)" if is_again else "") + (f", made by {by}" if by else "")
             yield f"{before}{'└─ ' if is_last else '├─ '}{self.name(far)}{said}"
             if far not in self._shown:

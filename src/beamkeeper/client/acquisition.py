@@ -188,7 +188,8 @@ class Uploads(_Acquisitions):
 
     def start(self, new: NewUpload) -> Acquisition:
         """Start one pass over a directory or file that the station sees."""
-        found: Acquisition = self._http().call("POST", self.path, Acquisition, body=_named(new))
+        body = _of_attempt(_named(new), self._http())
+        found: Acquisition = self._http().call("POST", self.path, Acquisition, body=body)
         return found
 
     def put(
@@ -202,7 +203,7 @@ class Uploads(_Acquisitions):
         Where it breaks off, calling again with the same `new.uid` and files sends what is missing.
         `on_bytes` hears of each piece how many bytes it was.
         """
-        named = _named(new)
+        named = _of_attempt(_named(new), self._http())
         put: Acquisition = self._http().call("POST", "/api/v1/puts", Acquisition, body=named)
         for path, source in files:
             self._send(put.uid, path, source, on_bytes=on_bytes or _silent)
@@ -270,6 +271,14 @@ class Plugins:
 def _named(new: NewT) -> NewT:
     """Return what is to be made with a uid, so that it is made once though the request be sent twice."""
     return new if new.uid is not None else new.model_copy(update={"uid": UUID(bytes=uuid7().bytes)})
+
+
+def _of_attempt(new: NewT, http: Http) -> NewT:
+    """Return what is to be kept with the attempt of a job, where its command asks under the job's own session."""
+    attempt, token = os.environ.get("BEAMKEEPER_ATTEMPT"), os.environ.get("BEAMKEEPER_TOKEN")
+    if not attempt or not token or http.credentials.token != token or new.attempt_uid is not None:
+        return new
+    return new.model_copy(update={"attempt_uid": UUID(attempt)})
 
 
 def _silent(_count: int) -> None:

@@ -102,7 +102,7 @@ class Client:
         found = Credentials(given or kept, self._login if is_logging_in else None)
         if is_logging_in and not token:
             found.token = None
-        found.mirror = self.profile.mirror
+        found.mirror = (given and os.environ.get("BEAMKEEPER_MIRROR")) or self.profile.mirror
         return found
 
     def _login(self) -> str | None:

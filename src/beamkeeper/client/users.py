@@ -10,7 +10,22 @@ from uuid import UUID
 from beamkeeper.client.http import Http
 from beamkeeper.domain.people import AuthenticatorFinding
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.users import Grant, NewGrant, NewSession, NewUser, Session, User, UserChange, UserPage, Whoami
+from beamkeeper.domain.users import (
+    EndedJobs,
+    Grant,
+    JobSession,
+    JobSessions,
+    NewGrant,
+    NewJobSession,
+    NewJobSessions,
+    NewSession,
+    NewUser,
+    Session,
+    User,
+    UserChange,
+    UserPage,
+    Whoami,
+)
 
 if TYPE_CHECKING:
     from beamkeeper.client.api import Client
@@ -66,6 +81,16 @@ class Sessions:
     def revoke(self, uid: UUID) -> None:
         """End a session."""
         self._http().call("DELETE", f"/api/v1/sessions/{uid}")
+
+    def begin_for_jobs(self, jobs: Sequence[NewJobSession]) -> Sequence[JobSession]:
+        """Begin sessions in the names of jobs' owners, each for its experiment only; for services."""
+        body = NewJobSessions(jobs=tuple(jobs))
+        made: JobSessions = self._http().call("POST", "/api/v1/job-sessions", JobSessions, body=body)
+        return made.items
+
+    def end_of_jobs(self, uids: Sequence[UUID]) -> None:
+        """End the sessions of jobs; for services."""
+        self._http().call("POST", "/api/v1/job-sessions:end", body=EndedJobs(job_uids=tuple(uids)))
 
     def _http(self) -> Http:
         return self._client.http(Service.STORAGE)

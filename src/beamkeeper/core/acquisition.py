@@ -8,6 +8,7 @@ from uuid import UUID
 
 from beamkeeper.config import Settings
 from beamkeeper.core import rights, sources, spool
+from beamkeeper.core.job_sessions import made_by
 from beamkeeper.core.pauses import with_pause
 from beamkeeper.core.sources import Place, Rules
 from beamkeeper.core.spool import Chunk
@@ -345,6 +346,7 @@ def _options(
         verify=new.verify or place.verify,
         first=new.first,
         workflow=new.workflow,
+        made_by=made_by(caller, new.attempt_uid),
     )
 
 

@@ -23,6 +23,7 @@ from beamkeeper.domain.users import (
     may,
     require,
 )
+from beamkeeper.domain.users.jobs import job_of
 
 LONGEST = timedelta(days=3660)
 """A key lives no longer: ten years of an instrument's life."""
@@ -55,7 +56,7 @@ def create(tx: StorageTransaction, caller: Caller, new: NewKey) -> MadeKey:
 def keys(tx: StorageTransaction, caller: Caller, username: str | None) -> Sequence[ApiKey]:
     """Return the keys of a user that hold: one's own, or anybody's for an administrator."""
     owner = _owner(tx, caller, username)
-    return [_key(tx, record, owner) for record in tx.users.keys_of(owner.uid)]
+    return [_key(tx, record, owner) for record in tx.users.keys_of(owner.uid) if job_of(record.name) is None]
 
 
 def revoke(tx: StorageTransaction, caller: Caller, uid: UUID) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from beamkeeper.core import rights
 from beamkeeper.db import CatalogTransaction
-from beamkeeper.domain.errors import NotFoundError
+from beamkeeper.domain.errors import NotFoundError, NotPermittedError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.provenance import NewDerivation, Provenance, Recorded, Towards
@@ -19,6 +19,8 @@ def record(tx: CatalogTransaction, caller: Caller, uid: UUID, *, new: NewDerivat
     """Record from which files a file was made; for who may annotate it and read all of them."""
     experiment = _experiment(tx, caller, uid, Action.FILE_ANNOTATE)
     rights.check_own(tx, experiment)
+    if new.making is not None and not caller.is_service:
+        raise NotPermittedError("how a job made a file is told by the service that ran it: leave `making` out")
     for source in {ref.file_uid for ref in new.sources}:
         _experiment(tx, caller, source, Action.FILE_READ)
     links = tx.derivations.add(uid, new, by=caller.username)

@@ -84,6 +84,7 @@ class Acquisitions:
             retries=0,
             is_retry=False,
             workflow=options.workflow and options.workflow.model_dump(mode="json"),
+            made_by=options.made_by and options.made_by.model_dump(mode="json"),
         )
         return self._added(row)
 

@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from beamkeeper.db.base import Base, BigId, JsonDocument
-from beamkeeper.domain.acquisition import Acquisition, Finished, Kind, State
+from beamkeeper.db.base import Base, BigId, JsonDocument, NullableDocument
+from beamkeeper.domain.acquisition import Acquisition, Finished, Kind, MadeBy, State
 from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import Verify
 from beamkeeper.domain.names import Metadata, path_fields
@@ -68,6 +68,7 @@ class AcquisitionRow(Base):
     is_retry: Mapped[bool]
     """It had ended, and runs again for files that were quarantined."""
     workflow: Mapped[Metadata | None]
+    made_by: Mapped[Metadata | None] = mapped_column(NullableDocument)
 
     __table_args__ = (UniqueConstraint("uid"), Index(None, "state"), Index(None, "created_at", "uid"))
 
@@ -100,6 +101,7 @@ class Options:
     verify: Verify = Verify.READ_BACK
     first: Sequence[str] = ()
     workflow: JobPlan | None = None
+    made_by: MadeBy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,7 @@ def to_acquisition(row: AcquisitionRow) -> Acquisition:
         verify=Verify(row.verify),
         first=row.first,
         workflow=None if row.workflow is None else JobPlan.model_validate(row.workflow),
+        made_by=None if row.made_by is None else MadeBy.model_validate(row.made_by),
         policy=row.policy,
         message=row.message,
         started_by=row.started_by,

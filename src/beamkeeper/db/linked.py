@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from beamkeeper.db.base import Base, BigId
+from beamkeeper.db.base import Base, BigId, NullableDocument
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.status import Service
 
@@ -95,5 +95,6 @@ class DerivationRow(Base):
     source_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id"))
     job: Mapped[str]
     stage: Mapped[str]
+    making: Mapped[Metadata | None] = mapped_column(NullableDocument)
     recorded_at: Mapped[datetime]
     recorded_by: Mapped[str]

@@ -16,10 +16,11 @@ from beamkeeper.db.files.tables import FileRow, VersionRow
 from beamkeeper.db.linked import DerivationRow
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.domain.errors import ConflictError, NotFoundError
-from beamkeeper.domain.names import to_b64
+from beamkeeper.domain.names import Metadata, to_b64
 from beamkeeper.domain.provenance import (
     MAX_NODES,
     DerivedFrom,
+    Making,
     NewDerivation,
     Provenance,
     ProvenanceFile,
@@ -39,6 +40,7 @@ class _Link(NamedTuple):
     source_id: int
     job: str
     stage: str
+    making: Metadata | None
     recorded_at: datetime
     recorded_by: str
 
@@ -70,6 +72,7 @@ class Derivations:
                 "source_id": source,
                 "job": new.job,
                 "stage": new.stage,
+                "making": new.making and new.making.model_dump(mode="json"),
                 "recorded_at": self._now,
                 "recorded_by": by,
             }
@@ -195,6 +198,7 @@ def _told(link: _Link, numbers: Mapping[int, int], shown: Mapping[int, Provenanc
         source=numbers[link.source_id],
         job=link.job if is_told else "",
         stage=link.stage if is_told else "",
+        making=Making.model_validate(link.making) if is_told and link.making else None,
         recorded_at=link.recorded_at,
         recorded_by=link.recorded_by if is_told else "",
     )

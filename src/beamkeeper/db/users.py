@@ -267,6 +267,11 @@ class Users:
         """Return the API keys of a user that hold, newest first."""
         return [record for record in self._records_of(uid) if record.scopes is not None]
 
+    def sessions_named(self, names: Collection[str]) -> Sequence[SessionRecord]:
+        """Return the sessions of these names that hold."""
+        wanted = select(SessionRow).where(SessionRow.name.in_(names), *self._holding())
+        return [to_session(row) for row in self._session.scalars(wanted)]
+
     def _records_of(self, uid: UUID) -> Sequence[SessionRecord]:
         wanted = select(SessionRow).where(SessionRow.user_uid == uid, *self._holding()).order_by(SessionRow.id.desc())
         return [to_session(row) for row in self._session.scalars(wanted)]

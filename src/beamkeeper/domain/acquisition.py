@@ -86,6 +86,13 @@ class Finished(StrEnum):
     CLOSED = "closed"
 
 
+class MadeBy(Model):
+    """The attempt of a job that keeps files: they are derived from what it worked on."""
+
+    job_uid: Uid
+    attempt_uid: Uid | None = None
+
+
 class _Options(Input):
     """What DAQs and uploads share."""
 
@@ -104,6 +111,7 @@ class _Options(Input):
     agent: str | None = Field(default=None, description="Where the directory is; the station's own by default.")
     first: tuple[Pattern, ...] = Field(default=(), max_length=32, description="These go before all other files.")
     workflow: JobPlan | None = Field(default=None, description="What runs on the files as they arrive.")
+    attempt_uid: Uid | None = Field(default=None, description="For commands of jobs: which attempt this is.")
     verify: Verify | None = Field(
         default=None, description="When copies are read back; as the station's settings say by default."
     )
@@ -321,6 +329,7 @@ class Acquisition(Model, WithPath):
     verify: Verify = Verify.READ_BACK
     first: tuple[str, ...] = ()
     workflow: JobPlan | None = None
+    made_by: MadeBy | None = None
     jobs: dict[str, int] = Field(default_factory=dict, description="How many files wait for a job, or had one.")
     policy: Title = Field(default="", description="When a file counts as finished here, and why.")
     message: Title = ""

@@ -162,6 +162,9 @@ class ChildProcess(Model):
     command: str
     working_dir: str
     account: str = ""
+    environment: Mapping[str, str] = Field(
+        default_factory=dict, description="Of its variables those that the station or the workflow sets."
+    )
     host: str = ""
     submitted_at: UtcTime
     started_at: UtcTime | None = None

@@ -32,6 +32,22 @@ class SourceRef(Input):
     version: int | None = Field(default=None, ge=1, description="Which version; without it, the newest now.")
 
 
+class Making(Input):
+    """How a job made a file, from the job's own record."""
+
+    job_uid: Uid
+    number: int = Field(description="Of the child process, counted through the job.")
+    workflow: Title
+    workflow_owner: Title
+    workflow_version: int
+    command: Annotated[str, StringConstraints(max_length=20_000)]
+    environment: Annotated[dict[str, str], Field(max_length=1000)] = Field(
+        default_factory=dict, description="Of its variables those that the station or the workflow sets."
+    )
+    host: Title
+    account: Title
+
+
 class NewDerivation(Input):
     """From which files a file was made; saying the same again changes nothing."""
 
@@ -39,6 +55,7 @@ class NewDerivation(Input):
     sources: tuple[SourceRef, ...] = Field(min_length=1, max_length=SOURCES_LIMIT)
     job: JobName = Field(default="", description="What made it: a job, or a program.")
     stage: JobName = ""
+    making: Making | None = Field(default=None, description="For services: how a job made it.")
 
 
 class Recorded(Model):
@@ -71,6 +88,7 @@ class DerivedFrom(Model):
     source: int
     job: str
     stage: str
+    making: Making | None = Field(default=None, description="How a job made it.")
     recorded_at: UtcTime
     recorded_by: Title
 

@@ -26,7 +26,7 @@ from beamkeeper.domain.acquisition import JournalState
 from beamkeeper.domain.errors import DestinationError, DmError, NotFoundError, UnavailableError
 from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishState
-from beamkeeper.engine import faults
+from beamkeeper.engine import derive, faults
 from beamkeeper.engine.destinations import Destinations
 from beamkeeper.engine.masters import MastersLoop
 from beamkeeper.engine.problems import Tell, about
@@ -272,6 +272,9 @@ class Worker(Loop):
                 pause = self._now() + backoff(file.attempts + 1)
                 again[file.id] = {"attempts": file.attempts + 1, "next_at": pause, "reason": result.error[:2000]}
         self._masters.note(scene, [results[file.version_uid].passed for file in held if file.id in done])
+        if scene.acquisition.made_by is not None and done:
+            made = {scene.path(file): file.number for file in held if file.id in done}
+            derive.record(self._client, scene.acquisition.made_by, scene.experiment.uid, made, report=self.warn)
         hit(FailPoint.AVAILABLE_WRITING)
         self._step(batch, J.AVAILABLE, done, free=True, jobs=scene.wanted(file for file in held if file.id in done))
         hit(FailPoint.AVAILABLE_WRITTEN)

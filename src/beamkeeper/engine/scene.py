@@ -11,6 +11,7 @@ from uuid import UUID
 from beamkeeper.db import AcquisitionTransaction
 from beamkeeper.db.job_requests import Wanted
 from beamkeeper.db.journal import Claimed
+from beamkeeper.domain import globs
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.files import FileKind, Source
@@ -51,10 +52,12 @@ class Scene:
         return b"/" + self.acquisition.relpath + b"/" + file.path
 
     def wanted(self, files: Iterable[Claimed]) -> list[Wanted]:
-        """Return for which of these files a job is wanted: those that are whole, under a plan."""
-        if self.acquisition.workflow is None:
+        """Return for which of these files a job is wanted: those that are whole, and meant by a plan."""
+        plan = self.acquisition.workflow
+        if plan is None:
             return []
-        whole = (file for file in files if file.kind is FileKind.FILE and not file.is_snapshot)
+        is_meant = globs.matcher(plan.only or ("*",))
+        whole = (f for f in files if f.kind is FileKind.FILE and not f.is_snapshot and is_meant(f.path))
         return [Wanted(file.version_uid, bytes(self.path(file)), self.source(file)[1:]) for file in whole]
 
     def staged(self, file: Claimed) -> RelPath | None:

@@ -56,6 +56,8 @@ from beamkeeper.server.deps import Context
 logger = logging.getLogger(__name__)
 
 SHORTEST_TIMEOUT_S = 10.0
+TOKEN_TIMEOUT_S = 3.0
+"""Jobs wait no longer for their tokens: they begin without."""
 STOP_S = 15.0
 """How long a loop may take for its last step."""
 
@@ -102,7 +104,7 @@ def build_engine(context: Context) -> Engine:
         index, rules = IndexLoop(context.database, report=report), RunRulesLoop(context.database, report=report)
         return Engine([index, rules, _following(context), mirror])
     if context.service is Service.PROCESSING:
-        jobs, reaper = jobs_loops(context)
+        jobs, reaper = jobs_loops(context, _client(context.settings, timeout_s=TOKEN_TIMEOUT_S, tries=1))
         return Engine([*socket_loops(context), jobs, reaper, mirror], before=reaper.register)
     return _acquisition(context, client, mirror)
 

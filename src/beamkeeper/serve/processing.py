@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from beamkeeper.client import Client
 from beamkeeper.config import Settings, curve
 from beamkeeper.config.values import split_address
 from beamkeeper.core.processing import JobRules
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import SettingsError
+from beamkeeper.domain.status import Service
 from beamkeeper.engine.jobs import loop as jobs
 from beamkeeper.engine.jobs.hold import JobsHeld
 from beamkeeper.engine.jobs.loop import JobsLoop
 from beamkeeper.engine.jobs.messages import Messages
 from beamkeeper.engine.jobs.orders import RunRules
+from beamkeeper.engine.jobs.sessions import JobSessions
 from beamkeeper.engine.jobs.socket import Place, SocketLoop
 from beamkeeper.engine.reap import ReapLoop
 from beamkeeper.server.deps import Context
 
 
-def jobs_loops(context: Context) -> tuple[JobsLoop, ReapLoop]:
+def jobs_loops(context: Context, client: Client) -> tuple[JobsLoop, ReapLoop]:
     """Return the loop that runs jobs, and the one that takes up what dead processes had in hand."""
     settings, report, owner = context.settings, context.errors.append, new_uid()
     processing = settings.processing
     processing.work.mkdir(mode=0o711, parents=True, exist_ok=True)
     limits = {name: int(number) for name, number in _pairs(processing.workflow_limits)}
     numbers = jobs.Settings(settings.station.name, processing.slots, limits)
-    loop = JobsLoop(context.database, owner, run_rules(settings), numbers, report=report)
+    sessions = JobSessions(client, _addresses(settings), report=report)
+    loop = JobsLoop(context.database, owner, run_rules(settings), numbers, report=report, sessions=sessions)
     held = JobsHeld(owner, loop.take_up)
     return loop, ReapLoop(context.database, owner, lease_s=processing.lease_s, report=report, held=held)
 
@@ -45,6 +49,12 @@ def socket_loops(context: Context) -> list[SocketLoop]:
     clients = {word[: curve.KEY_LENGTH]: word[curve.KEY_LENGTH + 1 :] for word in processing.zmq_clients}
     messages = Messages(context.database, clients, JobRules.of(settings), report=report)
     return [SocketLoop(Place(host, port, secret), messages, report=report)]
+
+
+def _addresses(settings: Settings) -> dict[str, str]:
+    """Return the variables by which a command that has a session finds the services."""
+    ca = {"BEAMKEEPER_CA": str(settings.tls.ca_file)} if settings.tls.ca_file else {}
+    return {"BEAMKEEPER_URL": settings.url(Service.STORAGE), "BEAMKEEPER_STATION": settings.station.name, **ca}
 
 
 def run_rules(settings: Settings) -> RunRules:

@@ -9,15 +9,19 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import identities as core_identities
+from beamkeeper.core import job_sessions
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core
 from beamkeeper.domain.mirror import Mirror
 from beamkeeper.domain.names import Username
 from beamkeeper.domain.people import AuthenticatorFinding
 from beamkeeper.domain.users import (
+    EndedJobs,
     Grant,
+    JobSessions,
     Login,
     NewGrant,
+    NewJobSessions,
     NewSession,
     NewUser,
     PasswordChange,
@@ -67,6 +71,18 @@ def logout(tx: IdentityTx, who: Who) -> None:
 def revoke_session(uid: UUID, tx: IdentityTx, who: Who) -> None:
     """One's own, or for an administrator anybody's."""
     core_sessions.revoke(tx, who, uid)
+
+
+@router.post("/job-sessions", status_code=201, summary="Begin sessions for jobs")
+def begin_job_sessions(new: NewJobSessions, tx: IdentityTx, who: Who) -> JobSessions:
+    """For the services of a station: each in the name of its job's owner, for its experiment only."""
+    return job_sessions.begin(tx, who, new.jobs)
+
+
+@router.post("/job-sessions:end", status_code=204, summary="End the sessions of jobs")
+def end_job_sessions(ended: EndedJobs, tx: IdentityTx, who: Who) -> None:
+    """For the services of a station; a job without a session stays as it is."""
+    job_sessions.end(tx, who, ended.job_uids)
 
 
 @router.get("/authenticators", summary="Try who checks passwords and vouches for people")

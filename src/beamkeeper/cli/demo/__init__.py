@@ -24,8 +24,8 @@ _REAL = click.Path(exists=True, file_okay=False, readable=True, path_type=Path)
     "--database",
     multiple=True,
     metavar="URL",
-    help="PostgreSQL in place of SQLite: one URL, to which _storage, _catalog and _acquisition are added, "
-    "or three. The databases must be there, and be empty. Leave the password to ~/.pgpass.",
+    help="PostgreSQL in place of SQLite: one URL, to which _storage, _catalog, _acquisition and _processing "
+    "are added, or four. The databases must be there, and be empty. Leave the password to ~/.pgpass.",
 )
 @click.option("--directory", type=_DIRECTORY, help="Where the demo keeps everything.  [default: XDG data directory]")
 def demo(
@@ -40,9 +40,10 @@ def demo(
     database: tuple[str, ...],
     directory: Path | None,
 ) -> int:
-    """Show everything: a beamline, a simulated detector, and a check of all files.
+    """Show everything: a beamline, a simulated detector, a workflow on its frames, and a check of all files.
 
-    The exit status is 0 only where every file is stored, verified and catalogued as it was written.
+    The exit status is 0 only where every file is stored, verified and catalogued as it was written, and
+    every job has made its curve.
     """
     from beamkeeper.cli.demo.place import Place, default_directory
     from beamkeeper.cli.demo.run import Wish, run, stop_beamline

@@ -42,7 +42,8 @@ def _catalogued(client: Client, experiment: Experiment) -> Iterator[tuple[bytes,
     """Yield the experiment's files by their path below the detector's directory."""
     top = f"{Tree.DATA}/".encode()
     for file in client.files.find(FileQuery(experiment_uid=experiment.uid, limit=REGISTER_LIMIT)):
-        yield file.relpath.removeprefix(top), file
+        if file.relpath.startswith(top):  # not what jobs have made of them
+            yield file.relpath.removeprefix(top), file
 
 
 def _skipped(client: Client, daq: Acquisition) -> Iterator[tuple[bytes, str]]:

@@ -12,6 +12,7 @@ from typing import Self
 from beamkeeper.cli import output
 from beamkeeper.cli.demo.beamline import PROFILE
 from beamkeeper.cli.demo.check import Row, Verdict
+from beamkeeper.cli.demo.curves import Curves
 from beamkeeper.cli.demo.proof import Proof, answer
 from beamkeeper.cli.ledger import sentence
 from beamkeeper.client import Client
@@ -43,6 +44,7 @@ class Result(Model):
     verdict: Verdict
     search: str
     hits: Sequence[Hit]
+    curves: Curves
     source: str
     proof: Proof | None
     """None where not every file matches: then nobody should ask whether the source may go."""
@@ -59,6 +61,7 @@ class Result(Model):
             verdict=verdict,
             search=SEARCH,
             hits=[Hit(path=show_path(file.relpath), energy=_energy(file)) for file in found],
+            curves=Curves.of(client, experiment, client.daqs.get(daq.uid)),
             source=str(source),
             proof=Proof.of(client, experiment, source) if verdict.is_match else None,
         )
@@ -92,8 +95,22 @@ def report(result: Result, *, used_bytes: int) -> None:
     output.say(f"Which files were measured at 12 keV or more ({result.search})?")
     for hit in result.hits:
         output.say(f"    {hit.path}  {hit.energy}")
+    _say_curves(result)
     _say_proof(result)
     _say_how_to_go_on(result, used_bytes)
+
+
+def _say_curves(result: Result) -> None:
+    curves = result.curves
+    output.say("")
+    output.say(f"{curves.jobs} frames became curves; the first ring is at {curves.ring} A (silver behenate: 58.4).")
+    for fault in curves.wanting:
+        output.say(f"    {fault}")
+    if curves.why:
+        why = f"why {shlex.quote(curves.path)} --experiment {result.experiment}"
+        output.say(f"What was a curve made from ({dm_command()} --profile {PROFILE} {why})?")
+    for line in curves.why:
+        output.say(f"    {line}")
 
 
 def _say_proof(result: Result) -> None:

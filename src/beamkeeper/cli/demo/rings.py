@@ -19,7 +19,7 @@ _HEIGHTS = (180.0, 420.0, 260.0, 120.0, 90.0, 60.0)
 _TEMPERATURES = 4
 _GEOMETRY = (
     f"beam_x_mm:{CENTRE_X * PIXEL_MM:.4f}\nbeam_y_mm:{CENTRE_Y * PIXEL_MM:.4f}\npixel_mm:{PIXEL_MM}\n"
-    "distance_mm:513.8\nwavelength_A:0.7336"
+    "distance_mm:849.0\nwavelength_A:0.7336"
 )
 
 

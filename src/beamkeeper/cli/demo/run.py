@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from beamkeeper.cli import output
+from beamkeeper.cli.demo import curves
 from beamkeeper.cli.demo.beamline import STATION, Beamline, database_urls
 from beamkeeper.cli.demo.check import judge
 from beamkeeper.cli.demo.evidence import gather
@@ -81,13 +82,16 @@ def _run(place: Place, wish: Wish, beamline: Beamline) -> int:
         with beamline.client() as client:
             experiment = _experiment(client, this)
             daq = _measure(client, place, this, _daq(client, place, this, experiment).uid)
+            output.note("waiting for the curves of the scans' first frames")
+            curves.wait(client, daq.uid)
             output.note("checking every file from its bytes")
             evidence = gather(client, experiment, daq, source=place.detector(this), truth=place.truth(this))
             verdict = judge(evidence, with_seconds=not this.times_interrupted)
             place.update(this.model_copy(update={"is_finished": daq.state not in ACTIVE}))
             result = Result.of(client, experiment, daq, verdict, source=place.detector(this))
             report(result, used_bytes=place.used_bytes())
-    return 0 if verdict.is_match and daq.state is State.DONE else EXIT_WANTING
+    is_whole = verdict.is_match and daq.state is State.DONE and not result.curves.wanting
+    return 0 if is_whole else EXIT_WANTING
 
 
 def _require_server() -> None:
@@ -192,7 +196,8 @@ def _daq(client: Client, place: Place, this: Run, experiment: Experiment) -> Acq
     for daq in client.daqs.list(experiment_uid=experiment.uid, active=True):
         if daq.relpath == below_root:
             return daq
-    return client.daqs.start(NewDaq(experiment_uid=experiment.uid, **path_fields(below_root)))
+    plan = curves.plan(client)
+    return client.daqs.start(NewDaq(experiment_uid=experiment.uid, workflow=plan, **path_fields(below_root)))
 
 
 def _measure(client: Client, place: Place, this: Run, uid: Uid) -> Acquisition:

@@ -76,6 +76,7 @@ def to_attempt(row: AttemptRow) -> ChildProcess:
         command=row.command,
         working_dir=row.working_dir,
         account=row.account,
+        environment={key: str(value) for key, value in row.environment.items()},
         host=row.host,
         submitted_at=row.submitted_at,
         started_at=row.started_at,

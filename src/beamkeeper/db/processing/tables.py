@@ -123,6 +123,7 @@ class AttemptRow(Base):
     command: Mapped[str]
     working_dir: Mapped[str]
     account: Mapped[str]
+    environment: Mapped[Metadata]
     host: Mapped[str]
     boot_id: Mapped[str]
     submitted_at: Mapped[datetime]

@@ -1,5 +1,10 @@
 """Users, roles and sessions, and the one function that decides who may do what."""
 
+from beamkeeper.domain.users.jobs import EndedJobs as EndedJobs
+from beamkeeper.domain.users.jobs import JobSession as JobSession
+from beamkeeper.domain.users.jobs import JobSessions as JobSessions
+from beamkeeper.domain.users.jobs import NewJobSession as NewJobSession
+from beamkeeper.domain.users.jobs import NewJobSessions as NewJobSessions
 from beamkeeper.domain.users.keys import ApiKey as ApiKey
 from beamkeeper.domain.users.keys import MadeKey as MadeKey
 from beamkeeper.domain.users.keys import NewKey as NewKey
@@ -47,10 +52,15 @@ __all__ = [
     "ApiKey",
     "Caller",
     "Decision",
+    "EndedJobs",
     "Grant",
+    "JobSession",
+    "JobSessions",
     "Login",
     "MadeKey",
     "NewGrant",
+    "NewJobSession",
+    "NewJobSessions",
     "NewKey",
     "NewSession",
     "NewUser",

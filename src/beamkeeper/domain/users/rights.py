@@ -23,6 +23,8 @@ class Caller:
     grants: tuple[Grant, ...] = field(default=())
     scopes: frozenset[Scope] | None = None
     """What an API key is for; None is a session, which has no such limit."""
+    job_uid: Uid | None = None
+    """The job whose command asks, under its own session."""
 
     def roles_on(self, target: Target) -> frozenset[Role]:
         """Return the roles that count for an object."""
@@ -111,6 +113,7 @@ class Action(StrEnum):
     JOB_READ = "job:read"
     JOB_RUN = "job:run"
     JOB_ANYWHERE = "job:anywhere"
+    JOB_SESSION = "job:session"
 
 
 _ADMIN = frozenset({Role.ADMINISTRATOR})
@@ -158,6 +161,7 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.JOB_READ: _MEMBERS | _STAFF,
     Action.JOB_RUN: _MEMBERS,
     Action.JOB_ANYWHERE: _STATION,
+    Action.JOB_SESSION: frozenset(),
 }
 """Which roles allow an action; who holds none of them is refused."""
 
@@ -178,6 +182,7 @@ SERVICE_MAY = frozenset(
         Action.STATION_ANNOUNCE,
         Action.JOB_READ,
         Action.JOB_RUN,
+        Action.JOB_SESSION,
     }
 )
 """What a service key may do, at its own station only."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, StringConstraints
 
 from beamkeeper.domain.names import Input
 from beamkeeper.domain.workflows.model import Owner, WorkflowName
 
 MOST_PER_JOB = 1000
+Only = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
 class JobPlan(Input):
@@ -18,6 +19,9 @@ class JobPlan(Input):
     workflow: WorkflowName
     owner: Owner | None = Field(default=None, description="Whose it is, where several have one of this name.")
     arguments: Annotated[dict[str, JsonValue], Field(max_length=200)] = Field(default_factory=dict)
+    only: Annotated[tuple[Only, ...], Field(max_length=32)] = Field(
+        default=(), description="Only for files whose path below the directory, or name, one of these globs matches."
+    )
     per: Literal["file", "end"] | Annotated[int, Field(ge=1, le=MOST_PER_JOB)] = Field(
         default="file", description="One job for each file, for so many files, or for all of them at the end."
     )

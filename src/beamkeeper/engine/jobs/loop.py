@@ -28,6 +28,7 @@ from beamkeeper.engine.jobs.local import LocalRuns, Over
 from beamkeeper.engine.jobs.orders import RunRules
 from beamkeeper.engine.jobs.plan import JobRun
 from beamkeeper.engine.jobs.saving import attempt_row, ended_row, events_of, job_row, stage_row
+from beamkeeper.engine.jobs.sessions import JobSessions
 from beamkeeper.engine.jobs.stages import Ended, Launch
 from beamkeeper.engine.jobs.system import variables_of
 from beamkeeper.engine.worker import Loop, Report
@@ -74,12 +75,14 @@ class JobsLoop(Loop):
         settings: Settings,
         *,
         report: Report,
+        sessions: JobSessions | None = None,
     ) -> None:
         super().__init__("jobs", report=report, idle_s=IDLE_S)
         self._database = database
         self._owner = owner
         self._rules = rules
         self._settings = settings
+        self._sessions = sessions
         self._host, self._boot_id = socket.gethostname(), tree.boot_id()
         self._runs: dict[int, JobRun] = {}
         self._under: dict[str, Under] = {}
@@ -97,9 +100,13 @@ class JobsLoop(Loop):
         """Watch no more: commands go on under their runners, and the next process finds them."""
         self._stop_listening()
         self._local.close()
+        if self._sessions is not None:
+            self._sessions.flush(is_last=True)
 
     def step(self) -> bool:
         """Write down what happened since the last step, and begin what may begin."""
+        if self._sessions is not None:
+            self._sessions.flush()
         if not self._is_anything():
             self._local.rest()
             return False
@@ -117,6 +124,8 @@ class JobsLoop(Loop):
         if launched:
             hit(JobPoint.ATTEMPT_WRITTEN)
         self._forget_ended()
+        if self._sessions is not None:
+            self._sessions.begin([under.run.held for under in launched])
         for under in launched:
             self._order(under)
         for under in found:
@@ -302,8 +311,11 @@ class JobsLoop(Loop):
             self._local.stop(uid)
 
     def _forget_ended(self) -> None:
-        for id_ in [id_ for id_, run in self._runs.items() if run.has_ended]:
-            del self._runs[id_]
+        ended = [run for run in self._runs.values() if run.has_ended]
+        for run in ended:
+            del self._runs[run.id]
+        if self._sessions is not None:
+            self._sessions.end([run.held for run in ended])
 
     def _order(self, under: Under) -> None:
         """Ask for a runner; where its directories cannot be made, the attempt is over."""
@@ -313,7 +325,8 @@ class JobsLoop(Loop):
             fault = {"what": "directory", "error": error.strerror or str(error)}
             self._local.refuse(str(under.uid), {"fault": fault, "why": "", "exit_status": None, "signal": None})
             return
-        self._local.start(under.order)
+        order = under.order if self._sessions is None else self._sessions.into(under.order, under.run)
+        self._local.start(order)
         hit(JobPoint.ATTEMPT_ORDERED)
 
     def _find(self, under: Under) -> None:

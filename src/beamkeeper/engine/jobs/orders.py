@@ -92,12 +92,14 @@ def order(
     door = job_accounts.door(rules.run_as, account)
     environment = _environment(rules, launch, job=job, attempt=attempt, entry=entry)
     argv = [shell(), "-c", launch.command.text]
+    told = {"PATH", "LANG", "TZ", *rules.environment, *launch.definition.environment} - rules.secrets.keys()
     return {
         "attempt": str(attempt),
         "directory": str(directory),
         "argv": job_accounts.behind(door, f"{tree.MARKER}={attempt}", argv),
         "cwd": working_directory(rules.work, job, launch),
         "environment": environment,
+        "told_environment": {name: value for name, value in environment.items() if name in told},
         "timeout_s": launch.definition.timeout or rules.timeout_s or None,
         "grace_s": rules.grace_s,
         "memory_bytes": resources.memory or rules.memory_bytes,

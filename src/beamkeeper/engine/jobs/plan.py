@@ -62,6 +62,11 @@ class JobRun:
             self._resume(stage)
         self.advance(now)
 
+    @property
+    def experiment(self) -> str:
+        """The name of its experiment; empty where it has none."""
+        return self._system.get("experimentName", "")
+
     def _resume(self, held: HeldStage) -> None:
         """Put a stage back to where it was written down."""
         stage = self.stages[held.name]

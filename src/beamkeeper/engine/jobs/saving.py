@@ -36,6 +36,7 @@ def attempt_row(under: Under, here: Mapping[str, str]) -> dict[str, Any]:
         "command": under.launch.command.shown[:SHOWN],
         "working_dir": under.order["cwd"],
         "account": under.order["account"],
+        "environment": under.order["told_environment"],
         **here,
     }
 

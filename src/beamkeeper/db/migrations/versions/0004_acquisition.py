@@ -78,6 +78,7 @@ def create_acquisitions() -> None:
         sa.Column("retries", sa.Integer(), nullable=False),
         sa.Column("is_retry", sa.Boolean(), nullable=False),
         sa.Column("workflow", DOCUMENT, nullable=True),
+        sa.Column("made_by", DOCUMENT, nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_acquisitions"),
         sa.UniqueConstraint("uid", name="uq_acquisitions_uid"),
     )

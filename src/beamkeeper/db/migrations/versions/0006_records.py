@@ -136,6 +136,7 @@ def create_derivations() -> None:
         sa.Column("source_id", BIG_ID, nullable=False),
         sa.Column("job", TEXT, nullable=False),
         sa.Column("stage", TEXT, nullable=False),
+        sa.Column("making", DOCUMENT, nullable=True),
         sa.Column("recorded_at", TIME, nullable=False),
         sa.Column("recorded_by", TEXT, nullable=False),
         sa.ForeignKeyConstraint(["derived_id"], ["versions.id"], name="fk_derivations_derived_id_versions"),

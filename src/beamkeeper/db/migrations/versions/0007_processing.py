@@ -166,6 +166,7 @@ def create_attempts() -> None:
         sa.Column("command", TEXT, nullable=False),
         sa.Column("working_dir", TEXT, nullable=False),
         sa.Column("account", TEXT, nullable=False),
+        sa.Column("environment", DOCUMENT, nullable=False),
         sa.Column("host", TEXT, nullable=False),
         sa.Column("boot_id", TEXT, nullable=False),
         sa.Column("submitted_at", TIME, nullable=False),

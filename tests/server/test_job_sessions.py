@@ -1,0 +1,109 @@
+"""Sessions of jobs: begun by the station's services for who may run jobs there, and good for no more than that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from beamkeeper.client import Client
+from beamkeeper.db.base import new_uid
+from beamkeeper.domain.errors import NotAuthenticatedError, NotFoundError, NotPermittedError
+from beamkeeper.domain.experiments import ExperimentChange, NewExperiment
+from beamkeeper.domain.files import FileQuery
+from beamkeeper.domain.processing import NewJob
+from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import NewJobSession, NewUser, Role
+from beamkeeper.testing.beamline import Clock
+from beamkeeper.testing.services import Running, running
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    services = (Service.STORAGE, Service.CATALOG, Service.ACQUISITION, Service.PROCESSING)
+    with running(*services, directory=tmp_path_factory.mktemp("site")) as made:
+        made.client.users.create(NewUser(username="ada"))
+        yield made
+
+
+def experiment(site: Running, name: str) -> UUID:
+    return site.client.experiments.create(NewExperiment(name=name, station=site.settings.station.name)).uid
+
+
+def operator(site: Running) -> str:
+    user = site.client.sessions.whoami().user
+    assert user is not None
+    return user.username
+
+
+def begun(site: Running, uid: UUID, owner: str) -> tuple[UUID, Client] | None:
+    """Begin a session for a job of somebody, and return a client that uses it."""
+    service = site.as_service()
+    made = service.sessions.begin_for_jobs([NewJobSession(job_uid=new_uid(), username=owner, experiment_uid=uid)])
+    return (made[0].job_uid, site.as_(made[0].token)) if made else None
+
+
+@pytest.mark.parametrize("owner", ["ada", None])
+def test_it_reads_and_keeps_in_its_experiment_and_does_nothing_else(site: Running, owner: str | None) -> None:
+    own, other = experiment(site, f"own-{owner}"), experiment(site, f"other-{owner}")
+    for uid in (own, other):
+        site.client.experiments.add_user(uid, "ada", Role.PI)
+    found = begun(site, own, owner or operator(site))
+    assert found is not None
+    _, job = found
+    assert job.files.page(FileQuery(experiment_uid=own)).items == ()
+    with pytest.raises(NotFoundError):
+        job.files.page(FileQuery(experiment_uid=other))
+    for refused in (
+        lambda: job.experiments.update(own, ExperimentChange(title="tea")),
+        lambda: job.experiments.add_user(own, "ada", Role.USER),
+        lambda: job.users.create(NewUser(username="eve")),
+        lambda: job.jobs.submit(NewJob(workflow="none", experiment_uid=own)),
+        lambda: job.sessions.begin_for_jobs([NewJobSession(job_uid=own, username="ada", experiment_uid=own)]),
+    ):
+        with pytest.raises((NotPermittedError, NotFoundError)):
+            refused()
+
+
+def test_it_ends_with_its_job_and_is_no_key_of_its_owner(site: Running) -> None:
+    uid = experiment(site, "ending")
+    site.client.experiments.add_user(uid, "ada", Role.USER)
+    found = begun(site, uid, "ada")
+    assert found is not None
+    job_uid, job = found
+    assert job.experiments.get("ending").uid == uid
+    assert list(site.client.keys.list("ada")) == []
+    site.as_service().sessions.end_of_jobs([job_uid, new_uid()])
+    with pytest.raises(NotAuthenticatedError):
+        job.experiments.get("ending")
+
+
+def test_who_may_run_no_jobs_there_gets_none_and_who_is_no_service_neither(site: Running) -> None:
+    uid = experiment(site, "closed")
+    assert begun(site, uid, "ada") is None
+    assert begun(site, uid, "nobody") is None
+    with pytest.raises(NotPermittedError):
+        site.client.sessions.begin_for_jobs([NewJobSession(job_uid=uid, username="ada", experiment_uid=uid)])
+    found = begun(site, experiment(site, "open"), operator(site))
+    assert found is not None
+    with pytest.raises(NotPermittedError):
+        site.client.sessions.end_of_jobs([found[0]])
+
+
+def test_it_holds_when_the_beam_time_is_over_and_ends_by_itself_after_a_day(tmp_path: Path) -> None:
+    clock = Clock()
+    with running(
+        Service.STORAGE, directory=tmp_path, clock=clock, settings={"storage": {"session_hours": 100}}
+    ) as site:
+        uid = experiment(site, "over")
+        site.client.experiments.update(uid, ExperimentChange(ends_at=clock() + timedelta(hours=1)))
+        found = begun(site, uid, operator(site))
+        assert found is not None
+        clock.tick(2 * 3600)
+        assert found[1].experiments.get("over").uid == uid
+        clock.tick(23 * 3600)
+        with pytest.raises(NotAuthenticatedError):
+            found[1].experiments.get("over")
