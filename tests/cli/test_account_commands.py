@@ -293,6 +293,21 @@ def test_a_password_that_is_typed_is_not_shown(site: Running) -> None:
     assert PASSWORD.encode() not in screen
 
 
+def test_access_is_explained_on_an_experiment_and_at_a_station(terminal: Terminal) -> None:
+    terminal.dm("experiment", "create", "coffee")
+    terminal.dm("user", "create", "ada", "--no-password")
+    said = terminal.dm("access", "explain", "ada", "coffee")
+    assert 'ada on experiment "coffee"' in said
+    assert "holds no role that may: administrator, station-manager, pi" in said
+    [reading] = [
+        one
+        for one in terminal.json("access", "explain", "ada", "8ID", "--of-station")["rules"]
+        if one["action"] == "station:read"
+    ]
+    assert not reading["is_allowed"]
+    terminal.dm("access", "explain", "eve", "coffee", expect=6)
+
+
 def test_the_audit_log_is_shown_and_a_log_that_was_written_anew_is_found(terminal: Terminal) -> None:
     terminal.dm("type", "create", "imaging")
     shown = terminal.json("audit-log", "list")

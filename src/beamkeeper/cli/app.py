@@ -205,6 +205,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "check": ("config:check", "Say whether the settings can be used."),
         },
     ),
+    "access": ("Who may do what, and why.", {"explain": ("access:explain", "Say what somebody may do, and why.")}),
     "audit-log": (
         "Who changed what.",
         {

@@ -16,6 +16,7 @@ from typing import Self
 
 from pydantic import SecretStr
 
+from beamkeeper.client.access import Accesses
 from beamkeeper.client.acquisition import Daqs, Plugins, Uploads
 from beamkeeper.client.arrays import Arrays
 from beamkeeper.client.arrivals import Arrivals
@@ -244,6 +245,11 @@ class Client:
     def listings(self) -> Listings:
         """Plain names as they stand in the storage, for services."""
         return Listings(self.on(Service.STORAGE))
+
+    @cached_property
+    def access(self) -> Accesses:
+        """Why somebody may do something, or may not."""
+        return Accesses(self.on(Service.STORAGE))
 
     @cached_property
     def mirror(self) -> Mirrors:

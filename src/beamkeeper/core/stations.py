@@ -52,7 +52,7 @@ def list_(tx: StorageTransaction, caller: Caller) -> Sequence[Station]:
 
 def show(tx: StorageTransaction, caller: Caller, name: str) -> Station:
     """Return a station."""
-    return _station(tx, caller, name, action=Action.STATION_READ)
+    return get(tx, caller, name, action=Action.STATION_READ)
 
 
 def create(tx: StorageTransaction, caller: Caller, new: NewStation) -> Station:
@@ -69,14 +69,14 @@ def change(tx: StorageTransaction, caller: Caller, name: str, change: StationCha
     """Change a station; a new layout is for new experiments. Its services may say where they are."""
     is_announcement = change.model_fields_set <= _ANNOUNCED
     action = Action.STATION_ANNOUNCE if is_announcement else Action.STATION_MANAGE
-    station = _station(tx, caller, name, action=action)
+    station = get(tx, caller, name, action=action)
     _check(tx, change)
     return tx.experiments.change_station(station.uid, change)
 
 
 def make_join_token(tx: StorageTransaction, caller: Caller, name: str) -> JoinToken:
     """Return a one-time token with which a station's services get their key."""
-    station = _station(tx, caller, name, action=Action.STATION_MANAGE)
+    station = get(tx, caller, name, action=Action.STATION_MANAGE)
     token = new_token()
     expires_at = tx.now + timedelta(hours=JOIN_HOURS)
     tx.experiments.add_join_token(station.uid, token_sha256(token), expires_at=expires_at)
@@ -94,7 +94,8 @@ def join(tx: StorageTransaction, join: Join) -> ServiceKey:
     return ServiceKey(station=station, key=begin_service_key(tx, station))
 
 
-def _station(tx: StorageTransaction, caller: Caller, name: str, *, action: Action) -> Station:
+def get(tx: StorageTransaction, caller: Caller, name: str, *, action: Action) -> Station:
+    """Return a station at which the caller may do this."""
     station = tx.experiments.station_named(name)  # whose names are public: see site
     require(caller, action, Target(station_uid=station.uid), f'station "{name}"')
     return station

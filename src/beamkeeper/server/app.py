@@ -19,6 +19,7 @@ from beamkeeper.domain.replication import NewChanges
 from beamkeeper.domain.status import Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
 from beamkeeper.server import (
+    access,
     acquisition,
     arrays,
     arrivals,
@@ -66,6 +67,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         identities.router,
         syncs.router,
         experiments.router,
+        access.router,
         storage.router,
         arrays.router,
         audit_log.router,
