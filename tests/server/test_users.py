@@ -198,6 +198,10 @@ def test_every_route_but_those_that_are_public_refuses_who_is_not_logged_in(site
         ("get", "/api/v1/site"),
         ("post", "/api/v1/sessions"),
         ("post", "/api/v1/stations/join"),
+        ("get", "/api/v1/shared/{token}/{name}"),
+        ("get", "/api/v1/identity-providers"),
+        ("post", "/api/v1/identity-providers/{name}/logins"),
+        ("post", "/api/v1/identity-providers/{name}/sessions"),
     }
 
 
