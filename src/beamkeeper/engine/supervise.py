@@ -165,7 +165,8 @@ class _Supervisor:
                 child = subprocess.Popen(
                     self._argv,
                     cwd="/",
-                    env={**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())},
+                    # glibc would give each of our threads a heap of its own, in which little is ever freed.
+                    env={"MALLOC_ARENA_MAX": "1", **os.environ, SUPERVISOR_VARIABLE: str(os.getpid())},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
