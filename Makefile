@@ -36,19 +36,19 @@ test-long: system-deps $(VENV)/.dev ## Run the long campaigns of faults
 faults: system-deps $(VENV)/.dev ## Break everything some hundred times, and write docs/reference/fault-report.md
 	PYTHONPATH=tests $(RUN) faults.campaign $(FAULTS)
 
-check: $(VENV)/.dev ## Run ruff, mypy and import-linter, side by side
+check: $(VENV)/.check ## Run ruff, mypy and import-linter, side by side
 	@$(MAKE) --no-print-directory --jobs=4 --output-sync lint layout types layers
 
-lint: $(VENV)/.dev
+lint: $(VENV)/.check
 	$(RUN) ruff check
 
-layout: $(VENV)/.dev
+layout: $(VENV)/.check
 	$(RUN) ruff format --check
 
-types: $(VENV)/.dev
+types: $(VENV)/.check
 	$(RUN) mypy
 
-layers: $(VENV)/.dev
+layers: $(VENV)/.check
 	$(VENV)/bin/lint-imports
 
 bench: $(VENV)/.dev ## Measure what the project promises in numbers
@@ -88,11 +88,15 @@ $(VENV)/.server: pyproject.toml $(VENV)/.made-for
 	$(RUN) pip install --quiet --editable '.[server]'
 	@touch $@
 
+$(VENV)/.check: pyproject.toml $(VENV)/.made-for
+	$(RUN) pip install --quiet --editable '.[check]'
+	@touch $@ $(VENV)/.server
+
 $(VENV)/.dev: pyproject.toml $(VENV)/.made-for
 	$(RUN) pip install --quiet --editable '.[dev]'
 # Compiled against the headers of OpenLDAP: whoever has none does without, and without the tests that need it.
 	$(RUN) pip install --quiet --editable '.[ldap]' || echo "python-ldap cannot be compiled here (make system-deps)"
-	@touch $@ $(VENV)/.server
+	@touch $@ $(VENV)/.server $(VENV)/.check
 
 # An environment works only where it was made and with the interpreter that made it: where either differs, it is made
 # anew, so that `make test PYTHON=python3.13` and a moved clone do what they say.
