@@ -118,14 +118,16 @@ class Sorter:
 
     def is_calm(self, listing: Listing) -> bool:
         """Whether a directory looks as it did when all of it was settled: then the journal need not be asked."""
-        return self._calm.get(listing.directory) == _looks_of(listing)
+        return _is_whole(listing) and self._calm.get(listing.directory) == _looks_of(listing)
 
     def compare(self, listing: Listing, known: dict[bytes, Known], control: Control) -> None:
         """Compare what stands in a directory with what is known of it."""
-        is_calm = listing.error is None and not listing.is_part and not listing.passed_over
+        is_calm = _is_whole(listing)
         if listing.error is not None and listing.directory:
             code, why = choose.unreadable(listing.error, "the directory")
             self.put(Seen(listing.directory, J.QUARANTINED, reason_code=code, reason=why))
+            # The one above takes that back once it can be read, which need not change how it looks there.
+            self._calm.pop(listing.directory.rpartition(b"/")[0], None)
         for path, status in listing.entries:
             before = known.pop(path, None)
             if not stat.S_ISDIR(status.st_mode):
@@ -325,6 +327,11 @@ def _was_there(status: os.stat_result, before: datetime | None) -> bool:
     Where the clock of a file server is ahead, a file too many is taken; that harms less than one too few.
     """
     return before is not None and status.st_ctime_ns <= int(before.timestamp() * 1_000_000) * 1000
+
+
+def _is_whole(listing: Listing) -> bool:
+    """Whether a listing tells all of a directory; one that fails has no entries, as an empty directory has none."""
+    return listing.error is None and not listing.is_part and not listing.passed_over
 
 
 def _looks_of(listing: Listing) -> int:
