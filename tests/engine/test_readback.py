@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,16 @@ def test_the_directory_that_is_open_is_read_whatever_its_name_means_now(tmp_path
 def test_files_are_read_all_the_same_where_no_helper_can_be_had(tmp_path: Path, reader: Reader) -> None:
     contents = make(tmp_path, MANY)
     reader.helpers = type(reader.helpers)("beamkeeper.no_such_module")
+    with Beneath(tmp_path) as beneath:
+        found = dict(reader.read([(path, Algorithm.BLAKE3) for path in contents], beneath))
+    assert all(isinstance(back, ReadBack) and back.size == len(contents[path]) for path, back in found.items())
+
+
+def test_files_are_read_all_the_same_where_no_process_can_be_started(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = make(tmp_path, MANY)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     with Beneath(tmp_path) as beneath:
         found = dict(reader.read([(path, Algorithm.BLAKE3) for path in contents], beneath))
     assert all(isinstance(back, ReadBack) and back.size == len(contents[path]) for path, back in found.items())

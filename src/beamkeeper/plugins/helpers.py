@@ -48,13 +48,16 @@ class _Helper:
 
     def __init__(self, module: str) -> None:
         self.idle_since = 0.0
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "beamkeeper.plugins.helpers", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,  # what a buffer has taken in, poll does not tell of
-            env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-        )
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "beamkeeper.plugins.helpers", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,  # what a buffer has taken in, poll does not tell of
+                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+            )
+        except OSError as error:  # no more processes or descriptors: no fault of a file or of a storage area
+            raise HelperEndedError(f"no helper can be started: {error.strerror}") from error
         if self.process.stdin is None or self.process.stdout is None:
             raise HelperEndedError("a helper has no pipes")
         self._orders, self.answers = self.process.stdin, self.process.stdout
