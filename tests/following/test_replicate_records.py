@@ -21,7 +21,7 @@ from beamkeeper.domain.datasets import Dataset, DatasetQuery, DatasetState, Memb
 from beamkeeper.domain.errors import ConflictError, NotFoundError
 from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.files import FileDeletion, FileQuery
-from beamkeeper.domain.provenance import NewDerivation, SourceRef, Towards
+from beamkeeper.domain.provenance import Making, NewDerivation, SourceRef, Towards
 from beamkeeper.domain.replication import Kind, NewChanges, Position
 from beamkeeper.domain.runs import NewRun, NewRunRule, Run, RunQuery, RunState, RunStop
 from beamkeeper.domain.status import Service
@@ -29,6 +29,17 @@ from beamkeeper.domain.users import Caller, Grant, Role
 from beamkeeper.testing.catalogue import new_file
 from beamkeeper.testing.following import Sender
 from following.sites import ADMINISTRATOR, BOTH, people
+
+MAKING = Making(
+    job_uid=new_uid(),
+    number=2,
+    workflow="sum",
+    workflow_owner="ada",
+    workflow_version=1,
+    command="sum a b",
+    host="node7",
+    account="beam",
+)
 
 
 def dataset(sender: Sender, experiment: Experiment, name: str = "best", query: str | None = None) -> Dataset:
@@ -145,13 +156,16 @@ def test_links_of_provenance_follow_and_are_read_within_ones_rights(station: Sen
     open_, closed = station.experiment("open"), station.experiment("closed")
     (raw,) = station.register(closed, "data/raw")
     half, made = station.register(open_, "analysis/half", "analysis/made")
-    derive(station, made, half)
     derive(station, half, raw)
+    by_job = NewDerivation(sources=(SourceRef(file_uid=half),), job="reduce", stage="2", making=MAKING)
+    with station.database.write() as tx:
+        tx.derivations.add(made, by_job, by="ada")
     station.send()
     assert station.copied_records() == station.records()
     chain = people(station.site).provenance.why(made)
     assert [each.file.path for each in chain.files if each.file] == ["analysis/made", "analysis/half", "data/raw"]
     assert {(link.job, link.stage, link.recorded_by) for link in chain.links} == {("reduce", "2", "ada")}
+    assert [link.making for link in chain.links] == [MAKING, None]
     grant = Grant(user_uid=new_uid(), role=Role.USER, experiment_uid=open_.uid)
     with station.site.contexts[Service.CATALOG].database.read() as tx:
         member = Caller("bob", user_uid=new_uid(), grants=(grant,))

@@ -17,6 +17,7 @@ from beamkeeper.db.linked import DatasetRow, DerivationRow, RunRow
 from beamkeeper.db.metadata import histories, take_histories
 from beamkeeper.db.pages import parts
 from beamkeeper.domain.datasets import DatasetState
+from beamkeeper.domain.provenance import Making
 from beamkeeper.domain.replication import (
     DatasetDocument,
     DerivationDocument,
@@ -27,7 +28,7 @@ from beamkeeper.domain.replication import (
 from beamkeeper.domain.runs import RunState
 
 _LINK_BYTES = 500
-"""About what a link has."""
+"""About what a link has, besides how a job made it."""
 
 NamedT = TypeVar("NamedT", DatasetDocument, RunDocument)
 
@@ -166,7 +167,7 @@ class DerivationDocuments(Copied[DerivationDocument]):
     _table = DerivationRow
 
     def _weight(self, row: DerivationRow) -> int:
-        return _LINK_BYTES
+        return _LINK_BYTES + weight_of(row.making or {})
 
     def _of_station(self, station_uid: UUID) -> Select[Any]:
         own = select(ExperimentRow.uid).where(ExperimentRow.station_uid == station_uid)
@@ -194,6 +195,7 @@ class DerivationDocuments(Copied[DerivationDocument]):
                 source_uid=versions[row.source_id][0],
                 job=row.job,
                 stage=row.stage,
+                making=Making.model_validate(row.making) if row.making else None,
                 recorded_at=row.recorded_at,
                 recorded_by=row.recorded_by,
             )
@@ -220,8 +222,9 @@ class DerivationDocuments(Copied[DerivationDocument]):
             elif held.get(each.uid, key) != key:
                 refused.append(_refused_link(each, "has the uid of another link"))
             else:
-                told = each.model_dump(exclude={"experiment_uid", "derived_uid", "source_uid"})
-                rows[key] = {**told, "derived_id": key[0], "source_id": key[1]}
+                told = each.model_dump(exclude={"experiment_uid", "derived_uid", "source_uid", "making"})
+                making = each.making and each.making.model_dump(mode="json")
+                rows[key] = {**told, "making": making, "derived_id": key[0], "source_id": key[1]}
         upsert(self._session, DerivationRow, list(rows.values()), key=("derived_id", "source_id"))
         return list(self._ids([row["uid"] for row in rows.values()])), refused
 

@@ -22,7 +22,7 @@ from beamkeeper.domain.names import (
     WireInt,
     WithPath,
 )
-from beamkeeper.domain.provenance import JobName
+from beamkeeper.domain.provenance import JobName, Making
 from beamkeeper.domain.runs import RunName, RunState
 
 CHANGES_LIMIT = 1000
@@ -156,6 +156,7 @@ class DerivationDocument(Input):
     source_uid: Uid
     job: JobName = ""
     stage: JobName = ""
+    making: Making | None = None
     recorded_at: UtcTime
     recorded_by: Title
 
