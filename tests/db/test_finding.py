@@ -264,6 +264,26 @@ def test_files_are_found_by_their_run_their_dataset_and_what_they_were_made_from
             assert sorted(paths(found(catalogue, query=query, order=order))) == expected, query
 
 
+def test_what_others_call_their_runs_and_datasets_is_not_told_by_what_was_looked_at(catalogue: Catalogue) -> None:
+    fill(catalogue, "mine", [simple("data/a")])
+    fill(catalogue, "others", [simple("data/b")])
+    index(catalogue)
+    others = catalogue.experiment("others").uid
+    [b] = found(catalogue, experiment_uid=others)
+    with catalogue.database.write() as tx:
+        tx.runs.add_files(tx.runs.add(NewRun(experiment_uid=others, name="secret"), by="x").uid, [b.uid])
+        dataset = tx.datasets.add(NewDataset(experiment_uid=others, name="secret"), owner="x")
+        tx.datasets.add_files(dataset.uid, [b.uid], by="x")
+    index(catalogue)
+    within = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
+    for field in ("run", "dataset"):
+        query = FileQuery(query=f"{field} = secret")
+        with catalogue.database.read() as tx:
+            page = tx.files.find(query, within)
+            assert (page.items, page.searched) == ((), 0), field
+            assert tx.files.find(query, ALL).searched == 1
+
+
 @needs_real_data
 @pytest.mark.parametrize(
     "query",

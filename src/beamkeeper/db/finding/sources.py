@@ -13,6 +13,7 @@ from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import builtin, linked, path_range
 from beamkeeper.db.finding.compiled import WORD_ROWS, Compiler, is_builtin
 from beamkeeper.db.finding.indexed import Index
+from beamkeeper.db.linked import DatasetRow, RunRow
 from beamkeeper.db.search.counting import MAX_NAME
 from beamkeeper.db.search.tables import (
     DIRECTORY,
@@ -62,6 +63,8 @@ class Way:
 _RANKED_EXPERIMENTS = 64
 """A full-text search names the experiments within reach to the index where they are not more than this."""
 _COLUMNS = {"size": SearchFileRow.size, "modified": SearchFileRow.modified_at}
+_OF_FILES: dict[str, type[RunRow | DatasetRow]] = {"run": RunRow, "dataset": DatasetRow}
+"""What lists files, all of its own experiment."""
 
 
 class Sources:
@@ -141,8 +144,11 @@ class Sources:
     def _builtin(self, leaf: Leaf) -> list[Way]:
         if isinstance(leaf, Text) or not isinstance(leaf.field, Builtin):
             return []
-        if isinstance(leaf, Compare | In | Glob) and leaf.field.name in ("run", "dataset"):
-            return [Way([Part(linked(leaf, self._now, self._dialect, is_source=True))])]
+        if isinstance(leaf, Compare | In | Glob) and leaf.field.name in _OF_FILES:
+            found = linked(leaf, self._now, self._dialect, is_source=True)
+            if not self._index.is_all:  # what others name so must not be told by how many files were looked at
+                found = found.where(self._index.within_uids(_OF_FILES[leaf.field.name].experiment_uid))
+            return [Way([Part(found)])]
         if isinstance(leaf, Compare) and leaf.field.name in _COLUMNS:
             return [self._on_files([leaf])]
         return [*self._by_path(leaf), *self._by_name(leaf), *self._by_count(leaf)]
