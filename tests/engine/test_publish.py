@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from blake3 import blake3
 
 from beamkeeper.db import Database, StorageTransaction, schema
 from beamkeeper.db.base import new_uid
+from beamkeeper.db.publishes import KEPT
 from beamkeeper.domain.errors import DestinationError
 from beamkeeper.domain.experiments import Experiment, NewExperiment, NewStation, Station
 from beamkeeper.domain.files import ReadFrom, Verify
@@ -267,3 +269,28 @@ def test_what_is_settled_once_stays_so(storage: Storage, publisher: PublishLoop)
         tx.publishes.settle(work, [(Outcome.MISSING, "", None)])
     (one,) = storage.answer(new).items
     assert (one.outcome, one.read_from) in {(Outcome.STORED, ReadFrom.DEVICE), (Outcome.STORED, ReadFrom.CACHE)}
+
+
+def test_what_was_done_long_ago_is_forgotten_and_may_be_asked_for_again(
+    storage: Storage, publisher: PublishLoop
+) -> None:
+    lanes = PublishLanes(storage.database, report=lambda _: None)
+    old = storage.ask({"a": b"1"})
+    assert publisher.step()
+    storage.clock.now += KEPT
+    new = storage.ask({"b": b"2"})
+    assert publisher.step()
+    lanes.step()
+    assert storage.outcomes(old) == storage.outcomes(new) == [Outcome.STORED]
+    storage.clock.now += timedelta(seconds=1)
+    again = PublishLanes(storage.database, report=lambda _: None)
+    again.step()
+    for one in (lanes, again):
+        one.stop()
+        one.ended()
+    with storage.database.write() as tx:
+        assert tx.publishes.get(old.uid) is None
+        tx.publishes.add(old)
+    assert storage.outcomes(new) == [Outcome.STORED]
+    assert publisher.step()
+    assert storage.outcomes(old) == [Outcome.STORED]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import Index, UniqueConstraint, func, select, update
+from sqlalchemy import Index, UniqueConstraint, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, is_due
@@ -22,6 +22,12 @@ from beamkeeper.domain.files import ReadFrom, Verify
 from beamkeeper.domain.names import Algorithm, Checksum
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishItem, PublishState, Replaced
+
+KEPT = timedelta(days=7)
+"""A station asks for what became of a batch within minutes, or after the time for which it was cut off."""
+
+SWEPT = 100
+"""So many are forgotten in one transaction: each has the documents of a thousand files."""
 
 
 class PublishRow(Base):
@@ -158,6 +164,16 @@ class Publishes:
         """Go on with a batch later, and say why: the storage area fails as a whole."""
         values = {"attempts": work.attempts + 1, "next_at": until, "trouble": trouble, "message": message[:2000]}
         self._session.execute(update(PublishRow).where(PublishRow.id == work.id).values(values))
+
+    def sweep(self) -> bool:
+        """Forget some that were done long ago, and tell whether there may be more.
+
+        Who asks for one of them again gets it done again: what has its name already is found by its digest.
+        """
+        old = select(PublishRow.id).where(PublishRow.state == PublishState.DONE, PublishRow.ended_at < self._now - KEPT)
+        ids = self._session.scalars(old.limit(SWEPT)).all()
+        self._session.execute(delete(PublishRow).where(PublishRow.id.in_(ids)))
+        return len(ids) == SWEPT
 
     def queue(self) -> tuple[dict[str, int], datetime | None]:
         """Return how many batches wait, and since when the oldest does."""

@@ -6,6 +6,7 @@ area has a thread of its own: one that hangs or is full holds up no other.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -26,6 +27,7 @@ from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins.rclone import Rclone, RcloneOptions
 
 LONGEST_PAUSE_S = 30
+SWEEP_S = 3600.0
 
 
 class PublishLanes(Loop):
@@ -38,17 +40,26 @@ class PublishLanes(Loop):
         self._database = database
         self._rclone = rclone or Rclone(RcloneOptions())
         self._lanes: dict[Uid, PublishLoop] = {}
+        self._sweep_at = 0.0
         self._unlisten = database.listen(self.wake)
 
     def step(self) -> bool:
-        """Start the threads of areas that are new."""
+        """Start the threads of areas that are new, and forget what was done long ago."""
         with self._database.read() as tx:
             areas = tx.storage.list()
         for area in areas:
             if area.uid not in self._lanes and not self.is_stopping:
                 self._lanes[area.uid] = PublishLoop(self._database, area, report=self._report, rclone=self._rclone)
                 self._lanes[area.uid].start()
-        return False
+        return self._sweep()
+
+    def _sweep(self) -> bool:
+        if time.monotonic() < self._sweep_at:
+            return False
+        with self._database.write() as tx:
+            is_more = tx.publishes.sweep()
+        self._sweep_at = 0.0 if is_more else time.monotonic() + SWEEP_S
+        return is_more
 
     def stop(self) -> None:
         """Let no thread begin another batch."""
