@@ -225,3 +225,14 @@ def test_what_is_put_has_no_source_for_a_job(beamline: Running, tmp_path: Path) 
     plan = JobPlan(workflow="average", at="ready")
     with pytest.raises(InvalidError, match="at available"):
         beamline.client.uploads.put(NewPut(experiment_uid=daq.made.experiment_uid, workflow=plan), [])
+
+
+def test_a_file_whose_name_is_no_text_keeps_no_other_back(beamline: Running, tmp_path: Path) -> None:
+    daq = Daq(beamline, tmp_path / "d")
+    top = bytes(daq.made.relpath)
+    with daq.database.write() as tx:
+        tx.job_requests.add(daq.made.uid, [Wanted(new_uid(), b"data/\xff", top + b"/\xff")])
+    daq.deliver("a")
+    daq.step()
+    assert [job.count_files for job in daq.jobs()] == [1]
+    assert any("UTF-8" in told for told in daq.told)

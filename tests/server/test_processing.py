@@ -13,7 +13,7 @@ from beamkeeper.client import Client
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError, NotPermittedError
 from beamkeeper.domain.experiments import Experiment, NewExperiment
-from beamkeeper.domain.processing import Cause, JobQuery, JobStatus, NewJob
+from beamkeeper.domain.processing import Cause, Job, JobQuery, JobStatus, NewJob, Rerun
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.domain.workflows import checked_definition
@@ -173,6 +173,27 @@ def test_people_of_an_experiment_run_jobs_on_its_own_files_only(site: Running, c
         with pytest.raises(NotPermittedError):
             forbidden(made.uid)
     assert member(site, coffee, Role.PI).jobs.stop(made.uid) == 1
+
+
+def test_a_pattern_tells_nobody_what_there_is_outside_of_the_experiment(site: Running, coffee: Experiment) -> None:
+    ada, home = member(site, coffee), site.area / coffee.directory
+    (home.parent / "secret-sample.h5").write_text("theirs")
+    (home / "data" / "out").symlink_to(home.parent)
+    for pattern in (f"{home.parent}/*.h5", "../*.h5", "data/*/../../../*.h5", "data/out/*.h5"):
+        with pytest.raises((NotPermittedError, InvalidError)) as refused:
+            ada.jobs.submit(job("each", experiment_uid=coffee.uid, arguments={"filePathPattern": pattern}))
+        assert "secret" not in str(refused.value)
+    own = job("each", experiment_uid=coffee.uid, arguments={"filePathPattern": "data/*.h5"})
+    assert ada.jobs.submit(own).count_files == 1
+
+
+def test_a_repetition_whose_uid_is_somebody_elses_job_does_not_show_it(site: Running, coffee: Experiment) -> None:
+    other = site.client.experiments.create(NewExperiment(name=f"o{new_uid().hex}", station="station"))
+    theirs = site.client.jobs.submit(job(experiment_uid=other.uid, arguments={"word": "secret"}))
+    ada = member(site, coffee)
+    own = ada.jobs.submit(job(experiment_uid=coffee.uid))
+    with pytest.raises(NotFoundError):
+        ada.http(Service.PROCESSING).call("POST", f"{ada.jobs.path}/{own.uid}:rerun", Job, body=Rerun(uid=theirs.uid))
 
 
 def test_who_is_not_of_the_experiment_does_not_hear_of_its_jobs(

@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
@@ -158,18 +159,24 @@ def _files(
 ) -> list[InputFileName]:
     """Return the input files: given one by one, or by the arguments that name them."""
     root = None if experiment is None else _root(tx, experiment)
+    is_anywhere = caller.is_service or may(caller, Action.JOB_ANYWHERE, _station(tx, rules))
     named = [*new.files, *(_named(word, root) for word in (*new.paths, *_paths(new.arguments)))]
+    if not is_anywhere:
+        _require_inside([file.path for file in named], root)
     if pattern := new.arguments.get("filePathPattern"):
-        named += _matching(str(pattern), root)
-    if len(named) > MOST_FILES:
-        raise TooLargeError(f"{len(named)} files are too many for one job: give at most {MOST_FILES}")
-    if not caller.is_service and not may(caller, Action.JOB_ANYWHERE, _station(tx, rules)):
-        outside = [file.path for file in named if root is None or not _is_below(file.path, root)]
-        if outside:
-            raise NotPermittedError(
-                f'"{outside[0]}" is not in the experiment: jobs of its people work on its own files', path=outside[0]
-            )
+        found = _matching(str(pattern), root, is_anywhere=is_anywhere)
+        if len(named) + len(found) > MOST_FILES:
+            raise TooLargeError(f"there are more than {MOST_FILES} files, which are too many for one job: name fewer")
+        named += found
     return named
+
+
+def _require_inside(paths: Sequence[str], root: Path | None) -> None:
+    for path in paths:
+        if root is None or not _is_below(path, root):
+            raise NotPermittedError(
+                f'"{path}" is not in the experiment: jobs of its people work on its own files', path=path
+            )
 
 
 def _paths(arguments: Mapping[str, JsonValue]) -> list[str]:
@@ -196,12 +203,21 @@ def _named(word: str, root: Path | None) -> InputFileName:
         raise InvalidError(f"{word[:200]!r} cannot be the name of an input file") from error
 
 
-def _matching(pattern: str, root: Path | None) -> list[InputFileName]:
+def _matching(pattern: str, root: Path | None, *, is_anywhere: bool) -> list[InputFileName]:
+    """Return the files that match; who may not work anywhere learns nothing of what there is elsewhere."""
     where = pattern if root is None else str(root / pattern)
-    found = sorted(path for path in glob.iglob(where, recursive=True) if os.path.isfile(path))
+    matches = (path for path in glob.iglob(where, recursive=True) if os.path.isfile(path))
+    if not is_anywhere:
+        if root is None or not Path(os.path.normpath(where)).is_relative_to(root):
+            raise NotPermittedError(
+                f'"{pattern}" leads out of the experiment: jobs of its people work on its own files', path=pattern
+            )
+        real = os.path.realpath(root)
+        matches = (path for path in matches if Path(os.path.realpath(path)).is_relative_to(real))
+    found = sorted(islice(matches, MOST_FILES + 1))
     if not found:
         raise InvalidError(f'no file matches "{pattern}"', pattern=pattern)
-    return [_named(path, root) for path in found[: MOST_FILES + 1]]
+    return [_named(path, root) for path in found]
 
 
 def _root(tx: ProcessingTransaction, experiment: Experiment) -> Path | None:
@@ -254,6 +270,7 @@ def delete(tx: ProcessingTransaction, caller: Caller, selection: JobSelection, *
 def rerun(tx: ProcessingTransaction, caller: Caller, uid: UUID, new: Rerun, *, rules: JobRules) -> Job:
     """Run a job again, in the version that it ran or in the newest, with its arguments or with others."""
     if new.uid is not None and (same := tx.jobs.find([new.uid])):
+        _require_change(tx, caller, same[new.uid], rules)
         return same[new.uid]
     before = record(tx, caller, uid, rules=rules)
     _require_change(tx, caller, before, rules)

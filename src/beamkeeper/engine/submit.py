@@ -15,6 +15,7 @@ from beamkeeper.domain.errors import (
     ConflictError,
     DmError,
     InternalError,
+    InvalidError,
     NotAuthenticatedError,
     NotFoundError,
     UnavailableError,
@@ -113,7 +114,8 @@ class SubmitLoop(Loop):
     def _submit_all(self, due: Sequence[JobRequest], scenes: Mapping[UUID, Scene]) -> None:
         """Submit jobs by one request; where one is refused, each by its own, so that it keeps no other back."""
         try:
-            self._client.jobs.submit_many([_job(request, scenes[request.acquisition_uid]) for request in due])
+            jobs = [_job(request, scenes[request.acquisition_uid]) for request in due]
+            self._client.jobs.submit_many(jobs)
         except (UnavailableError, NotAuthenticatedError):
             raise  # the service is away, or has not heard of the station's key: all wait
         except DmError:
@@ -183,4 +185,7 @@ def _job(request: JobRequest, scene: Scene) -> NewJob:
 
 
 def _text(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")
+    try:
+        return path.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidError(f"the name of {path!r} is not UTF-8, and jobs take only such: rename it") from error
