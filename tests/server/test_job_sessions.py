@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from beamkeeper.client import Client
 from beamkeeper.db.base import new_uid
+from beamkeeper.db.processing.engine import HeldJob
 from beamkeeper.domain.errors import NotAuthenticatedError, NotFoundError, NotPermittedError
 from beamkeeper.domain.experiments import ExperimentChange, NewExperiment
 from beamkeeper.domain.files import FileQuery
-from beamkeeper.domain.processing import NewJob
+from beamkeeper.domain.processing import JobStatus, NewJob
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewJobSession, NewUser, Role
+from beamkeeper.domain.workflows import checked_definition
+from beamkeeper.engine.jobs.plan import JobRun
+from beamkeeper.engine.jobs.sessions import JobSessions
 from beamkeeper.testing.beamline import Clock
+from beamkeeper.testing.jobs import shop
 from beamkeeper.testing.services import Running, running
 
 
@@ -44,6 +50,58 @@ def begun(site: Running, uid: UUID, owner: str) -> tuple[UUID, Client] | None:
     service = site.as_service()
     made = service.sessions.begin_for_jobs([NewJobSession(job_uid=new_uid(), username=owner, experiment_uid=uid)])
     return (made[0].job_uid, site.as_(made[0].token)) if made else None
+
+
+def held(uid: UUID, owner: str, now: datetime) -> HeldJob:
+    """Return a job as the engine has it in hand."""
+    definition: dict[str, Any] = {"name": "plain", "stages": {"1": {"command": "true"}}}
+    return HeldJob(
+        id=1,
+        uid=new_uid(),
+        owner=owner,
+        status=JobStatus.RUNNING,
+        workflow_name="plain",
+        workflow_owner="ada",
+        definition=checked_definition(definition).model_dump(mode="json"),
+        experiment_uid=uid,
+        arguments={},
+        variables={},
+        warnings=(),
+        submitted_at=now,
+        started_at=now,
+        completed=0,
+        failed=0,
+        files=(),
+        stages=(),
+        attempts=(),
+    )
+
+
+def test_a_command_behind_a_door_has_it_too_and_it_ends_where_a_dead_service_has_not_ended_it(site: Running) -> None:
+    uid, told, now = experiment(site, "doors"), list[str](), datetime.now(UTC)
+    job = held(uid, operator(site), now)
+    before = JobSessions(site.as_service(), {}, report=told.append)
+    before.begin([job])
+    order = {"door": ["/usr/bin/sudo"], "environment": {}, "secrets": [], "argv": ["/usr/bin/sudo"]}
+    made = before.into(order, JobRun(job, {}, now=now))
+    token = made["environment"]["BEAMKEEPER_TOKEN"]
+    assert (made["argv"], made["secrets"]) == (order["argv"], [token])
+    assert site.as_(token).experiments.get("doors").uid == uid
+    after = JobSessions(site.as_service(), {}, report=told.append)
+    after.end_before([job.uid])
+    after.flush()
+    with pytest.raises(NotAuthenticatedError):
+        site.as_(token).experiments.get("doors")
+    assert told == []
+
+
+def test_of_jobs_that_ended_those_are_known_that_may_have_a_session(database_url: str, tmp_path: Path) -> None:
+    with shop(database_url, tmp_path / "work") as made:
+        uids = [job.uid for job in made.ended([*made.submit({"1": "true"}, experiment_uid=new_uid(), count=2)])]
+        made.run({"1": "true"})
+        with made.database.read() as tx:
+            assert sorted(tx.engine_jobs.ended_since(tx.now - timedelta(hours=1))) == sorted(uids)
+            assert tx.engine_jobs.ended_since(tx.now + timedelta(seconds=1)) == []
 
 
 @pytest.mark.parametrize("owner", ["ada", None])

@@ -34,6 +34,10 @@ class Held(Protocol):
         """Free what a process held that is no more."""
         ...
 
+    def freed(self) -> None:
+        """Go on with what was freed: that is written down now."""
+        ...
+
     def leave(self, tx: Any, owner: UUID) -> bool:
         """Free what this process held, as it ends; tell whether it is to be forgotten."""
         ...
@@ -49,6 +53,9 @@ class JournalHeld:
     def free(self, tx: AcquisitionTransaction, owner: UUID) -> None:
         """End a process's leases."""
         tx.journal.release(owner)
+
+    def freed(self) -> None:
+        """Leave the files to who takes them next."""
 
     def leave(self, tx: AcquisitionTransaction, owner: UUID) -> bool:
         """End this process's leases."""
@@ -112,6 +119,7 @@ class ReapLoop(Loop):
         # Free first, forget then: a worker row that goes first would leave its leases to nobody (procrastinate#1518).
         with self._database.write() as tx:
             self._held.free(tx, owner)
+        self._held.freed()
         hit(FailPoint.REAPING)
         with self._database.write() as tx:
             tx.workers.remove(owner)

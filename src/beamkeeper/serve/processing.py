@@ -8,6 +8,7 @@ from pathlib import Path
 from beamkeeper.client import Client
 from beamkeeper.config import Settings, curve
 from beamkeeper.config.values import split_address
+from beamkeeper.core.job_sessions import LIFE
 from beamkeeper.core.processing import JobRules
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import SettingsError
@@ -31,6 +32,8 @@ def jobs_loops(context: Context, client: Client) -> tuple[JobsLoop, ReapLoop]:
     limits = {name: int(number) for name, number in _pairs(processing.workflow_limits)}
     numbers = jobs.Settings(settings.station.name, processing.slots, limits)
     sessions = JobSessions(client, _addresses(settings), report=report)
+    with context.database.read() as tx:
+        sessions.end_before(tx.engine_jobs.ended_since(tx.now - LIFE))
     loop = JobsLoop(context.database, owner, run_rules(settings), numbers, report=report, sessions=sessions)
     held = JobsHeld(owner, loop.take_up)
     return loop, ReapLoop(context.database, owner, lease_s=processing.lease_s, report=report, held=held)

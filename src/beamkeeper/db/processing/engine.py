@@ -177,6 +177,15 @@ class EngineJobs:
         moved = update(JobRow).where(JobRow.worker_uid == before, JobRow.status.in_(_IN_HAND))
         return list(self._session.scalars(moved.values(worker_uid=worker).returning(JobRow.id)))
 
+    def worker_of(self, id_: int) -> UUID | None:
+        """Return which worker has a job in hand."""
+        return self._session.execute(select(JobRow.worker_uid).where(JobRow.id == id_)).scalar_one_or_none()
+
+    def ended_since(self, when: datetime) -> list[UUID]:
+        """Return the jobs of experiments that have run and ended since a time, newest first."""
+        wanted = select(JobRow.uid).where(JobRow.ended_at >= when, JobRow.started_at.is_not(None))
+        return list(self._session.scalars(wanted.where(JobRow.experiment_uid.is_not(None)).order_by(JobRow.id.desc())))
+
     def held(self, worker: UUID, ids: Sequence[int]) -> set[int]:
         """Return which of these jobs the worker still has; nobody else takes them before this transaction ends."""
         found: set[int] = set()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from beamkeeper.engine.jobs import runner, tree
+from beamkeeper.engine.jobs.orders import ATTEMPT_MODE
 from beamkeeper.engine.jobs.points import VARIABLE
 from beamkeeper.engine.jobs.spawner import LENGTH
 
@@ -28,6 +29,9 @@ IDLE_S = 30.0
 
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", VARIABLE)
 _POLL_S = 0.2
+
+PATIENCE_S, AGAIN_S = 1.0, 1.0
+"""So long the end of what a killed runner left is awaited, and then it is left alone: others wait meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class _Watched:
     start_ticks: int = 0
     descriptor: int = -1
     is_to_stop: bool = False
+    again_at: float = 0.0
+    """When it is looked at again, where it could not be decided what it is."""
 
 
 class LocalRuns:
@@ -120,11 +126,7 @@ class LocalRuns:
         """Forget every attempt, to be given them anew; runners go on."""
         with self._lock:
             for watched in self._watched.values():
-                if watched.descriptor >= 0:
-                    self._by_descriptor.pop(watched.descriptor, None)
-                    with suppress(OSError):
-                        self._poll.unregister(watched.descriptor)
-                    os.close(watched.descriptor)
+                self._unwatch(watched)
             self._watched.clear()
             self._over.clear()
 
@@ -195,9 +197,11 @@ class LocalRuns:
             self._look_at_unwatchable()
 
     def _look_at_unwatchable(self) -> None:
-        """See after runners of which there is no descriptor, as on kernels before 5.3."""
+        """See after runners of which there is no descriptor, as on kernels before 5.3, and what was left undecided."""
+        now = time.monotonic()
         with self._lock:
-            blind = [name for name, one in self._watched.items() if one.pid and one.descriptor < 0]
+            unwatched = {name: one for name, one in self._watched.items() if one.descriptor < 0}
+            blind = [name for name, one in unwatched.items() if (one.pid or one.again_at) and one.again_at <= now]
         for attempt in blind:
             self._examine(attempt)
 
@@ -258,11 +262,34 @@ class LocalRuns:
             self._examine(attempt)
 
     def _examine(self, attempt: str) -> None:
-        """Decide what an attempt is from its directory and the process that took it."""
+        """Decide what an attempt is, or look again later."""
         with self._lock:
             watched = self._watched.get(attempt)
         if watched is None:
             return
+        try:
+            self._decide(attempt, watched)
+        except OSError as error:
+            self._look_again(attempt, watched, f"its directory cannot be used: {error}")
+
+    def _look_again(self, attempt: str, watched: _Watched, why: str) -> None:
+        if not watched.again_at:
+            logger.warning("it cannot be told yet what became of an attempt", extra={"attempt": attempt, "why": why})
+        with self._lock:
+            watched.again_at = time.monotonic() + AGAIN_S
+            self._unwatch(watched)
+
+    def _unwatch(self, watched: _Watched) -> None:
+        """Wait for a runner's end no more."""
+        if watched.descriptor >= 0:
+            self._by_descriptor.pop(watched.descriptor, None)
+            with suppress(OSError):
+                self._poll.unregister(watched.descriptor)
+            os.close(watched.descriptor)
+            watched.descriptor = -1
+
+    def _decide(self, attempt: str, watched: _Watched) -> None:
+        """Decide what an attempt is from its directory and the process that took it."""
         found = read_result(watched.directory)
         if found is not None:
             self._is_over(Over(attempt, found))
@@ -282,8 +309,8 @@ class LocalRuns:
             return
         found = read_result(watched.directory)  # it may have been written since we looked
         is_left = found is None and claim["boot_id"] == tree.boot_id()
-        if is_left and not tree.end_left(self.groups, attempt, watched.door):
-            logger.warning("what an attempt left behind does not end", extra={"attempt": attempt})
+        if is_left and not tree.end_left(self.groups, attempt, watched.door, PATIENCE_S):
+            self._look_again(attempt, watched, "what it left behind does not end")
             return
         has_begun = found is not None or (watched.directory / runner.STARTED).exists()
         self._is_over(Over(attempt, found, has_begun=has_begun))
@@ -293,11 +320,7 @@ class LocalRuns:
             watched = self._watched.pop(over.attempt, None)
             if watched is None:
                 return
-            if watched.descriptor >= 0:
-                self._by_descriptor.pop(watched.descriptor, None)
-                with suppress(OSError):
-                    self._poll.unregister(watched.descriptor)
-                os.close(watched.descriptor)
+            self._unwatch(watched)
             self._over.append(over)
         self._news()
 
@@ -322,12 +345,9 @@ def read_claim(directory: Path) -> Mapping[str, Any] | None:
 
 def _take_away(directory: Path) -> Mapping[str, Any] | None:
     """Take an attempt so that no runner can, and return who has it: None where it is us."""
-    try:
-        if runner.take(str(directory), words="taken away"):
-            return None
-    except FileNotFoundError:
-        return None  # its directory was never made
-    return read_claim(directory)
+    # A process that was only stopped may yet go on, make the directory, and order the attempt.
+    directory.mkdir(mode=ATTEMPT_MODE, parents=True, exist_ok=True)
+    return None if runner.take(str(directory), words="taken away") else read_claim(directory)
 
 
 def _signal(watched: _Watched) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,6 +35,9 @@ from beamkeeper.engine.jobs.system import variables_of
 from beamkeeper.engine.worker import Loop, Report
 
 logger = logging.getLogger(__name__)
+
+_Result = tuple[JobRun, Mapping[str, Any]]
+"""A job, and the row of an attempt of it that is over."""
 
 IDLE_S = 1.0
 CLAIMED_AT_ONCE = 64
@@ -87,13 +91,13 @@ class JobsLoop(Loop):
         self._runs: dict[int, JobRun] = {}
         self._under: dict[str, Under] = {}
         self._local = LocalRuns(self.wake)
-        self._adopted: list[int] = []
+        self._adopted: deque[int] = deque()
         self._doors: dict[str, tuple[float, str]] = {}
         self._stop_listening = database.listen(self.wake)
 
     def take_up(self, ids: Sequence[int]) -> None:
         """Go on with jobs that another process had in hand; called by the reaper."""
-        self._adopted += ids
+        self._adopted.extend(ids)
         self.wake()
 
     def ended(self) -> None:
@@ -113,14 +117,20 @@ class JobsLoop(Loop):
         over = self._local.take_over()
         if over:
             hit(JobPoint.RESULT_READ)
-        adopted, self._adopted = self._adopted, []
+        adopted = [self._adopted.popleft() for _ in range(len(self._adopted))]
         try:
             launched, found, stopped = self._write(over, adopted)
+            if over:
+                hit(JobPoint.RESULT_KEPT)
+            self._carry_out(launched, found, stopped)
         except Exception:
-            self._begin_again()
+            self._begin_again(adopted)
             raise
-        if over:
-            hit(JobPoint.RESULT_KEPT)
+        self._idle_s = min([IDLE_S, *(due for run in self._runs.values() if (due := run.due_in()) is not None)])
+        return False
+
+    def _carry_out(self, launched: Sequence[Under], found: Sequence[Under], stopped: Sequence[str]) -> None:
+        """Do what is written down: order attempts, find others again, and stop some."""
         if launched:
             hit(JobPoint.ATTEMPT_WRITTEN)
         self._forget_ended()
@@ -132,12 +142,10 @@ class JobsLoop(Loop):
             self._find(under)
         for attempt in stopped:
             self._local.stop(attempt)
-        self._idle_s = min([IDLE_S, *(due for run in self._runs.values() if (due := run.due_in()) is not None)])
-        return False
 
-    def _begin_again(self) -> None:
+    def _begin_again(self, adopted: Sequence[int]) -> None:
         """Forget what is in memory and not in the database; what is there is loaded again."""
-        self._adopted += list(self._runs)
+        self._adopted.extend([*adopted, *self._runs])
         self._runs.clear()
         self._under.clear()
         self._local.forget()
@@ -157,8 +165,9 @@ class JobsLoop(Loop):
         """Make one transaction of all that is new; return attempts to order, to find again, and to stop."""
         with self._database.write() as tx:
             rows = self._take_results(over, tx.now)
-            found = self._adopt(tx, adopted)
-            stopped = self._abort(tx)
+            asked = tx.engine_jobs.aborting(self._owner)
+            found = self._adopt(tx, [*adopted, *asked])
+            stopped = self._abort(asked, tx.now)
             launched = self._launch(tx)
             room = self._settings.slots - len(self._under)
             if room > 0:
@@ -168,8 +177,8 @@ class JobsLoop(Loop):
             self._save(tx, rows, launched)
         return launched, found, stopped
 
-    def _take_results(self, over: Sequence[Over], now: datetime) -> list[dict[str, Any]]:
-        rows = []
+    def _take_results(self, over: Sequence[Over], now: datetime) -> list[_Result]:
+        rows: list[_Result] = []
         for one in over:
             under = self._under.pop(one.attempt, None)
             if under is None:
@@ -181,13 +190,14 @@ class JobsLoop(Loop):
             except DmError as error:  # an output's pattern that takes too long, for example
                 found = Ended(AttemptState.FAILED, Cause.VALUES, error.message, exit_status=found.exit_status)
                 under.run.failed_late(under.launch.stage, found, now)
-            rows.append(ended_row(under.uid, found, one.result, now))
+            rows.append((under.run, ended_row(under.uid, found, one.result, now)))
         return rows
 
     def _adopt(self, tx: ProcessingTransaction, ids: Sequence[int]) -> list[Under]:
         """Take up jobs that were begun; return their attempts that have to be found again."""
+        ours = tx.engine_jobs.held(self._owner, [id_ for id_ in dict.fromkeys(ids) if id_ not in self._runs])
         found = []
-        for run in self._load(tx, ids):
+        for run in self._load(tx, sorted(ours)):
             for attempt in run.held.attempts:
                 if attempt.state in ACTIVE_ATTEMPTS:
                     launch = run.launch_of(attempt.stage, attempt.number)
@@ -232,18 +242,15 @@ class JobsLoop(Loop):
             self._doors[account] = (time.monotonic(), why)
         return why
 
-    def _abort(self, tx: ProcessingTransaction) -> list[str]:
+    def _abort(self, asked: Mapping[int, str], now: datetime) -> list[str]:
         """Take note of jobs whose end is asked for; return the attempts that are to be ended."""
         stopped = []
-        for id_, message in tx.engine_jobs.aborting(self._owner).items():
+        for id_, message in asked.items():
             run = self._runs.get(id_)
-            if run is None:
-                self._load(tx, [id_])
-                run = self._runs.get(id_)
             if run is None:
                 continue
             run.message = run.message or message
-            run.abort(tx.now)
+            run.abort(now)
             numbers = set(run.active)
             stopped += [uid for uid, under in self._under.items() if under.run is run and under.number in numbers]
         return stopped
@@ -275,14 +282,14 @@ class JobsLoop(Loop):
         self._under[str(uid)] = under
         return under
 
-    def _save(self, tx: ProcessingTransaction, rows: Sequence[Mapping[str, Any]], launched: list[Under]) -> None:
+    def _save(self, tx: ProcessingTransaction, results: Sequence[_Result], launched: list[Under]) -> None:
         """Write all that changed, but of jobs that were taken from us."""
         changed = [run for run in self._runs.values() if run.is_changed]
         ours = tx.engine_jobs.held(self._owner, [run.id for run in changed])
         for run in [run for run in changed if run.id not in ours]:
-            self._lose(run, launched)
+            self._lose(tx, run, launched)
         changed = [run for run in changed if run.id in ours]
-        tx.engine_jobs.save_attempts(rows)
+        tx.engine_jobs.save_attempts([row for run, row in results if self._runs.get(run.id) is run])
         here = {"host": self._host, "boot_id": self._boot_id}
         tx.engine_jobs.add_attempts([attempt_row(under, here) for under in launched])
         tx.engine_jobs.save_stages(
@@ -301,14 +308,17 @@ class JobsLoop(Loop):
         for run in changed:
             run.is_saved()
 
-    def _lose(self, run: JobRun, launched: list[Under]) -> None:
-        """Let go of a job that somebody else has taken, and end what runs of it here."""
+    def _lose(self, tx: ProcessingTransaction, run: JobRun, launched: list[Under]) -> None:
+        """Let go of a job that somebody else has taken; what runs of it here ends, if that cannot follow it."""
         self.warn(f"job {run.uid} was taken over by another process")
+        follows = tx.engine_jobs.worker_of(run.id)
+        is_elsewhere = any(one.uid == follows and one.host != self._host for one in tx.workers.all())
         del self._runs[run.id]
         launched[:] = [under for under in launched if under.run is not run]
         for uid in [uid for uid, under in self._under.items() if under.run is run]:
             del self._under[uid]
-            self._local.stop(uid)
+            if is_elsewhere:
+                self._local.stop(uid)
 
     def _forget_ended(self) -> None:
         ended = [run for run in self._runs.values() if run.has_ended]

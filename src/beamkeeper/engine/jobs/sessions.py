@@ -67,9 +67,9 @@ class JobSessions:
                     self._ask([job])
 
     def into(self, order: Mapping[str, Any], run: JobRun) -> Mapping[str, Any]:
-        """Return what a runner is told, with the token of its job; behind a door to another account, without."""
+        """Return what a runner is told, with the token of its job, which behind a door goes by input as well."""
         found = self._tokens.get(run.uid)
-        if found is None or order["door"]:
+        if found is None:
             return order
         own = {**self._environment, "BEAMKEEPER_TOKEN": found[0], "BEAMKEEPER_MIRROR": self._client.credentials.mirror}
         own["BEAMKEEPER_EXPERIMENT"] = run.experiment
@@ -85,6 +85,10 @@ class JobSessions:
             self._tokens.pop(job.uid, None)
             if job.experiment_uid is not None:
                 self._ended[job.uid] = None
+
+    def end_before(self, job_uids: Sequence[UUID]) -> None:
+        """Let the sessions end of jobs that had ended as a service before this one died, which may not have said so."""
+        self._ended.update(dict.fromkeys(job_uids))
 
     def flush(self, *, is_last: bool = False) -> None:
         """Tell the storage service which sessions end, many at once; where it is away, later."""
