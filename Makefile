@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-beamlines test-parts test-long faults check lint layout types layers bench bench-ingest bench-catalog bench-jobs bench-transfer docs openapi format system-deps clean FORCE
+.PHONY: help demo test test-beamlines test-edges test-parts test-long faults check lint layout types layers bench bench-ingest bench-catalog bench-cluster bench-jobs bench-portal bench-rights bench-transfer docs library-pictures openapi pictures sbom format system-deps clean FORCE
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,20 +18,24 @@ demo: $(VENV)/.server ## Bring up a beamline on this machine with a simulated de
 
 test: system-deps $(VENV)/.dev ## Check the code and run all the tests (as root, installs the servers that they need)
 	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory --jobs=2 test-beamlines test-parts
+	@$(MAKE) --no-print-directory --jobs=3 test-beamlines test-edges test-parts
 
-# Two halves side by side: whole beamlines wait for disks most of the time, and the rest computes.
-BEAMLINES := tests/system tests/faults tests/engine
-PYTEST := pytest -m "not long" -rsR --reruns 2
+# Side by side: whole beamlines wait for disks most of the time, and the rest computes.
+BEAMLINES := tests/system tests/faults tests/engine tests/library
+EDGES := tests/builtin tests/cli tests/following tests/portal
+PYTEST := pytest -m "not long" -rsR --reruns 2 --durations=80 --durations-min=2
 
 test-beamlines: $(VENV)/.dev
 	$(RUN) $(PYTEST) -o cache_dir=.pytest_cache/beamlines $(BEAMLINES)
 
+test-edges: $(VENV)/.dev
+	$(RUN) $(PYTEST) -o cache_dir=.pytest_cache/edges $(EDGES)
+
 test-parts: $(VENV)/.dev
-	$(RUN) $(PYTEST) -o cache_dir=.pytest_cache/parts $(addprefix --ignore=,$(BEAMLINES))
+	$(RUN) $(PYTEST) -o cache_dir=.pytest_cache/parts $(addprefix --ignore=,$(BEAMLINES) $(EDGES))
 
 test-long: system-deps $(VENV)/.dev ## Run the long campaigns of faults
-	$(RUN) pytest -m long -rs --timeout=3600
+	$(RUN) pytest -m long -rs --timeout=3600 -o faulthandler_timeout=0
 
 faults: system-deps $(VENV)/.dev ## Break everything some hundred times, and write docs/reference/fault-report.md
 	PYTHONPATH=tests $(RUN) faults.campaign $(FAULTS)
@@ -63,15 +67,36 @@ bench-catalog: $(VENV)/.dev ## Measure searching and registering in a catalogue 
 bench-jobs: $(VENV)/.dev ## Measure jobs a second against a shell's loop, Prefect and Parsl (BENCH=--no-peers is shorter)
 	$(VENV)/bin/python bench/jobs.py $(BENCH)
 
+bench-rights: $(VENV)/.dev ## Measure what rights cost a list, a sync of a whole facility, and a check of a password
+	$(VENV)/bin/python bench/rights.py $(BENCH)
+bench-cluster: system-deps $(VENV)/.dev ## Measure stages on Parsl over a real Slurm, and XPCS there (BENCH=stages, overhead or scale is one part)
+	$(VENV)/bin/python bench/cluster.py $(BENCH)
+
 bench-transfer: system-deps $(VENV)/.dev ## Measure the transfers against the bare programs, on loopback
 	$(VENV)/bin/python bench/transfer.py $(BENCH)
+
+bench-portal: system-deps $(VENV)/.dev ## Measure what looking at a beamline costs (BENCH='--files 20000' is shorter)
+	$(VENV)/bin/python bench/portal_pages.py $(BENCH)
 
 docs: $(VENV)/.dev ## Write the generated reference pages, and build the documentation into site/
 	$(VENV)/bin/python scripts/gen_docs.py
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
+library-pictures: $(VENV)/.dev ## Make the pictures of the library's pages anew, by its tests
+	LIBRARY_PICTURES=docs/library $(RUN) pytest tests/library
+
 openapi: $(VENV)/.dev ## Write docs/reference/openapi.json anew
 	$(VENV)/bin/python scripts/gen_openapi.py
+
+pictures: system-deps $(VENV)/.dev ## Write the pictures of the portal in the documentation anew
+	PORTAL_PICTURES='$(CURDIR)/docs/pictures' $(RUN) pytest tests/portal/test_tour.py
+
+# In an environment of its own, so that the list has what a site installs and not what wrote it.
+sbom: $(VENV)/.server ## Write what is installed with the server as CycloneDX (SBOM): dist/beamkeeper.cdx.json
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet 'cyclonedx-bom>=7'
+	mkdir -p dist
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/beamkeeper.cdx.json $(VENV)/bin/python
 
 format: $(VENV)/.dev ## Format the code, and mend what ruff can mend
 	$(RUN) ruff check --fix

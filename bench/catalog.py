@@ -12,14 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -29,6 +27,7 @@ from catalog_plans import plans
 from catalog_plot import draw
 from catalog_site import Site, batches, p95, site, timed
 from catalog_tiled import TILED_ENTRIES, tiled
+from report import Row, machine, status, table, write_part
 
 from beamkeeper.client import Client
 from beamkeeper.domain.files import FileQuery
@@ -46,34 +45,11 @@ SECONDS = {"SQLite": 200e-6, "PostgreSQL": 100e-6}
 MEASURING_S = {"SQLite": 90, "PostgreSQL": 90, "Tiled": 240}
 REPEATS = 5
 BATCHES = 20
+TEXT = """\
+## The catalogue
 
-
-@dataclass(frozen=True)
-class Row:
-    """One figure, with what is asked of it."""
-
-    name: str
-    figure: float
-    unit: str
-    asked: str = "-"
-    is_met: bool = True
-
-    def line(self) -> str:
-        """Return the row as every bench prints it."""
-        return "\t".join(("bench", self.name, f"{self.figure:.4g} {self.unit}", self.asked, self.verdict))
-
-    @property
-    def verdict(self) -> str:
-        """Whether it is as asked."""
-        return "ok" if self.is_met else "short"
-
-
-def at_most(name: str, figure: float, unit: str, most: float) -> Row:
-    return Row(name, figure, unit, f"<= {most:g} {unit}", figure <= most)
-
-
-def at_least(name: str, figure: float, unit: str, least: float) -> Row:
-    return Row(name, figure, unit, f">= {least:g} {unit}", figure >= least)
+What `make bench-catalog` measured; how: see [how searches stay fast](../explanations/search.md).
+"""
 
 
 def asked(client: Client, query: str) -> list[float]:
@@ -93,10 +69,10 @@ def queries(of: Site, name: str, most: float | None) -> Iterator[Row]:
     # The first of each finds cold caches: it counts as any other.
     figure = 1000 * p95([t for times in whole for t in times])
     title = f"20 queries, first page, p95: {name}"
-    yield Row(title, figure, "ms") if most is None else at_most(title, figure, "ms", most)
+    yield Row(title, figure, "ms", most)
     ratio = p95([median(times) for times in own]) / p95([median(times) for times in whole])
     if most is not None:
-        yield at_most(f"member of 3 experiments / administrator: {name}", ratio, "x", 1.2)
+        yield Row(f"member of 3 experiments / administrator: {name}", ratio, "x", 1.2)
         yield Row(f"slowest query, median: {name} ({max(slowest)[1]})", 1000 * max(slowest)[0], "ms")
 
 
@@ -104,9 +80,7 @@ def facets(of: Site, name: str, most: float | None) -> Iterator[Row]:
     for who, client in (("administrator", of.client), ("member", of.member)):
         times = [timed(lambda c=client: c.files.facets(data.FACETS)) for _ in range(REPEATS)]  # type: ignore[misc]
         title = f"facets of 5 keys, {who}: {name}"
-        yield (
-            Row(title, 1000 * median(times), "ms") if most is None else at_most(title, 1000 * median(times), "ms", most)
-        )
+        yield Row(title, 1000 * median(times), "ms", most)
     times = [timed(lambda: of.client.files.facets(data.FACETS, FileQuery(query="attenuation = 3"))) for _ in range(2)]
     yield Row(f"facets of 5 keys of the files that meet a query: {name}", 1000 * median(times), "ms")
     yield Row(
@@ -131,7 +105,7 @@ def registering(of: Site, name: str, count: int = BATCHES) -> Iterator[Row]:
         time.sleep(0.05)
     until = time.perf_counter() - began
     files = sum(map(len, prepared))
-    yield at_least(f"register over HTTP, one client, 25 keys: {name}", files / took, "files/s", 5000)
+    yield Row(f"register over HTTP, one client, 25 keys: {name}", files / took, "files/s", least=5000)
     yield Row(f"until the last of {files} is found: {name}", until - took, "s")
     yield Row(f"registered and indexed: {name}", files / until, "files/s")
 
@@ -153,7 +127,7 @@ def lagging(of: Site, name: str, seconds: int = 10) -> Iterator[Row]:
         of.service.files.register(batch)
     is_done.set()
     watcher.join()
-    yield at_most(f"lag of the index at 1000 files/s: {name}", worst, "s", 5)
+    yield Row(f"lag of the index at 1000 files/s: {name}", worst, "s", 5)
 
 
 def loaded(kind: str, files: int, options: argparse.Namespace, *, is_main: bool) -> Iterator[Row]:
@@ -178,20 +152,6 @@ def loaded(kind: str, files: int, options: argparse.Namespace, *, is_main: bool)
         say("measured")
 
 
-def machine() -> dict[str, str]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "?")
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "CPU": f"{os.cpu_count()} cores, {cpu.partition(':')[2].strip()}",
-        "memory": f"{memory / 1e9:.0f} GB",
-        "kernel": f"{platform.system()} {platform.release()}",
-        "Python": platform.python_version(),
-        "load average before": f"{os.getloadavg()[0]:.2f} in the last minute",
-        "command": f"`make bench-catalog BENCH='{' '.join(sys.argv[1:])}'`",
-    }
-
-
 def main() -> int:
     """Measure what is asked for and print one line a row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -206,7 +166,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     os.environ["TMPDIR"] = str(options.directory)
-    facts, kept = machine(), Kept(options.results)
+    facts, kept = machine("bench-catalog"), Kept(options.results)
     for fact in facts.items():
         print("# {}: {}".format(*fact), flush=True)
     parts = [part for part in planned(options, kept.rows) if part.name not in kept.ended]
@@ -216,9 +176,10 @@ def main() -> int:
         kept.measure(part)
     if options.write:
         is_drawn = draw(((row.name, row.figure) for row in kept.rows), ROOT)
-        write(options.write, facts, kept.rows, is_drawn=is_drawn)
+        picture = ["", "![How the answers grow with the files](catalogue-growth.svg)"] if is_drawn else []
+        write_part(options.write, "catalogue", [TEXT, *table(kept.rows, facts), *picture])
     print("\n".join(row.line() for row in kept.rows))
-    return 1 if any(not row.is_met for row in kept.rows) else 0
+    return status(kept.rows)
 
 
 @dataclass(frozen=True)
@@ -296,36 +257,9 @@ def against_tiled(known: list[Row]) -> Iterator[Row]:
     rates = [row.figure for row in known if row.name.startswith("register over HTTP")]
     slowest = [row.figure for row in known if row.name.startswith("slowest query")]
     if rates and slowest:
-        yield at_least("registering / Tiled creating", min(rates) / rate, "x", 50)
+        yield Row("registering / Tiled creating", min(rates) / rate, "x", least=50)
         ratio = max(slowest) / (1000 * search)
-        yield at_most("our slowest query of millions / Tiled's search of thousands", ratio, "x", 1)
-
-
-BEGIN, END = "<!-- catalogue: begin -->", "<!-- catalogue: end -->"
-
-
-def write(page: Path, facts: dict[str, str], rows: list[Row], *, is_drawn: bool) -> None:
-    """Put the table into its place on the page, at the end where it has none yet."""
-    lines = [
-        BEGIN,
-        "## The catalogue",
-        "",
-        "What `make bench-catalog` measured; how: see [how searches stay fast](../explanations/search.md).",
-        "",
-        "| what | figure | asked | |",
-        "| --- | ---: | ---: | --- |",
-        *(f"| {row.name} | {row.figure:.4g} {row.unit} | {row.asked} | {row.verdict} |" for row in rows),
-        "",
-        "| measured on | |",
-        "| --- | --- |",
-        *(f"| {name} | {fact} |" for name, fact in facts.items()),
-        *(["", "![How the answers grow with the files](catalogue-growth.svg)"] if is_drawn else []),
-        END,
-    ]
-    text = page.read_text()
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2].strip()
-    page.write_text("\n\n".join(part for part in (before.rstrip(), "\n".join(lines), after) if part) + "\n")
+        yield Row("our slowest query of millions / Tiled's search of thousands", ratio, "x", 1)
 
 
 if __name__ == "__main__":

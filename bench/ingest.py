@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peers import Peer, drop_caches, fresh, peer_times, rclone_peer, rsync_peer, run, say, timed
-from run import machine, pss_mb
+from report import Row, machine, status, table, write_part
+from run import pss_mb
 
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import Acquisition, JournalState, NewDaq, NewUpload, State
@@ -35,7 +35,13 @@ SETTINGS = "quiet_s = 2.0\nscan_interval_s = 30.0\n"
 
 PATIENCE_S = 1800.0
 FLAT_MB = 20
-BEGIN, END = "<!-- ingest -->", "<!-- /ingest -->"
+TEXT = """\
+## Ingest
+
+What `make bench-ingest` measured here, in one run. Ours is found, copied, hashed, durable, read back from
+the device and catalogued; a peer copies and then compares checksums in a second pass, of which the one with
+a warm cache counts. By turns; medians.
+"""
 
 
 @dataclass(frozen=True)
@@ -54,26 +60,6 @@ class Scale:
 
 WHOLE = Scale(20_000, 20, 50_000, 2_000_000_000, 1000, 60, 1_000_000, 5)
 QUICK = Scale(2_000, 20, 50_000, 200_000_000, 300, 5, 50_000, 3)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure, and what is asked of it; `note` says how it came about."""
-
-    name: str
-    figure: str
-    asked: str
-    is_ok: bool
-    note: str
-
-    @property
-    def verdict(self) -> str:
-        """Whether it is as asked."""
-        return "ok" if self.is_ok else "short"
-
-    def line(self) -> str:
-        """Return the row as every bench prints it."""
-        return "\t".join(("bench", self.name, self.figure, self.asked, self.verdict))
 
 
 def seconds(values: Sequence[float]) -> str:
@@ -119,7 +105,7 @@ def against(name: str, source: Path, parent: Path, peers: Sequence[Peer], repeat
             f"ours {seconds(mine)}; {peer.name} copies in {copied:.2f} s and checks in {warm:.2f} s warm, "
             f"{cold:.2f} s cold"
         )
-        yield Row(f"{name} / {peer.name}", f"{ratio:.2f} x", f"<= {peer.asked:g} x", ratio <= peer.asked, note)
+        yield Row(f"{name} / {peer.name}", ratio, "x", peer.asked, note=note)
 
 
 def small(parent: Path, scale: Scale) -> Iterator[Row]:
@@ -215,12 +201,12 @@ def _verdicts(
     latencies = sorted(files[path] - at for path, at in finished.items() if path in files) or [float("inf")]
     p99 = latencies[int(len(latencies) * 0.99)]
     note = f"{len(finished)} written; median {statistics.median(latencies):.2f} s, longest {latencies[-1]:.2f} s"
-    yield Row(f"{name}, watched: lost", str(lost), "0", lost == 0, note)
-    yield Row(f"{name}: last byte to catalogued, p99", f"{p99:.2f} s", "<= 1 s", p99 <= 1, note)
+    yield Row(f"{name}, watched: lost", lost, "files", 0, note=note)
+    yield Row(f"{name}: last byte to catalogued, p99", p99, "s", 1, note=note)
     first, second = memory[len(memory) // 4 : len(memory) // 2], memory[len(memory) // 2 :]
     growth = max(second, default=0) - max(first, default=0)
     shown = f"all processes (PSS): at most {max(memory, default=0):.0f} MB"
-    yield Row(f"{name}: memory growth", f"{growth:.1f} MB", f"<= {FLAT_MB} MB", growth <= FLAT_MB, shown)
+    yield Row(f"{name}: memory growth", growth, "MB", FLAT_MB, note=shown)
 
 
 # Scans.
@@ -255,9 +241,9 @@ def scanned(parent: Path, scale: Scale) -> Iterator[Row]:
     ratio = statistics.median(mine) / statistics.median(found)
     note = f"ours {seconds(mine)}; find {seconds(found)}"
     name = f"{scale.scanned:,} files scanned"
-    yield Row(f"{name} / find -printf", f"{ratio:.2f} x", "<= 3 x", ratio <= 3, note)
+    yield Row(f"{name} / find -printf", ratio, "x", 3, note=note)
     megabytes = resident * 1024 / 1e6
-    yield Row(f"{name}: resident memory", f"{megabytes:.0f} MB", "<= 300 MB", megabytes <= 300, note)
+    yield Row(f"{name}: resident memory", megabytes, "MB", 300, note=note)
 
 
 PARTS: Mapping[str, Callable[[Path, Scale], Iterator[Row]]] = {
@@ -266,30 +252,6 @@ PARTS: Mapping[str, Callable[[Path, Scale], Iterator[Row]]] = {
     "watched": watched,
     "scan": scanned,
 }
-
-
-def page(text: str, facts: Mapping[str, str], rows: Sequence[Row]) -> str:
-    """Return the page of benchmarks with this part of it written anew."""
-    lines = [
-        BEGIN,
-        "## Ingest",
-        "",
-        "What `make bench-ingest` measured here, in one run. Ours is found, copied, hashed, durable, read back from",
-        "the device and catalogued; a peer copies and then compares checksums in a second pass, of which the one with",
-        "a warm cache counts. By turns; medians.",
-        "",
-        "| work | figure | asked | | how it came about |",
-        "| --- | ---: | ---: | --- | --- |",
-        *(f"| {row.name} | {row.figure} | {row.asked} | {row.verdict} | {row.note} |" for row in rows),
-        "",
-        "| measured on | |",
-        "| --- | --- |",
-        *(f"| {name} | {fact} |" for name, fact in facts.items()),
-        END,
-    ]
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2].lstrip("\n") if rest else ""
-    return before.rstrip("\n") + "\n\n" + "\n".join(lines) + "\n" + (f"\n{after}" if after else "")
 
 
 def main() -> int:
@@ -308,7 +270,7 @@ def main() -> int:
     scale = QUICK if options.quick else WHOLE
     if options.repeats:
         scale = Scale(**{**vars(scale), "repeats": options.repeats})
-    facts = {**machine(), "command": f"make bench-ingest BENCH='{shlex.join(sys.argv[1:])}'"}
+    facts = machine("bench-ingest")
     for name, fact in facts.items():
         say(f"{name}: {fact}")
     rows: list[Row] = []
@@ -318,12 +280,11 @@ def main() -> int:
                 say("not root: the cold passes are as warm as the others")
             for row in PARTS[part](parent, scale):
                 rows.append(row)
-                say(f"{row.name}: {row.figure}; {row.note}")
+                say(f"{row.name}: {row.shown}; {row.note}")
     if options.write:
-        text = options.write.read_text() if options.write.exists() else "# Benchmarks\n"
-        options.write.write_text(page(text, facts, rows))
+        write_part(options.write, "ingest", [TEXT, *table(rows, facts)])
     print("\n".join(row.line() for row in rows))
-    return 1 if any(not row.is_ok for row in rows) else 0
+    return status(rows)
 
 
 if __name__ == "__main__":

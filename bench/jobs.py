@@ -1,4 +1,7 @@
-"""Jobs a second, against a shell's loop, Prefect and Parsl; and stopping 10,000 at once: `make bench-jobs`."""
+"""Jobs a second, against a shell's loop, Prefect and Parsl; and stopping 10,000 at once: `make bench-jobs`.
+
+One line a row, with tabs between: bench, name, figure, what is asked, ok or short.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import JsonValue
+from report import Row, machine, status, table, write_part
 
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import NewDaq
@@ -20,12 +25,19 @@ from beamkeeper.domain.processing import Job, NewJob
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.workflows import checked_definition
 from beamkeeper.domain.workflows.plans import JobPlan
-from beamkeeper.testing.station import Station, experiment, station, until
+from beamkeeper.testing.station import experiment, station, until
 
 JOBS, STAGES = 300, 3
 QUEUED, RUNNING = 10_000, 200
 FRAMES, FRAME_S = 200, 0.05
 """Frames of a detector whose jobs' first commands are waited for, and the time between two."""
+TEXT = """\
+## Jobs
+
+What `make bench-jobs` measured here, in one run. Ours are submitted at once and durable in each step; the loop is
+`sh -c /bin/true` one after another; Prefect runs flows of as many shell tasks, fewer of them, and Parsl as many bash
+apps, which it keeps nowhere. Where the time goes: see [what a job costs](../explanations/what-a-job-costs.md).
+"""
 
 PREFECT = """
 import subprocess, time
@@ -62,12 +74,6 @@ for future in [true() for _ in range({count})]:
 print("seconds", time.perf_counter() - begun, flush=True)
 parsl.dfk().cleanup()
 """
-
-
-def row(name: str, figure: float, asked: str, is_ok: bool) -> None:
-    """Print one line of the result."""
-    sys.stdout.write(f"bench {name} {figure:.3g} {asked} {'ok' if is_ok else 'short'}\n")
-    sys.stdout.flush()
 
 
 def loop_s() -> float:
@@ -126,6 +132,7 @@ def first_command_s(client: Client, directory: Path) -> list[float]:
         time.sleep(FRAME_S)
 
     def ended() -> list[Job] | None:
+        time.sleep(1)  # who looks all the time is part of what is measured
         jobs = list(client.jobs.list(experiment_uid=made.uid))
         return jobs if len(jobs) == FRAMES and all(job.has_ended for job in jobs) else None
 
@@ -177,47 +184,68 @@ def add_workflows(client: Client) -> None:
         client.workflows.add(checked_definition({"name": name, "stages": stages}))
 
 
-def main(words: list[str]) -> int:
-    """Measure, and print a line for each row."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-peers", action="store_true", help="leave Prefect and Parsl out")
-    parser.add_argument("--prefect-runs", type=int, default=30, help="flow runs of Prefect; scaled up")
-    options = parser.parse_args(words)
-    with tempfile.TemporaryDirectory(prefix="bench-jobs-") as name:
-        directory = Path(name)
-        with station(directory) as made:
-            measure(made, directory, options)
-    return 0
+def rows(directory: Path, options: argparse.Namespace) -> Iterator[Row]:
+    """Measure everything, peers beside us."""
+    with station(directory) as made:
+        client = made.start()
+        add_workflows(client)
+        yield from speed_rows(client, directory, options)
+        yield from latency_rows(client, directory)
+        made.kill(signal.SIGTERM)
+        client = made.start({"BEAMKEEPER_PROCESSING__SLOTS": str(RUNNING)})
+        seconds, grown = stop_s(client, made.pid)
+        name = f"{QUEUED:,} queued and {RUNNING} running jobs stopped"
+        yield Row(f"{name}: all have ended", seconds, "s", 10)
+        yield Row(f"{name}: growth of memory meanwhile", grown, "MB", 50)
 
 
-def measure(made: Station, directory: Path, options: argparse.Namespace) -> None:
-    """Measure our rows, and those of peers beside them."""
-    client = made.start()
-    add_workflows(client)
+def speed_rows(client: Client, directory: Path, options: argparse.Namespace) -> Iterator[Row]:
+    """Run many short jobs, and what others make of the same work."""
     all_done_s(client)
     base, ours = loop_s(), all_done_s(client)
     rate = JOBS * STAGES / ours
-    row("300-jobs-of-3-stages-against-a-loop-times", ours / base, "at most 4", ours <= 4 * base)
-    row("stages-a-second", rate, "-", is_ok=True)
-    if not options.no_peers:
-        runs = options.prefect_runs
-        prefect = peer_s(directory, "prefect", PREFECT.format(count=runs))
-        if prefect is not None:
-            times = rate / (runs * STAGES / prefect)
-            row(f"against-prefect-times-(its-{runs}-runs)", times, "at least 20", times >= 20)
-        parsl = peer_s(directory, "parsl", PARSL.format(count=JOBS * STAGES, workers=os.cpu_count() or 2))
-        if parsl is not None:
-            times = rate / (JOBS * STAGES / parsl)
-            row("stages-a-second-against-parsl-times", times, "at least 0.5", times >= 0.5)
+    name = f"{JOBS} jobs of {STAGES} stages"
+    note = f"ours {ours:.2f} s, the loop {base:.2f} s"
+    yield Row(f"{name} / a loop of {JOBS * STAGES} commands", ours / base, "x", 4, note=note)
+    yield Row(f"{name}: stages", rate, "/s")
+    if options.no_peers:
+        return
+    runs = options.prefect_runs
+    prefect = peer_s(directory, "prefect", PREFECT.format(count=runs))
+    if prefect is not None:
+        its = runs * STAGES / prefect
+        yield Row(f"{name}: speed / Prefect", rate / its, "x", least=20, note=f"its {runs} runs: {its:.1f} stages/s")
+    parsl = peer_s(directory, "parsl", PARSL.format(count=JOBS * STAGES, workers=os.cpu_count() or 2))
+    if parsl is not None:
+        its = JOBS * STAGES / parsl
+        yield Row(f"{name}: speed / Parsl", rate / its, "x", least=0.5, note=f"its {its:.0f} stages/s")
+
+
+def latency_rows(client: Client, directory: Path) -> Iterator[Row]:
+    """Watch a detector whose every frame has a job."""
     waited = first_command_s(client, directory)
-    p99 = 1000 * waited[int(len(waited) * 0.99) - 1]
-    row("file-available-to-first-command-median-ms", 1000 * waited[len(waited) // 2], "-", is_ok=True)
-    row("file-available-to-first-command-p99-ms", p99, "at most 500", len(waited) == FRAMES and p99 <= 500)
-    made.kill(signal.SIGTERM)
-    client = made.start({"BEAMKEEPER_PROCESSING__SLOTS": str(RUNNING)})
-    seconds, grown = stop_s(client, made.pid)
-    row("stop-10000-queued-200-running-s", seconds, "at most 10", seconds <= 10)
-    row("memory-grown-meanwhile-mb", grown, "at most 50", grown <= 50)
+    note = f"{len(waited)} of {FRAMES} frames, one each {FRAME_S:g} s"
+    median = 1000 * waited[len(waited) // 2]
+    p99 = 1000 * waited[int(len(waited) * 0.99) - 1] if len(waited) == FRAMES else float("inf")
+    yield Row("file available to first command, median", median, "ms", note=note)
+    yield Row("file available to first command, p99", p99, "ms", 500, note=note)
+
+
+def main(words: list[str]) -> int:
+    """Measure, print a line for each row, and write where that is asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-peers", action="store_true", help="leave Prefect and Parsl out")
+    parser.add_argument("--prefect-runs", type=int, default=30, help="flow runs of Prefect; scaled up")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the results into this page")
+    options = parser.parse_args(words)
+    facts, found = machine("bench-jobs"), []
+    with tempfile.TemporaryDirectory(prefix="bench-jobs-") as name:
+        for row in rows(Path(name), options):
+            found.append(row)
+            print(row.line(), flush=True)
+    if options.write:
+        write_part(options.write, "jobs", [TEXT, *table(found, facts)])
+    return status(found)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -19,44 +18,19 @@ import urllib.request
 import venv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from report import Row, machine, status, table
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
 DM = (PYTHON, "-c", "from beamkeeper.cli.app import main; main()")
-SERVICES = ("STORAGE", "CATALOG", "ACQUISITION")
+SERVICES = ("STORAGE", "CATALOG", "ACQUISITION", "PROCESSING", "PORTAL")
 HELP_RUNS = 15
 START_RUNS = 5
 IDLE_S = 10.0
 PATIENCE_S = 60.0
-INGEST = "<!-- ingest -->"
-"""From here on the page is what bench/ingest.py wrote."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure; `most` is what is asked of it."""
-
-    name: str
-    figure: float
-    unit: str
-    most: float | None = None
-
-    @property
-    def asked(self) -> str:
-        """What is asked, in words."""
-        return "-" if self.most is None else f"<= {self.most:g} {self.unit}"
-
-    @property
-    def verdict(self) -> str:
-        """Whether it is as asked."""
-        return "ok" if self.most is None or self.figure <= self.most else "short"
-
-    def line(self) -> str:
-        """Return the row as every bench prints it."""
-        return "\t".join(("bench", self.name, f"{self.figure:.2f} {self.unit}", self.asked, self.verdict))
 
 
 @contextmanager
@@ -214,20 +188,6 @@ PARTS: Mapping[str, Callable[[], Iterator[Row]]] = {
 }
 
 
-def machine() -> dict[str, str]:
-    """Say on what was measured, and how busy it was."""
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024 / 1e9
-    return {
-        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-        "CPU": f"{os.cpu_count()} cores, {cpu[0].partition(':')[2].strip() if cpu else platform.machine()}",
-        "memory": f"{memory:.0f} GB",
-        "kernel": f"{platform.system()} {platform.release()}",
-        "Python": platform.python_version(),
-        "load average before": f"{os.getloadavg()[0]:.2f} in the last minute",
-    }
-
-
 def main() -> int:
     """Measure; the exit status is 1 where a figure is short of what is asked."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -236,37 +196,30 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"there is no part {unknown[0]}: the parts are {', '.join(PARTS)}")
-    facts = machine()
+    facts = machine("bench")
     for name, fact in facts.items():
         print(f"# {name}: {fact}", flush=True)
     rows = []
     for part in options.parts or PARTS:
         for row in PARTS[part]():
             rows.append(row)
-            print(f"# {row.name}: {row.figure:.2f} {row.unit}", flush=True)
+            print(f"# {row.name}: {row.shown}", flush=True)
     if options.write:
-        _, mark, rest = (options.write.read_text() if options.write.exists() else "").partition(INGEST)
+        _, mark, rest = (options.write.read_text() if options.write.exists() else "").partition("<!-- ")
         options.write.write_text(page(facts, rows) + (f"\n{mark}{rest}" if mark else ""))
     print("\n".join(row.line() for row in rows))
-    return 1 if any(row.verdict == "short" for row in rows) else 0
+    return status(rows)
 
 
 def page(facts: Mapping[str, str], rows: Sequence[Row]) -> str:
-    """Return the reference page of the results."""
+    """Return the reference page of the results, up to the parts of other benches."""
     lines = [
         "# Benchmarks",
         "",
         "What `make bench` measured here. Run it on your own machine: it takes some minutes, and the network for the",
         "installation. A figure of another machine tells little; a ratio, and what is asked of it, tells more.",
         "",
-        "| what | figure | asked | |",
-        "| --- | ---: | ---: | --- |",
-        *(f"| {row.name} | {row.figure:.2f} {row.unit} | {row.asked} | {row.verdict} |" for row in rows),
-        "",
-        "| measured on | |",
-        "| --- | --- |",
-        *(f"| {name} | {fact} |" for name, fact in facts.items()),
-        "| command | `make bench BENCH='--write docs/reference/benchmarks.md'` |",
+        *table(rows, facts),
         "",
         *NOTES,
     ]

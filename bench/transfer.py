@@ -1,5 +1,6 @@
-"""Measure the transfers against the bare programs, on loopback: one line a row (`make bench-transfer`).
+"""Measure the transfers against the bare programs, on loopback: `make bench-transfer`.
 
+One line a row, with tabs between: bench, name, figure, what is asked, ok or short.
 Ours is everything that makes a file stored: sent from sources held open, hashed, made durable, read back, named. Theirs
 is the program's own copy of the same tree, followed by md5sum on the far side.
 """
@@ -17,8 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import transfer_tar
+from report import Row, machine, status, table, write_part
 from uuid6 import uuid7
 
 from beamkeeper.builtin.gridftp import GridFTPOptions, GridFTPTransfer
@@ -41,11 +44,18 @@ from beamkeeper.testing.remotes import RSYNC_PASSWORD, rsync_daemon, sshd
 BATCH = 256
 AT_ONCE = 2
 LIMIT = 1.3
+TEXT = """\
+## Transfers
+
+What `make bench-transfer` measured here, in one run on loopback. Ours is sent, hashed, made durable, read back and
+named; bare is the program's own copy of the tree, with md5sum after it. Each is measured by turns, and the medians
+are compared.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One comparison."""
+class Way:
+    """One way of sending that is compared."""
 
     name: str
     ours: Callable[[Path], Transfer]
@@ -105,15 +115,15 @@ def _asked(item: TransferItem, result: TransferResult) -> NewPublishItem:
     )
 
 
-def ours(row: Row, source: Path, place: Path) -> float:
+def ours(way: Way, source: Path, place: Path) -> float:
     """Return how long we take."""
     experiment = place / "ours"
     for name in (STAGING, "data"):
         (experiment / name).mkdir(parents=True)
-    transfer, reader = row.ours(place), Reader()
+    transfer, reader = way.ours(place), Reader()
     began = time.perf_counter()
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        work = [pool.submit(deliver, transfer, row.url(experiment), experiment, b, reader) for b in batches(source)]
+        work = [pool.submit(deliver, transfer, way.url(experiment), experiment, b, reader) for b in batches(source)]
         for one in work:
             one.result()
     took = time.perf_counter() - began
@@ -122,12 +132,12 @@ def ours(row: Row, source: Path, place: Path) -> float:
     return took
 
 
-def theirs(row: Row, place: Path) -> float:
+def theirs(way: Way, place: Path) -> float:
     """Return how long the program takes, with md5sum after it."""
     target = place / "theirs"
     target.mkdir()
     began = time.perf_counter()
-    subprocess.run(row.theirs(target), check=True, env={**os.environ, **row.env}, capture_output=True)
+    subprocess.run(way.theirs(target), check=True, env={**os.environ, **way.env}, capture_output=True)
     listed = subprocess.run(["find", str(target), "-type", "f", "-print0"], check=True, capture_output=True).stdout
     subprocess.run(["xargs", "-0", "-n", "64", "-P", "2", "md5sum"], check=True, input=listed, capture_output=True)
     took = time.perf_counter() - began
@@ -136,7 +146,7 @@ def theirs(row: Row, place: Path) -> float:
 
 
 @contextmanager
-def rows(source: Path, place: Path) -> Iterator[list[Row]]:
+def ways(source: Path, place: Path) -> Iterator[list[Way]]:
     """Start the servers, and give what is compared."""
     with ExitStack() as stack:
         ssh, daemon = stack.enter_context(sshd()), stack.enter_context(rsync_daemon(place))
@@ -148,21 +158,21 @@ def rows(source: Path, place: Path) -> Iterator[list[Row]]:
         shell = f"ssh -p {ssh.port} -i {ssh.key} -o UserKnownHostsFile={ssh.known_hosts} -o BatchMode=yes"
         copy = ["globus-url-copy", "-cd", "-r", "-cc", "4", f"file://{source}/"]
         yield [
-            Row(
+            Way(
                 "rsync over ssh",
                 lambda _: RsyncTransfer(RsyncOptions(key_file=ssh.key, known_hosts=ssh.known_hosts)),
                 ssh.url,
                 lambda target: ["rsync", "-a", "-e", shell, f"{source}/", f"{account()}@127.0.0.1:{target}/"],
                 {},
             ),
-            Row(
+            Way(
                 "rsync daemon",
                 lambda _: RsyncTransfer(RsyncOptions(password_file=daemon.password_file)),
                 daemon.url,
                 lambda target: ["rsync", "-a", f"{source}/", f"{daemon.url(target)}/"],
                 {"RSYNC_PASSWORD": RSYNC_PASSWORD},
             ),
-            Row(
+            Way(
                 "GridFTP",
                 lambda _: GridFTPTransfer(GridFTPOptions(proxy_file=proxy, ca_dir=authority.trusted)),
                 grid.url,
@@ -172,48 +182,71 @@ def rows(source: Path, place: Path) -> Iterator[list[Row]]:
         ]
 
 
-def objects(source: Path) -> str:
-    """Return the line of S3: sending alone, for there is nothing to publish to without a service."""
+def objects(source: Path, rounds: int) -> Row:
+    """Return the row of S3: sending alone, for there is nothing to publish to without a service."""
     with s3() as server:
-        transfer = RcloneTransfer(RcloneTransferOptions(config=server.config))
-        began = time.perf_counter()
-        for items in batches(source):
-            failed = [r.error for r in transfer.send(items, f"{server.url('e')}/{STAGING}/b", never) if r.error]
-            if failed:
-                raise SystemExit(str(failed[0]))
-        us = time.perf_counter() - began
-        transfer.close()
-        argv = [find_program("rclone"), "copy", "--transfers", "4", str(source), "far:beamline/theirs"]
-        began = time.perf_counter()
-        subprocess.run(argv, check=True, env={**os.environ, "RCLONE_CONFIG": str(server.config)}, capture_output=True)
-        return line("S3, sending alone", us, time.perf_counter() - began)
+
+        def us(place: str) -> float:
+            transfer = RcloneTransfer(RcloneTransferOptions(config=server.config))
+            began = time.perf_counter()
+            for items in batches(source):
+                failed = [r.error for r in transfer.send(items, f"{server.url(place)}/{STAGING}/b", never) if r.error]
+                if failed:
+                    raise SystemExit(str(failed[0]))
+            took = time.perf_counter() - began
+            transfer.close()
+            return took
+
+        def them(place: str) -> float:
+            argv = [find_program("rclone"), "copy", "--transfers", "4", str(source), f"far:beamline/{place}"]
+            env, began = {**os.environ, "RCLONE_CONFIG": str(server.config)}, time.perf_counter()
+            subprocess.run(argv, check=True, env=env, capture_output=True)
+            return time.perf_counter() - began
+
+        took = [(us(f"ours-{number}"), them(f"theirs-{number}")) for number in range(rounds)]
+        return compared("S3, sending alone / rclone copy", took, most=None)
 
 
-def line(name: str, us: float, them: float) -> str:
-    """Return one row."""
-    verdict = "ok" if us <= LIMIT * them else f"more than {LIMIT}"
-    return f"{name:20} ours {us:7.2f} s   bare {them:7.2f} s   ratio {us / them:5.2f}   {verdict}"
+def compared(name: str, took: Sequence[tuple[float, float]], most: float | None = LIMIT) -> Row:
+    """Return the row of one comparison, by the medians: a single pair differs from the next by a third."""
+    us, them = (median(one[side] for one in took) for side in (0, 1))
+    shown = ", ".join(f"{ours:.2f}/{bare:.2f}" for ours, bare in took)
+    return Row(name, us / them, "x", most, note=f"ours {us:.2f} s, bare {them:.2f} s (of {shown})")
 
 
-def main() -> None:
-    """Measure every transfer once, after one run of each that warms the caches up."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=1000, help="small files of 100 kB")
-    parser.add_argument("--large", type=int, default=200_000_000, help="bytes of each of two large files")
-    asked = parser.parse_args()
+def measured(files: int, large: int, rounds: int) -> Iterator[Row]:
+    """Measure every transfer, ours and theirs by turns."""
     with tempfile.TemporaryDirectory(prefix="beamkeeper-bench-") as made:
         source, place = Path(made) / "source", Path(made) / "far"
         source.mkdir()
         place.mkdir()
-        source_tree(source, asked.files, asked.large)
-        size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
-        print(f"{asked.files + 2} files, {size / 1e6:.0f} MB, loopback; ours is verified, durable and named")
-        with rows(source, place) as compared:
-            for row in compared:
-                print(line(row.name, ours(row, source, place), theirs(row, place)), flush=True)
-        print(objects(source), flush=True)
-    print(transfer_tar.compare(asked.files, asked.large))
+        source_tree(source, files, large)
+        with ways(source, place) as all_ways:
+            for way in all_ways:
+                took = [(ours(way, source, place), theirs(way, place)) for _ in range(rounds)]
+                yield compared(f"{way.name} / the bare program", took)
+        yield objects(source, rounds)
+    yield transfer_tar.compare(files, large)
+
+
+def main() -> int:
+    """Measure, print a line for each row, and write where that is asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", type=int, default=1000, help="small files of 100 kB")
+    parser.add_argument("--large", type=int, default=200_000_000, help="bytes of each of two large files")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured; the medians are compared")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the results into this page")
+    options = parser.parse_args()
+    facts, rows = machine("bench-transfer"), []
+    size = options.files * 100_000 + 2 * options.large
+    facts["sent"] = f"{options.files + 2} files, {size / 1e6:.0f} MB, on loopback"
+    for row in measured(options.files, options.large, options.rounds):
+        rows.append(row)
+        print(row.line(), flush=True)
+    if options.write:
+        write_part(options.write, "transfers", [TEXT, *table(rows, facts)])
+    return status(rows)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

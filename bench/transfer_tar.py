@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from report import Row
+
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import NewUpload, State
 from beamkeeper.domain.files import FileQuery
@@ -79,8 +81,8 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def compare(files: int, large: int) -> str:
-    """Return the line of the tar download: how fast ours is, as a part of nginx's speed."""
+def compare(files: int, large: int) -> Row:
+    """Return the row of the tar download: how fast ours is, as a part of nginx's speed."""
     with tempfile.TemporaryDirectory(prefix="beamkeeper-bench-") as made:
         place = Path(made)
         (place / "files").mkdir()
@@ -99,12 +101,9 @@ def compare(files: int, large: int) -> str:
                 ]
         size = theirs.stat().st_size
     ours, bare_s = (min(part) for part in zip(*pairs, strict=True))
-    verdict = "ok" if bare_s / ours >= ASKED else f"less than {ASKED}"
-    return (
-        f"{'tar download':20} ours {ours:7.2f} s   nginx {bare_s:6.2f} s   speed {bare_s / ours:5.2f}   "
-        f"{verdict}   ({size / 1e6:.0f} MB)"
-    )
+    note = f"ours {ours:.2f} s, nginx {bare_s:.2f} s, the best of {TURNS} each; {size / 1e6:.0f} MB"
+    return Row("speed of the tar download / curl from nginx", bare_s / ours, "x", least=ASKED, note=note)
 
 
 if __name__ == "__main__":
-    print(compare(*(int(word) for word in sys.argv[1:3] or ("1000", "200000000"))))
+    print(compare(*(int(word) for word in sys.argv[1:3] or ("1000", "200000000"))).line())

@@ -17,10 +17,12 @@ from pydantic.fields import FieldInfo
 
 from beamkeeper.cli.app import COMMANDS, EXIT_CODES, EXIT_INTERRUPTED, EXIT_WANTING, GROUPS, dm
 from beamkeeper.cli.lazy import Lazy
+from beamkeeper.cli.tables import SUBGROUPS
 from beamkeeper.config import RESERVED_ENVIRONMENT, example
 from beamkeeper.domain.errors import DmError, error_classes
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import TRANSFERS
+from beamkeeper.library.entries import entries
 from beamkeeper.plugins.load import find
 from beamkeeper.server.errors import STATUS
 
@@ -91,11 +93,41 @@ def cli_page() -> str:
         parts.append(f"## dm {name}\n\n{line}\n")
         for verb in verbs:
             parts += command_text(["dm", name, verb], real(group.commands[verb]))
+        for noun, part in SUBGROUPS:
+            if noun == name:
+                inner = cast(click.Group, group.commands[part])
+                for verb in inner.commands:
+                    parts += command_text(["dm", name, part, verb], real(inner.commands[verb]))
     parts.append(
         "## Completion\n\nFor bash, put this into `~/.bashrc`; zsh and fish have their own word in place of `bash`.\n\n"
         '```sh\neval "$(_DM_COMPLETE=bash_source dm)"\n```\n'
     )
     return "\n".join(parts)
+
+
+def library_page() -> str:
+    """Return the page of the workflows that come with Beamkeeper, with their arguments."""
+    parts = [
+        f"# Workflows of the library\n\n{GENERATED}\n",
+        "`dm workflow library` lists them, `dm workflow install NAME` adds one to the station. "
+        "[Use the library](../how-to/use-the-library.md) says how.\n",
+    ]
+    for one in entries():
+        definition = one.definition
+        parts.append(f"## {one.name}\n\n{definition.description} [How, with a picture](../library/{one.name}.md).\n")
+        needed = f"the extra `{one.needs.extra}`" if one.needs.extra else "nothing more"
+        parts.append(f"It needs {needed} where its jobs run, and takes:\n")
+        rows = [
+            f"| `{name}` | {a.type.value}{', required' if a.required else ''} | {shown(a.default)} | {cell(a.help)} |"
+            for name, a in (definition.arguments or {}).items()
+        ]
+        parts.append("\n".join(["| argument | type | default | |", "|---|---|---|---|", *rows]) + "\n")
+    return "\n".join(parts)
+
+
+def shown(value: object) -> str:
+    """Return a default for a cell."""
+    return "" if value in (None, "") else f"`{value}`"
 
 
 def settings_page() -> str:
@@ -132,7 +164,10 @@ def transfers_page() -> str:
         f"# Transfers\n\n{GENERATED}\n",
         "How files get to a storage area is chosen by the scheme of its address, or by the transfer that it names. The "
         "options of one stand in a table `[transfer.NAME]` of the station's settings; a table of another name says by "
-        "`plugin` which it is for.\n",
+        "`plugin` which it is for.\n\n"
+        "Every transfer, of other packages too, also takes `average_bytes_s`: at most so many bytes a second go to a "
+        "storage area, on the average of some batches. A batch moves as fast as it can, and the next one begins once "
+        "its bytes would have taken so long.\n",
         "\n".join(["| address | transfer |", "|---|---|", *(f"| `{s}:` | `{t}` |" for s, t in TRANSFERS.items())])
         + "\n",
     ]
@@ -224,6 +259,7 @@ def main(arguments: Sequence[str]) -> int:
     pages = {
         "cli.md": cli_page,
         "settings.md": settings_page,
+        "library.md": library_page,
         "errors.md": errors_page,
         "transfers.md": transfers_page,
         "rights-matrix.md": rights_page,

@@ -15,20 +15,12 @@ from beamkeeper.server.app import build_app
 from beamkeeper.server.deps import Context
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference" / "openapi"
-FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
-"""Schemas that FastAPI adds: ours have another form, and these change with FastAPI's version."""
 
 
 def document(service: Service) -> dict[str, Any]:
-    """Return the document of a service, less what the framework says of errors."""
+    """Return the document of a service."""
     no_database = cast(Database[Any], None)  # routes are described, none is called
-    found = build_app(Context(service, Settings(), no_database)).openapi()
-    for operations in found["paths"].values():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-    for name in FRAMEWORKS_OWN:
-        found.get("components", {}).get("schemas", {}).pop(name, None)
-    return found
+    return build_app(Context(service, Settings(), no_database)).openapi()
 
 
 def as_text(found: Mapping[str, Any]) -> str:

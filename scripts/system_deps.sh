@@ -17,6 +17,7 @@ done <<LIST
 rsync rsync
 sudo sudo
 slapd slapd
+ldapwhoami ldap-utils
 sshd openssh-server
 ssh openssh-client
 setpriv util-linux
@@ -25,15 +26,30 @@ ip iproute2
 nft nftables
 ethtool ethtool
 curl curl
+nginx nginx-light
+chromium chromium
 globus-gridftp-server globus-gridftp-server-progs
 globus-url-copy globus-gass-copy-progs
 grid-proxy-init globus-proxy-utils
 myproxy-server myproxy-server
 myproxy-logon myproxy
+slurmctld slurm-wlm
+slurmdbd slurmdbd
+munged munge
+mariadbd mariadb-server
+sge_qmaster gridengine-master
+sge_execd gridengine-exec
+qsub gridengine-client
 LIST
 # python-ldap is compiled where it is installed.
 [ -e /usr/include/ldap.h ] || wanted="$wanted gcc libc6-dev libldap2-dev libsasl2-dev"
 
 [ -n "$wanted" ] || exit 0
+# Grid Engine's packages would ask which master they belong to: to none, the tests bring their own.
+case "$wanted" in *gridengine*)
+    for package in common client; do
+        echo "gridengine-$package shared/gridengineconfig boolean false" | debconf-set-selections
+    done ;;
+esac
 # shellcheck disable=SC2086
 exec sh "$(dirname "$0")/apt_install.sh" $wanted

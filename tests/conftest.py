@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -11,7 +13,10 @@ from typing import TypeVar
 
 import pytest
 
+from beamkeeper.testing.file_systems import ext4
 from beamkeeper.testing.grid import USER, Authority, GridFTP, anonymous_gridftp, gsi_gridftp
+from beamkeeper.testing.grid_engine import GridEngine, grid_engine
+from beamkeeper.testing.nursery import Nursery
 from beamkeeper.testing.objects import S3, s3
 from beamkeeper.testing.oidc import OidcServer, oidc_provider
 from beamkeeper.testing.privileges import ordinary_rights
@@ -24,6 +29,8 @@ from beamkeeper.testing.servers import (
     postgres,
 )
 from beamkeeper.testing.slapd import Slapd, slapd
+from beamkeeper.testing.slurm import Slurm, slurm
+from beamkeeper.testing.station import usually
 
 REAL_DATA = "BEAMKEEPER_REAL_DATA"
 """A directory of real files for the tests, where somebody has one: no setting of Beamkeeper."""
@@ -48,6 +55,27 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and with CI=true nothing may be: {report.longrepr}"
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Show what keeps the process where it does not end after the last test, and end it."""
+    faulthandler.dump_traceback_later(120, file=sys.__stderr__ or sys.stderr, exit=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a directory together, in whatever order: what they share is started once then."""
+    places: dict[Path, int] = {}
+    for item in items:
+        places.setdefault(item.path.parent, len(places))
+    items.sort(key=lambda item: places[item.path.parent])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery() -> Iterator[Nursery]:
+    """Start stations without waiting for Python's imports each time."""
+    with Nursery() as made, usually(made.spawn_where_alike):
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +202,29 @@ def gsi_server(authority: Authority) -> Iterator[GridFTP]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3]:
     yield from _running(s3)
+
+
+@pytest.fixture(scope="session")
+def slurm_server() -> Iterator[Slurm]:
+    """A Slurm for the whole run, started when the first test asks for it."""
+    yield from _running(slurm)
+
+
+@pytest.fixture(scope="session")
+def grid_engine_server() -> Iterator[GridEngine]:
+    """A Grid Engine for the whole run, started when the first test asks for it."""
+    yield from _running(grid_engine)
+
+
+@pytest.fixture
+def ext4_directory() -> Iterator[Path]:
+    """A directory on a real ext4, which other accounts may enter."""
+    with ExitStack() as stack:
+        try:
+            made = stack.enter_context(ext4())
+        except ServerNotAvailableError as error:
+            pytest.skip(str(error))
+        yield made
 
 
 @pytest.fixture

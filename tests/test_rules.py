@@ -139,6 +139,19 @@ with contextlib.suppress(SystemExit):
 """
 
 
+def test_the_services_start_without_what_an_idle_beamline_does_not_need() -> None:
+    heavy = (
+        "sqlalchemy.dialects.postgresql",
+        "beamkeeper.db.backup",
+        "tarfile",
+        "difflib",
+        "alembic",
+        "jinja2",
+        "h5py",
+    )
+    assert loaded("import beamkeeper.serve.run", heavy) == []
+
+
 def test_help_answers_without_heavy_imports() -> None:
     assert loaded("import sys\nsys.argv = ['dm', '--help']\n" + RUN_DM, HEAVY_FOR_HELP) == []
 
@@ -152,6 +165,25 @@ def test_completion_answers_without_heavy_imports() -> None:
 
 def test_the_client_does_without_the_server() -> None:
     assert loaded("import beamkeeper.client\nbeamkeeper.client.Client", ONLY_IN_SERVER) == []
+
+
+MAKE_A_SITE = """
+from contextlib import closing
+from pathlib import Path
+from beamkeeper.config import Settings
+from beamkeeper.domain.status import Service
+from beamkeeper.serve import databases
+settings = Settings(data_dir=Path({directory!r}))
+databases.make_tables(settings, list(Service))
+for service in Service:
+    with closing(databases.opened(settings, service)):
+        pass
+"""
+
+
+def test_who_serves_does_not_keep_what_made_the_tables(tmp_path: Path) -> None:
+    # An idle beamline has 150 MB, and the tool that makes tables is 12 of them.
+    assert loaded(MAKE_A_SITE.format(directory=str(tmp_path)), ("alembic", "sqlalchemy")) == ["sqlalchemy"]
 
 
 def check_layers(project: Path) -> subprocess.CompletedProcess[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from beamkeeper.builtin.ldap import LdapOptions
+from beamkeeper.builtin.ldap import MOST_LATE, LdapOptions
 from beamkeeper.builtin.ldap_passwords import LdapAuthenticator
 from beamkeeper.domain.errors import SettingsError, UnavailableError
 from beamkeeper.plugins import load
@@ -15,6 +18,7 @@ from beamkeeper.plugins.people import AUTHENTICATORS, Authenticator
 from beamkeeper.testing.conformance_people import ADA, PASSWORD, AuthenticatorConformance
 from beamkeeper.testing.servers import free_port
 from beamkeeper.testing.slapd import Slapd
+from beamkeeper.testing.station import until
 
 
 def built(server: Slapd, **options: object) -> LdapAuthenticator:
@@ -101,6 +105,37 @@ def test_a_server_that_hangs_is_given_up_and_no_password_is_called_wrong(server:
         checked.is_right(ADA, SecretStr(PASSWORD))
     server.thaw()
     assert checked.is_right(ADA, SecretStr(PASSWORD))
+
+
+def test_a_server_that_stops_in_the_handshake_holds_nobody(server: Slapd) -> None:
+    agreed = bytes.fromhex("300c02010178070a010004000400")  # StartTLS: yes; and never a word again
+    asked: list[bytes] = []
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        hangs = f"ldap://127.0.0.1:{listening.getsockname()[1]}"
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection = stack.enter_context(listening.accept()[0])
+                    if said := connection.recv(4096):  # the first one only looks whether somebody is there
+                        connection.sendall(agreed)
+                        asked.append(said)
+
+        threading.Thread(target=answer, daemon=True).start()
+        checked = built(server, urls=[hangs], timeout_s=0.2)
+        for _ in range(MOST_LATE + 2):
+            with pytest.raises(UnavailableError, match="stopped answering"):
+                checked.is_right(ADA, SecretStr(PASSWORD))
+        assert len(asked) == MOST_LATE, "no more threads than that may be held"
+        both = built(server, urls=[hangs, server.url], timeout_s=5)
+        assert both.is_right(ADA, SecretStr(PASSWORD)), "the next one is asked"
+        listening.shutdown(socket.SHUT_RDWR)
+    until(lambda: not held(), "the threads that waited for it end")
+
+
+def held() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "ldap-open"]
 
 
 def test_a_server_that_is_dead_is_told_of_in_words_and_the_next_is_asked(server: Slapd) -> None:

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from beamkeeper.domain.errors import SettingsError, UnavailableError
-from beamkeeper.domain.people import DirectoryAccount, Person
+from beamkeeper.domain.people import DirectoryAccount, Person, Refused
 from beamkeeper.plugins import load
 from beamkeeper.plugins.people import ACCOUNTS, DIRECTORIES, PROPOSALS, ProposalSource, UserDirectory
 from beamkeeper.testing.conformance_people import ProposalSourceConformance, UserDirectoryConformance
@@ -179,6 +179,24 @@ def test_a_source_that_breaks_off_gives_nobody(tmp_path: Path, token_file: str) 
         list(load.build(DIRECTORIES, "rest", {"url": "http://127.0.0.1:1/", "token_file": token_file}).people())
 
 
+def test_a_line_in_a_file_ends_where_the_line_ends_and_nowhere_else(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text('login,full_name\nada,Ada\u2028Lovelace\nbob,"Bob\nB"\n')
+    found = list(load.build(DIRECTORIES, "file", {"path": str(path), "columns": COLUMNS}).people())
+    assert [person.full_name for person in found] == ["Ada\u2028Lovelace", "Bob\nB"]
+
+
+def test_odd_people_and_dates_of_a_proposal_hinder_no_other(tmp_path: Path) -> None:
+    odd = {"number": "1", "people": ["ada", {"username": "bob"}], "ends_at": "9999-12-31"}
+    rows = [odd, {"number": "2", "people": [{"username": "x\0y"}]}, {"number": "3", "people": [{"badge": 7}]}]
+    options = {"path": written(tmp_path / "papers.json", rows), "kind": "gup"}
+    found = list(load.build(PROPOSALS, "file", options).proposals())
+    assert sorted(one.what for one in found if isinstance(one, Refused)) == ["gup 1", "gup 2"]
+    taken = {one.number: one for one in found if not isinstance(one, Refused)}
+    assert [one.username for one in taken["1"].people] == ["bob"]
+    assert (taken["1"].ends_at.year, taken["3"].people[0].badge) == (9999, "7")
+
+
 def test_accounts_of_a_directory_server_are_added_updated_and_closed_and_never_in_clear(
     directory_server: Slapd,
 ) -> None:
@@ -188,6 +206,7 @@ def test_accounts_of_a_directory_server_are_added_updated_and_closed_and_never_i
     ada = DirectoryAccount(username="ada", number=7, badge="1", full_name="Ada L", password_hash=person.password_hash)
     bob = DirectoryAccount(username="bob", number=8)
     assert keeper.keep([ada, bob]).added == 2
+    assert keeper.keep([DirectoryAccount(username="eve", number=9, full_name=" ")]).added == 1
     found = directory_server.read(directory_server.dn_of("ada"))
     assert (found["userPassword"], found["uidNumber"], found["employeeNumber"]) == ([hashed], ["100007"], ["1"])
     assert "userPassword" not in directory_server.read(directory_server.dn_of("bob"))

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from beamkeeper.builtin.gridftp import GridFTPOptions, GridFTPTransfer
+from beamkeeper.builtin.rclone import RcloneTransfer, RcloneTransferOptions
 from beamkeeper.builtin.rsync import RsyncOptions, RsyncTransfer
-from beamkeeper.domain.errors import DestinationError
+from beamkeeper.cli.app import run
+from beamkeeper.domain.errors import DestinationError, InvalidError
 from beamkeeper.domain.storage import STAGING
 from beamkeeper.plugins.api import Transfer
 from beamkeeper.testing.conformance import Sources, send_all
 from beamkeeper.testing.daemons import servant
 from beamkeeper.testing.grid import USER, Authority, GridFTP, gsi_gridftp, myproxy
+from beamkeeper.testing.objects import BUCKET, REMOTE, S3, s3, write_config
 from beamkeeper.testing.remotes import RsyncDaemon, Sshd, rsync_daemon, sshd
 from beamkeeper.testing.servers import ServerNotAvailableError
+from beamkeeper.testing.slapd import slapd
 
 
 @pytest.fixture
@@ -93,6 +101,54 @@ def test_a_storage_that_is_not_mounted_is_not_made(
     code, why = fault(GridFTPTransfer(GridFTPOptions()), sources, ftp_server.url(open_to_all / "absent"))
     assert (code, "mounted" in why) == ("unreachable", True), why
     assert not (open_to_all / "absent").exists()
+
+
+@contextmanager
+def mute(certificate: Path | None = None) -> Iterator[str]:
+    """Give the address of a server that takes connections and says nothing; under TLS, if it has a certificate."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def shake_hands() -> None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(str(certificate), str(certificate and certificate.with_suffix(".key")))
+            with suppress(OSError):
+                while True:
+                    with suppress(ssl.SSLError), context.wrap_socket(listening.accept()[0], server_side=True):
+                        pass
+
+        if certificate is not None:
+            threading.Thread(target=shake_hands, daemon=True).start()
+        yield f"{'https' if certificate else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
+        with suppress(OSError):
+            listening.shutdown(socket.SHUT_RDWR)
+
+
+def fault_of_s3(config: Path, sources: Sources, *, stall_s: float = 60) -> tuple[Any, str]:
+    transfer = RcloneTransfer(RcloneTransferOptions(config=config, stall_s=stall_s))
+    try:
+        return fault(transfer, sources, f"rclone://{REMOTE}/{BUCKET}/faults")
+    finally:
+        transfer.close()
+
+
+def test_an_object_store_that_takes_nothing_says_why(s3_server: S3, sources: Sources, tmp_path: Path) -> None:
+    """It fails as a whole, so that its files wait, and are not given up one by one."""
+    config, ca = tmp_path / "rclone.conf", tmp_path / "ca"
+    with s3("--read-only") as server:
+        code, why = fault_of_s3(server.config, sources)
+    assert (code, "may be written" in why) == ("unreachable", True), why  # all that it says is status 500
+    write_config(config, s3_server.port, "another secret")
+    code, why = fault_of_s3(config, sources)
+    assert (code, "keys in the configuration" in why) == ("credential", True), why
+    with mute() as url:
+        config.write_text(s3_server.config.read_text().replace(f"http://127.0.0.1:{s3_server.port}", url))
+        code, why = fault_of_s3(config, sources, stall_s=1)
+    assert (code, "does not answer" in why) == ("hanging", True), why
+    assert run(["tls", "make-ca", str(ca)]) == run(["tls", "issue", str(ca), "s3", "127.0.0.1"]) == 0
+    with mute(ca / "s3.pem") as url:
+        config.write_text(s3_server.config.read_text().replace(f"http://127.0.0.1:{s3_server.port}", url))
+        code, why = fault_of_s3(config, sources)
+    assert (code, "the CA that rclone trusts" in why) == ("certificate", True), why
 
 
 def test_a_server_that_is_down_is_unreachable(sources: Sources, experiment: Path) -> None:
@@ -200,6 +256,13 @@ def test_an_rsync_that_is_too_old_or_missing_is_named(tmp_path: Path, ssh_server
     assert (code, "install the package rsync" in why) == ("failed", True)
 
 
+@pytest.mark.parametrize("url", ["rsync+ssh://-esh@host/a", "ftp://host name/a", "ftp://ada:secret@127.0.0.1:1/a"])
+def test_an_address_from_the_site_gives_no_option_to_a_program(url: str, sources: Sources) -> None:
+    transfer: Transfer = GridFTPTransfer(GridFTPOptions()) if url.startswith("ftp") else RsyncTransfer(RsyncOptions())
+    with pytest.raises(InvalidError, match="address of a storage area"):
+        send_all(transfer, [sources.add(b"a", b"1")], f"{url}/{STAGING}/b1")
+
+
 def test_one_file_that_is_refused_does_not_hold_up_the_others(
     rsync_server: RsyncDaemon, sources: Sources, tmp_path: Path
 ) -> None:
@@ -213,6 +276,28 @@ def test_one_file_that_is_refused_does_not_hold_up_the_others(
     failed = [item for item in items if results[item.version_uid].error is not None]
     assert failed == [items[6]]
     assert isinstance(results[items[6].version_uid].error, DestinationError)
+
+
+def test_batches_one_after_the_other_share_a_connection_until_it_breaks(
+    sources: Sources, experiment: Path, open_to_all: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(open_to_all))
+    with sshd() as server:
+        transfer = by_ssh(server)
+
+        def send(batch: str) -> int:
+            """Return how many connections were made so far."""
+            url, item = f"{server.url(experiment)}/{STAGING}/{batch}", sources.add(os.fsencode(batch), b"a")
+            assert send_all(transfer, [item], url)[item.version_uid].error is None
+            assert (experiment / STAGING / batch / item.target.decode()).read_bytes() == b"a"
+            return (server.key.parent / "log").read_text().count("Accepted publickey")
+
+        assert [send("b1"), send("b2"), send("b3")] == [1, 1, 1]
+        (shared,) = open_to_all.glob("beamkeeper-ssh-*/1")
+        subprocess.run(["ssh", "-O", "exit", "-S", str(shared), "far"], check=True, capture_output=True)
+        assert send("b4") == 2
+        fault(transfer, sources, server.url(experiment / "absent"))
+        assert send("b6") == 3  # over a connection on which something failed nothing more goes
 
 
 CUT = """\
@@ -242,17 +327,21 @@ def test_a_connection_that_breaks_goes_on_where_it_was(
     assert (experiment / STAGING / "b1" / item.target.decode()).read_bytes() == content
 
 
-def test_a_name_and_a_password_give_the_credential_that_a_transfer_uses(
+def test_a_name_and_a_password_of_the_directory_server_give_the_credential_that_a_transfer_uses(
     authority: Authority, gsi_server: GridFTP, sources: Sources, experiment: Path
 ) -> None:
-    """The chain of sites: MyProxy asks PAM, is an authority itself, and GridFTP knows the name."""
+    """The chain of sites: MyProxy asks PAM, that asks LDAP; it is an authority itself, and GridFTP knows the name."""
     with ExitStack() as stack:
         try:
-            proxies = stack.enter_context(myproxy(authority, {USER: "a good password"}))
+            people = stack.enter_context(slapd())
+            people.add_person(USER, "a good password", number=1001)
+            proxies = stack.enter_context(myproxy(authority, people))
         except ServerNotAvailableError as error:
             pytest.skip(str(error))
         badge = experiment / "badge"
         assert proxies.logon(USER, "a bad password", badge).returncode != 0
+        assert proxies.logon("nobody", "a good password", badge).returncode != 0
+        assert proxies.logon(USER, "", badge).returncode != 0
         assert not badge.exists()
         done = proxies.logon(USER, "a good password", badge)
         assert done.returncode == 0, done.stderr

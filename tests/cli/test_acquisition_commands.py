@@ -19,6 +19,7 @@ from beamkeeper.domain.acquisition import Acquisition, Finished, JournalState, K
 from beamkeeper.domain.errors import InvalidError, SourceError
 from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import FileQuery
+from beamkeeper.domain.workflows import checked_definition
 from beamkeeper.testing.beamline import Clock
 from beamkeeper.testing.station import experiment, station
 
@@ -59,7 +60,9 @@ def dm(client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setenv("BEAMKEEPER_URL", client.url)
     monkeypatch.setenv("BEAMKEEPER_TOKEN", client.credentials.token or "")
     monkeypatch.setenv("BEAMKEEPER_STATION", "TEST")
-    return Dm(client, experiment(client, f"e{uuid7().hex[-10:]}").name, capsys)
+    name = experiment(client, f"e{uuid7().hex[-10:]}").name
+    monkeypatch.setenv("BEAMKEEPER_MIRROR", client.credentials.mirror)
+    return Dm(client, name, capsys)
 
 
 @pytest.fixture
@@ -87,6 +90,31 @@ def test_a_daq_from_start_to_stop(dm: Dm, scan: Path) -> None:
     assert [row["uid"] for row in json.loads(dm.of_mine("daq", "list", "--json"))] == [uid]
     assert dm.of_mine("daq", "stop") == ""
     assert (dm.status, "no DAQ is running" in dm.err) == (6, True)
+
+
+@pytest.mark.parametrize("noun", ["daq", "upload"])
+def test_a_workflow_is_asked_for_by_options(dm: Dm, scan: Path, noun: str) -> None:
+    stages: dict[str, Any] = {"1": {"command": "echo $bins"}}
+    name = f"average-{noun}"
+    dm.client.workflows.add(
+        checked_definition({"name": name, "arguments": {"bins": {"type": "int"}}, "stages": stages})
+    )
+    dm.of_mine(noun, "start", scan, "--workflow-per", "run")
+    assert (dm.status, "--workflow NAME" in dm.err) == (2, True)
+    words = ("--workflow-arg", "bins:5", "--workflow-per", "2", "--workflow-at", "ready", "--workflow-only", "*.tif")
+    dm.of_mine(noun, "start", scan, "--workflow", name, *words, "--workflow-again")
+    assert dm.status == 0, dm.err
+    plan = json.loads(dm.of_mine(noun, "list", "--json"))[0]["workflow"]
+    assert plan == {
+        "workflow": name,
+        "owner": None,
+        "arguments": {"bins": "5"},
+        "only": ["*.tif"],
+        "per": 2,
+        "at": "ready",
+        "again": True,
+    }
+    dm.of_mine(noun, "stop")
 
 
 def test_files_are_put_first(dm: Dm, scan: Path) -> None:

@@ -174,7 +174,7 @@ def test_metadata_has_units_and_a_history(dm: Dm) -> None:
     for text in ("energy", "7.1 keV", "12.4 keV", "removed", '["a", "b"]'):
         assert text in printed
     changes = dm.json("meta", "history", "data/a")
-    assert [change["before"] for change in changes] == [{}, {"ok": True}, {"energy": METADATA["energy"]}]
+    assert [change["before"] for change in changes] == [{"ok": True}, {"energy": METADATA["energy"]}]
     assert "more than these 1" in dm("meta", "history", "data/a", "--limit", "1")
 
 

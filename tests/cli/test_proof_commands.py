@@ -69,6 +69,7 @@ def bare(
     monkeypatch.setenv("BEAMKEEPER_STATION", "TEST")
     (source := tmp_path / "detector").mkdir()
     of = experiment(client, f"e{uuid7().hex[-10:]}")
+    monkeypatch.setenv("BEAMKEEPER_MIRROR", client.credentials.mirror)
     (source / "scan").mkdir()
     (source / "a.tif").write_bytes(b"frame one")
     (source / "scan" / "b\n.tif").write_bytes(b"frame two")
@@ -239,3 +240,29 @@ def test_who_may_not_is_told_so(bare: Dm, monkeypatch: pytest.MonkeyPatch) -> No
         bare("hold", "add", bare.source)
         assert bare.status == 0
         bare("hold", "remove", bare.source)
+
+
+def test_copies_are_made_listed_read_and_dropped(dm: Dm, tmp_path: Path) -> None:
+    (second := tmp_path / "second").mkdir()
+    area = f"second{uuid7().hex[-6:]}"
+    dm("storage", "add", area, second)
+    asked = dm.json("replica", "add", dm.of.name, "data/*", "--area", area)
+    assert (asked["state"], asked["done"], dm.status) == ("done", 2, 0)
+    said = dm("replica", "list", dm.of.name, "data/a.tif")
+    assert said.count("verified") >= 2
+    assert "main (own)" in said
+    assert f"{area}" in dm("ledger", "show", dm.of.name)
+    assert [one["state"] for one in dm.json("replica", "list", dm.of.name, "--area", area)] == ["verified"] * 2
+    assert "2" in dm("replica", "verify", dm.of.name, "--area", area)
+    assert dm.status == 0
+    dm("replica", "drop", dm.of.name, "--area", "main", "--yes")
+    assert dm.status == 10
+    assert dm.json("replica", "drop", dm.of.name, "data/a.tif", "--area", area, "--yes")["done"] == 1
+    assert dm.status == 0
+    assert sorted(one["action"] for one in dm.json("replica", "requests")[:4]) == ["add", "drop", "drop", "verify"]
+    (dm.source / "c.tif").write_bytes(b"more")
+    dm("upload", "start", dm.source, "--experiment", dm.of.name, "--also", area, "--follow")
+    assert dm.status == 0
+    until(lambda: "no copies wait" in dm("upload", "show", "--experiment", dm.of.name), "the copies")
+    assert dm("upload", "start", dm.source, "--experiment", dm.of.name, "--also", "nowhere") == ""
+    assert 'no storage area "nowhere"' in dm.err

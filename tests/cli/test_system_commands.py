@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from beamkeeper.client.logins import Logins, Profile
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.status import PORTAL, SERVED, Service
 from beamkeeper.engine.processes import Process
 from beamkeeper.engine.supervise import Running, find_running, stop_running
 from beamkeeper.testing.servers import free_ports
@@ -34,7 +35,7 @@ class Beamline:
         self.home = directory / "home"
         self.data.mkdir()
         self.home.mkdir(mode=0o700)
-        self.ports = dict(zip(Service, free_ports(len(Service)), strict=True))
+        self.ports = dict(zip(SERVED, free_ports(len(SERVED)), strict=True))
         lines = [f'{service}.listen = "127.0.0.1:{port}"' for service, port in self.ports.items()]
         self.settings = self.data / "beamkeeper.toml"
         self.settings.write_text("\n".join([*lines, 'station.name = "TEST"', ""]))
@@ -123,6 +124,32 @@ def test_a_beamline_that_is_up_is_left_alone(shared: Beamline) -> None:
     assert shared.running == before
 
 
+def test_up_brings_a_portal_that_one_can_log_in_at(shared: Beamline) -> None:
+    url = json.loads(shared.dm("up", "--json").stdout)["urls"]["portal"]
+    assert url == f"http://127.0.0.1:{shared.ports[PORTAL]}"
+    with urllib.request.urlopen(f"{url}/experiments") as answer:  # noqa: S310 - of our own beamline
+        assert answer.url == f"{url}/login?next=%2Fexperiments"
+        assert b"Log in" in answer.read()
+
+
+def test_the_first_administrator_comes_into_the_portal_without_a_password(shared: Beamline) -> None:
+    way = json.loads(shared.dm("portal", "--json").stdout)
+    assert way["address"].startswith(f"{way['portal']}/enter/")
+    assert shared.dm("portal").stdout.strip() not in ("", way["address"])
+    with urllib.request.urlopen(way["address"]) as answer:  # noqa: S310 - of our own beamline
+        assert f"Go in as {shared.logins()['default'].username}?" in answer.read().decode()
+
+
+def test_a_beamline_without_a_portal_comes_up(beamline: Beamline) -> None:
+    with beamline.settings.open("a") as settings:
+        settings.write("portal.enabled = false\n")
+    told = beamline.dm("up", "--json")
+    assert told.returncode == 0, told.stderr
+    assert list(json.loads(told.stdout)["urls"]) == [*Service]
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", beamline.ports[PORTAL])).close()
+
+
 def test_status_tells_of_each_service(shared: Beamline) -> None:
     found = rows(shared.dm("status", "--json"))
     assert list(found) == [*Service]
@@ -191,7 +218,7 @@ def test_wrong_settings_start_nothing(beamline: Beamline) -> None:
         file.write("[storage.area]\n")
     done = beamline.dm("up")
     assert done.returncode == 3
-    assert done.stderr.startswith(f"dm: {beamline.settings}:{len(Service) + 2}: ")
+    assert done.stderr.startswith(f"dm: {beamline.settings}:{len(SERVED) + 2}: ")
     assert list(beamline.data.iterdir()) == [beamline.settings]
 
 
@@ -221,9 +248,9 @@ def test_up_in_the_foreground_is_the_supervisor_itself(beamline: Beamline) -> No
 
 
 def test_serve_knows_its_services() -> None:
-    done = subprocess.run([*DM, "serve", "portal"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*DM, "serve", "kitchen"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "'storage', 'catalog', 'acquisition', 'processing'" in done.stderr
+    assert "'storage', 'catalog', 'acquisition', 'processing', 'portal'" in done.stderr
 
 
 def test_serve_runs_services_in_the_foreground(beamline: Beamline) -> None:

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from beamkeeper.core.directories import TREES, made
+from beamkeeper.core.directories import made
 from beamkeeper.domain.errors import AlreadyExistsError, DestinationError
+from beamkeeper.domain.file_rights import PLACES
 from beamkeeper.testing.accounts import unprivileged
 
 EXPECTED = {
-    "2026": 0o755,
+    "2026": 0o751,
     "2026/coffee": 0o2750,
     "2026/coffee/data": 0o2750,
     "2026/coffee/analysis": 0o2770,
     "2026/coffee/system": 0o2750,
     "2026/coffee/.dm": 0o700,
-    "2026/coffee/.dm/staging": 0o700,
+    "2026/coffee/.dm/staging": 0o2700,
     "2026/coffee/.dm/versions": 0o700,
 }
 
@@ -83,7 +84,7 @@ def test_a_directory_with_anything_else_in_it_is_refused_and_left_as_it_is(
     assert set(found(tmp_path)) == before
 
 
-@pytest.mark.parametrize("name", [*TREES])
+@pytest.mark.parametrize("name", [*PLACES])
 def test_a_file_or_a_link_in_place_of_a_tree_is_refused(tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

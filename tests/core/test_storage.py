@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
+from threading import enumerate as enumerate_threads
 
-from beamkeeper.core.storage import check
+from beamkeeper.core.storage import Probes, check
 from beamkeeper.db.base import new_uid
-from beamkeeper.domain.storage import StorageArea
+from beamkeeper.domain.storage import AreaCheck, StorageArea
 from beamkeeper.testing.accounts import unprivileged
 
 
@@ -34,6 +36,19 @@ def test_what_is_wrong_is_said_in_words(tmp_path: Path) -> None:
         assert not shown.is_ok
         assert words in shown.message
         assert str(path) in shown.message
+
+
+def test_one_that_hangs_is_waited_for_no_longer_than_said(tmp_path: Path) -> None:
+    probes, ends, meant = Probes(timeout_s=0.05), Event(), area(tmp_path)
+
+    def hang() -> AreaCheck:
+        ends.wait(20)
+        return AreaCheck(name="hot", is_ok=True, message="late")
+
+    for _ in range(3):
+        assert "does not answer" in probes.run(meant, hang).message
+    assert sum(thread.name == "check" for thread in enumerate_threads()) == 1
+    ends.set()
 
 
 def test_a_directory_that_may_not_be_written_is_said_so(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, BigInteger, Table, insert, inspect, select
+from sqlalchemy import BigInteger, Table, insert, inspect, select
 
 from beamkeeper.db import Database, backup, open_database, schema, upgrade
 from beamkeeper.db.base import UtcMicroseconds, new_uid
+from beamkeeper.db.kinds import Document
 from beamkeeper.domain.errors import ConflictError, DestinationError, DmError, GoneError, InvalidError, NotFoundError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.files import FileQuery
@@ -42,7 +43,7 @@ def sample(table: Table, column: Any, number: int) -> Any:
         return None if column.nullable else ("same", next(iter(column.foreign_keys)).column.name)
     if isinstance(column.type, UtcMicroseconds):
         return datetime(9999, 12, 31, 23, 59, 59, 999999 - number, tzinfo=UTC)
-    if isinstance(column.type, JSON):
+    if isinstance(column.type, Document):
         return {"a": [1, 2.5, None, True, "é\\", 2**63 - 1], "number": number}
     if isinstance(column.type, BigInteger) and not column.primary_key:
         return 2**63 - 1 - number

@@ -13,6 +13,7 @@ from beamkeeper.domain.errors import AlreadyExistsError, InvalidError, NotFoundE
 from beamkeeper.domain.experiments import (
     Experiment,
     ExperimentChange,
+    ExperimentOrder,
     ExperimentQuery,
     NewExperiment,
     NewExperimentType,
@@ -21,7 +22,7 @@ from beamkeeper.domain.experiments import (
     StationChange,
 )
 from beamkeeper.domain.storage import NewStorageArea
-from beamkeeper.domain.users import Publicity, Reach
+from beamkeeper.domain.users import Action, Caller, Grant, NewUser, Publicity, Reach, Role, reach
 from beamkeeper.testing.beamline import Clock
 
 Storage = Database[StorageTransaction]
@@ -153,6 +154,31 @@ def test_pages_hold_every_experiment_once_newest_first(storage: Storage) -> None
         tx.experiments.page(ExperimentQuery(after="AAAA"), EVERYTHING)
 
 
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (ExperimentOrder.NEWEST, ["C", "a", "b", "B"]),
+        (ExperimentOrder.OLDEST, ["B", "b", "a", "C"]),
+        (ExperimentOrder.NAME, ["B", "C", "a", "b"]),
+        (ExperimentOrder.NAME_DOWN, ["b", "a", "C", "B"]),
+    ],
+)
+def test_pages_of_each_order_hold_every_experiment_of_a_type_once(
+    storage: Storage, order: ExperimentOrder, expected: list[str]
+) -> None:
+    for name in ("B", "b", "a", "C"):
+        add(storage, name, type="XPCS")
+    add(storage, "b", at="9ID")
+    assert names(storage, type="XPCS", order=order, limit=2) == expected
+
+
+def test_equal_names_of_two_stations_are_both_on_pages_of_one(storage: Storage) -> None:
+    add(storage, "b")
+    add(storage, "b", at="9ID")
+    assert names(storage, order=ExperimentOrder.NAME, limit=1) == ["b", "b"]
+    assert names(storage, order=ExperimentOrder.NAME_DOWN, limit=1) == ["b", "b"]
+
+
 def test_text_is_found_in_either_case_and_its_wildcards_are_letters(storage: Storage) -> None:
     add(storage, "Foam-7", title="Milk FROTH 100%")
     add(storage, "tea", proposal="GUP_42")
@@ -178,6 +204,27 @@ def test_a_list_holds_what_the_callers_rights_reach(storage: Storage, clock: Clo
     assert names(storage, everybody) == ["later", "open"]
     with storage.read() as tx:
         assert set(tx.experiments.uids(Reach(experiments=frozenset({own.uid, far.uid})))) == {own.uid, far.uid}
+
+
+def test_a_members_list_holds_what_is_theirs_as_the_roles_are_when_it_is_read(storage: Storage, clock: Clock) -> None:
+    made = [add(storage, name) for name in ("one", "two", "three", "others")]
+    add(storage, "open", publicity=Publicity.FACILITY)
+    add(storage, "later", publicity=Publicity.PUBLIC, embargo_until=clock.now + timedelta(seconds=5))
+    with storage.write() as tx:
+        ada, bob = (tx.users.add(NewUser(username=name)) for name in ("ada", "bob"))
+        roles = (Role.PI, Role.MANAGER, Role.USER)
+        held = [
+            Grant(user_uid=ada.uid, role=role, experiment_uid=one.uid) for role, one in zip(roles, made, strict=False)
+        ]
+        for grant in (*held, Grant(user_uid=bob.uid, role=Role.PI, experiment_uid=made[3].uid)):
+            tx.users.grant(grant)
+        caller = Caller("ada", ada.uid, grants=tuple(tx.users.grants_of(ada.uid)))
+    seen = reach(caller, Action.EXPERIMENT_READ)
+    assert names(storage, seen) == ["open", "three", "two", "one"]
+    clock.tick(5)
+    with storage.write() as tx:
+        tx.users.revoke(held[1])
+    assert names(storage, seen) == ["later", "open", "three", "one"], "what was taken back meanwhile is not there"
 
 
 @pytest.mark.parametrize(

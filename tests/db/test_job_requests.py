@@ -41,19 +41,31 @@ def test_files_that_are_finished_are_told_until_a_job_is_asked_for_and_a_version
         tx.journal.see(mine, [*ready, *others])
         tx.journal.see(other, ready)
     with beamline.database.write() as tx:
-        found = tx.job_requests.unasked(mine, 10)
+        found = tx.job_requests.unasked(mine, 10, again=False)
         assert [file.path for file in found] == [b"b", b"a"]
-        assert [file.path for file in tx.job_requests.unasked(mine, 1)] == [b"b"]
+        assert [file.path for file in tx.job_requests.unasked(mine, 1, again=False)] == [b"b"]
         wanted = [Wanted(file.version_uid, b"data/" + file.path, b"det/out/" + file.path) for file in found]
         tx.job_requests.add(mine, wanted[:1])
-        assert [file.path for file in tx.job_requests.unasked(mine, 10)] == [b"a"]
+        assert [file.path for file in tx.job_requests.unasked(mine, 10, again=False)] == [b"a"]
         tx.job_requests.add(mine, [*wanted, Wanted(new_uid(), b"data/f", b"det/out/f")])
-        assert tx.job_requests.unasked(mine, 10) == []
-        assert len(tx.job_requests.unasked(other, 10)) == 2
+        assert tx.job_requests.unasked(mine, 10, again=False) == []
+        assert len(tx.job_requests.unasked(other, 10, again=False)) == 2
         assert tx.job_requests.ungrouped() == {mine: 3}
-        tx.job_requests.group(mine, 3, with_rest=False)
+        alone = tx.job_requests.alone(mine, 10)
+        assert list(alone.values()) == [b"data/b", b"data/a", b"data/f"]
+        run = new_uid()
+        tx.job_requests.give(list(alone), run_uid=run)
+        assert (tx.job_requests.alone(mine, 10), tx.job_requests.ungrouped()) == ({}, {})
         (request,) = tx.job_requests.due(10)
-        assert (request.paths, request.sources) == (
+        assert (request.paths, request.sources, request.run_uid) == (
             [b"data/b", b"data/a", b"data/f"],
             [b"det/out/b", b"det/out/a", b"det/out/f"],
+            run,
         )
+        again = [Wanted(new_uid(), b"data/f", b"det/out/f", is_first=is_first) for is_first in (False, True)]
+        new = Wanted(new_uid(), b"data/g", b"det/out/g", is_first=False)
+        tx.job_requests.add(mine, [again[0], new])
+        assert list(tx.job_requests.alone(mine, 10).values()) == [b"data/g"]
+        tx.job_requests.add(mine, again[1:])
+        assert list(tx.job_requests.alone(mine, 10).values()) == [b"data/g", b"data/f"]
+        assert tx.job_requests.on_its_way_since(mine) == beamline.clock.now

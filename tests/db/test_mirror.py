@@ -17,7 +17,7 @@ from beamkeeper.domain.experiments import Experiment, ExperimentChange, NewExper
 from beamkeeper.domain.mirror import Mirror
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import NewStorageArea
-from beamkeeper.domain.users import Grant, NewUser, Role, User, UserChange
+from beamkeeper.domain.users import SESSIONS_KEPT, Grant, NewUser, Role, User, UserChange
 from beamkeeper.testing.beamline import Clock
 
 Storage = Database[StorageTransaction]
@@ -47,6 +47,7 @@ def fill(storage: Storage, clock: Clock, name: str = "ada") -> tuple[User, Exper
         station = tx.experiments.find_station("8ID") or tx.experiments.add_station(NewStation(name="8ID"))
         user = tx.users.add(NewUser(username=name))
         tx.users.set_password_hash(user.uid, "secret")
+        user = tx.users.get(user.uid)
         tx.experiments.add_type(NewExperimentType(name=f"type-of-{name}", index_keys=["a"] if name == "ada" else None))
         made = tx.experiments.add(
             NewExperiment(name=f"of-{name}", station="8ID", metadata={"a": [1]}),
@@ -95,6 +96,20 @@ def test_a_whole_mirror_is_the_same_as_its_source(source: Storage, mirror: Catal
         assert (state.epoch, state.number, state.heard_at) == (news.epoch, news.number, clock.now)
         assert tx.experiments.get(made.uid) == made
         assert [grant.role for grant in tx.users.grants_of(user.uid)] == [Role.PI]
+
+
+def test_sessions_that_are_long_over_are_forgotten_in_the_mirror_too(
+    source: Storage, mirror: Catalog, clock: Clock
+) -> None:
+    fill(source, clock)
+    apply(mirror, changed(source))
+    clock.tick((SESSIONS_KEPT + timedelta(hours=2)).total_seconds())
+    before = changed(source).number
+    fill(source, clock, "bob")
+    apply(mirror, changed(source, before))
+    with mirror.read() as tx:
+        assert tx.users.session_of(("ada" * 64)[:64]) is None
+        assert tx.users.session_of(("bob" * 64)[:64]) is not None
 
 
 def test_a_mirror_that_was_never_filled_has_no_state(mirror: Catalog) -> None:

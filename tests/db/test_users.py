@@ -11,7 +11,7 @@ from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import AlreadyExistsError, InvalidError, NotFoundError
 from beamkeeper.domain.experiments import Experiment, Member, NewExperiment, NewStation
 from beamkeeper.domain.storage import NewStorageArea
-from beamkeeper.domain.users import Grant, NewUser, Role, User, UserChange
+from beamkeeper.domain.users import SESSIONS_KEPT, Grant, NewUser, Role, User, UserChange
 from beamkeeper.testing.beamline import Clock
 
 Storage = Database[StorageTransaction]
@@ -149,6 +149,10 @@ def test_sessions_that_hold_are_those_not_expired_nor_revoked(storage: Storage, 
         assert [session.uid for session in tx.users.sessions_of(user.uid)] == [kept.uid]
         tx.users.revoke_sessions([revoked.uid])
         assert tx.users.get_session(revoked.uid).revoked_at == revoked_at
-        tx.users.forget_sessions(before=clock.now + timedelta(seconds=1))
+        tx.users.forget_sessions()
+        assert tx.users.session_of("c" * 64) is not None
+    clock.tick(SESSIONS_KEPT.total_seconds() + 1)
+    with storage.write() as tx:
+        tx.users.forget_sessions()
         assert tx.users.session_of("c" * 64) is None
         assert tx.users.session_of("a" * 64) == kept

@@ -50,15 +50,17 @@ def test_lines_are_in_the_order_of_the_bytes_of_directories() -> None:
 
 
 def test_somebody_is_needed_where_not_all_is_verified() -> None:
-    good, skipped, unverified, grown, missing = ledger_lines(
-        [stored("data/a", 1, 1), stored("data/b", 1, 1), stored("data/c", 2, 1), stored("data/d", 1, 1)],
+    good, skipped, unverified, grown, missing, changed = ledger_lines(
+        [stored(f"data/{name}", 2 if name == "c" else 1, 1) for name in "abcdf"],
         [
             tally("data/b", J.SKIPPED, 4),
             tally("data/d", J.GROWING, 1, was_available=True),
             tally("data/e", J.CANDIDATE, 1),
+            tally("data/f", J.READY, 1, was_available=True),
         ],
     )
-    assert [line.needs_somebody for line in (good, skipped, unverified, grown, missing)] == [False, False] + [True] * 3
+    lines = (good, skipped, unverified, grown, missing, changed)
+    assert [line.needs_somebody for line in lines] == [False, False] + [True] * 4
 
 
 @given(

@@ -65,6 +65,7 @@ MATRIX = {
     Action.AUDIT_LOG_READ:           "yes    no         no         no     no       no",
     Action.SCRUB:                    "yes    yes        no         no     no       no",
     Action.AUDIT:                    "yes    yes        no         no     no       no",
+    Action.REPLICA_MANAGE:                    "yes    yes        no         no     no       no",
     Action.MIRROR_READ:              "no     no         no         no     no       no",
     Action.REPLICATE:                "no     no         no         no     no       no",
     Action.COMMAND_COLLECT:          "no     no         no         no     no       no",

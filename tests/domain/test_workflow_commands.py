@@ -26,7 +26,7 @@ SAFE = {
     "exported": "export x=$filePath; printf '%s' \"$x\"",
     "command substitution": "printf '%s' \"$(printf '%s.' $filePath)\"",
     "command substitution, quoted inside": "printf '%s' \"$(printf '%s.' \"$filePath\")\"",
-    "nested substitutions": "printf '%s' \"$(printf '%s.' \"$(printf '%s' $filePath)\")\"",
+    "nested substitutions": "printf '%s' \"$(printf '%s' \"$(printf '%s.' $filePath)\")\"",
     "backquotes": "x=`printf '%s.' $filePath`; printf '%s' \"$x\"",
     "backquotes in double quotes": "printf '%s' \"`printf '%s.' \"$filePath\"`\"",
     "backquotes in double quotes, bare": "printf '%s' \"`printf '%s.' $filePath`\"",

@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ SERVICE, ACCOUNT, OTHER = "daemon", "games", "nobody"
 """The account of the service, the one that workflows name, and one without a rule; every Linux has them."""
 
 SUDO = ("/usr/bin/sudo", "-n", "-u", "{account}", "--")
+LONG = "sleep 5151"
 SECRET = "k3y 'of\" the $(beamline)\nin two lines"
 _NEW_MOUNTS, _PRIVATE, _BIND = 0x20000, 1 << 18 | 1 << 14, 1 << 12
 
@@ -62,10 +63,28 @@ def sudoers(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return made
 
 
+begun: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Leave no process where a test failed: the next one would fail of it, and who reads our output wait for it."""
+    yield
+    while begun:
+        with suppress(ChildProcessError):  # it was waited for
+            if os.waitpid(pid := begun.pop(), os.WNOHANG) == (0, 0):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+    for pid in alive(LONG):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def as_service(sudoers: Path, act: Callable[[], None]) -> int:
     """Do something in a process of the service's account, to which these are the machine's rules; return its pid."""
     pid = os.fork()
     if pid:
+        begun.append(pid)
         return pid
     try:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -92,7 +111,9 @@ def order_of(place: Path, command: str) -> dict[str, Any]:
     own = Command(text=command, environment={"given": "a b"}, working_dir="", outputs=(), shown=command)
     directory = orders.make_directories(how, job, 1, ACCOUNT)
     launch = Launch("1", own, 1, 1, StageDefinition(command=command))
-    return orders.order(how, launch, job=job, attempt=attempt, directory=directory, account=ACCOUNT, groups={})
+    return orders.order(
+        how, launch, job=job, attempt=attempt, directory=directory, account=ACCOUNT, groups={}, executor="local"
+    )
 
 
 class Behind:
@@ -131,27 +152,28 @@ def test_a_command_has_its_environment_behind_the_door_and_nobody_sees_it(sudoer
     assert said == f"{ACCOUNT}\n{digest}  -\na b {pwd.getpwnam(ACCOUNT).pw_dir}\n"
 
 
-HIDDEN = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 5151' & touch ready; sleep 5151"
+HIDDEN = f"trap '' TERM; setsid sh -c 'trap \"\" TERM; {LONG}' & touch ready; {LONG}"
 
 
 def test_a_stopped_command_ends_behind_the_door_with_all_that_it_started(sudoers: Path, place: Path) -> None:
     behind = Behind(sudoers, place, HIDDEN)
+    (Path(behind.order["directory"]) / runner.STOP).touch()
     os.kill(behind.pid, signal.SIGTERM)
     assert behind.ended()["why"] == "stopped"
-    assert alive("sleep 5151") == []
+    assert alive(LONG) == []
 
 
 def test_what_a_killed_runner_left_behind_the_door_is_found_and_ended(sudoers: Path, place: Path) -> None:
     behind = Behind(sudoers, place, HIDDEN)
     os.kill(behind.pid, signal.SIGKILL)
     os.waitpid(behind.pid, 0)
-    assert alive("sleep 5151")
+    assert alive(LONG)
 
     def end() -> None:
         assert tree.end_left({}, behind.order["attempt"], behind.order["door"])
 
     assert os.waitpid(as_service(sudoers, end), 0)[1] == 0
-    until(lambda: not alive("sleep 5151"), "their end")
+    until(lambda: not alive(LONG), "their end")
 
 
 @pytest.mark.parametrize(("account", "why"), [(OTHER, "password"), ("nobody-of-this-name", "no such account")])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from beamkeeper.db import schema
 from beamkeeper.domain.processing import AttemptState, Cause, JobStatus, StageStatus
 from beamkeeper.domain.status import Service
+from beamkeeper.domain.workflows.names import PER_FILE, SYSTEM
 from beamkeeper.testing.jobs import Shop, alive, shop
 
 
@@ -53,6 +59,30 @@ def test_stages_run_in_the_order_of_their_ids_and_hand_values_on(jobs: Shop) -> 
     assert jobs.output(job.uid, 2) == b"got 42 for silver $(touch /tmp/pwned)\n"
     assert all(child.state is AttemptState.DONE and child.exit_status == 0 for child in job.child_processes)
     assert (job.completed, job.failed) == (2, 0)
+
+
+def test_a_command_finds_every_variable_of_the_system(local: Shop, tmp_path: Path) -> None:
+    names = sorted((SYSTEM | PER_FILE | {"stationName"}) - {"startTime", "submissionTime"})
+    command = (
+        "; ".join(f'echo "{name}=${name}"' for name in names) + '; test -n "$startTime" && test -n "$submissionTime"'
+    )
+    job = local.run({"1": {"command": command}}, files(tmp_path, "a"), definition={"arguments": {}})
+    assert job.status is JobStatus.DONE, job.message
+    found = dict(line.split("=", 1) for line in local.output(job.uid).decode().splitlines())
+    assert found == {
+        "countFiles": "1",
+        "endTime": "",
+        "execHost": socket.gethostname(),
+        "experimentFilePath": "a",
+        "filePath": str(tmp_path / "a"),
+        "id": str(job.uid),
+        "owner": "ada",
+        "stage": "1",
+        "stationName": "TEST",
+        "username": "ada",
+        "workflowName": "test",
+        "workflowOwner": "ada",
+    }
 
 
 def test_one_process_runs_for_each_file_and_its_values_stay_with_it(jobs: Shop, tmp_path: Path) -> None:
@@ -123,6 +153,26 @@ def test_stages_without_a_path_between_them_run_at_the_same_time(local: Shop) ->
     assert local.run(stages).status is JobStatus.DONE
 
 
+@pytest.mark.parametrize("is_parallel", [True, False])
+def test_the_commands_of_a_stage_run_side_by_side_where_it_says_so(
+    local: Shop, tmp_path: Path, *, is_parallel: bool
+) -> None:
+    waits = "for i in $(seq 500); do test -e met-a -a -e met-b && exit; sleep 0.02; done; false"
+    meet = f'touch "met-$experimentFilePath"; {waits}'
+    alone = "mkdir busy && sleep 0.1 && rmdir busy"
+    command = f'test -e "$filePath" || exit 1; {meet if is_parallel else alone}'
+    job = local.run({"1": {"command": command, "parallelExec": is_parallel}}, files(tmp_path, "a", "b"))
+    assert (job.status, job.completed) == (JobStatus.DONE, 2), job.message
+
+
+def test_a_command_has_nothing_of_the_environment_of_the_service(local: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_SERVICE", "tea")
+    job = local.run({"1": {"command": "env", "environment": {"OWN": "given"}}})
+    names = {line.partition("=")[0] for line in local.output(job.uid).decode().splitlines()}
+    assert {"OWN", "PATH", "HOME", "TMPDIR"} <= names
+    assert "SECRET_OF_THE_SERVICE" not in names
+
+
 def test_done_means_that_the_outputs_are_there(local: Shop) -> None:
     job = local.run({"1": {"command": "touch result.dat", "outputs": ["result.dat"]}})
     assert (job.status, job.cause) == (JobStatus.FAILED, Cause.OUTPUTS)
@@ -137,6 +187,7 @@ def test_done_means_that_the_outputs_are_there(local: Shop) -> None:
         ({"command": "no-such-program-here"}, Cause.NOT_FOUND, "no-such-program-here"),
         ({"command": "true", "workingDir": "/nowhere/at/all"}, Cause.DIRECTORY, "/nowhere/at/all"),
         ({"command": "sleep 3001", "timeout": 0.2}, Cause.TIMEOUT, "0.2 s"),
+        ({"command": "trap '' TERM; sleep 3001; sleep 3001", "timeout": 0.2}, Cause.TIMEOUT, "0.2 s"),
         ({"command": "kill -SEGV $$"}, Cause.SIGNAL, "SIGSEGV"),
     ],
 )
@@ -188,3 +239,41 @@ def test_secrets_are_left_out_of_all_that_a_command_writes(tmp_path: Path) -> No
     assert {"stdout", "stderr", "result.json"} <= set(kept)
     assert not [name for name, data in kept.items() if b"correct horse" in data]
     assert b"correct horse" not in (tmp_path / "processing.db").read_bytes()
+
+
+def busy(made: Shop, gate: Path, count: int) -> list[UUID]:
+    """Let two long commands run, and as many short ones be ordered ahead of their turn; the long ones come first."""
+    ran, short = gate.parent / "ran", {"1": f"echo $id >> {gate.parent}/ran"}
+    made.ended(made.submit(short, count=3, workflow_name="short"))
+    ran.unlink()
+    long = made.submit({"1": f"while ! test -e {gate}; do sleep 0.02; done"}, count=2)
+    made.until(lambda: all((made.rules.work / str(uid) / "1" / "started").exists() for uid in long), "the commands")
+    ahead = made.submit(short, count=count, workflow_name="short")
+    made.until(lambda: all(made.record(uid).child_processes for uid in ahead), "their orders")
+    return [*long, *ahead]
+
+
+def test_what_is_ordered_ahead_of_its_turn_waits_and_may_be_stopped_or_begun_anew(tmp_path: Path) -> None:
+    with shop(f"sqlite:///{tmp_path / 'processing.db'}", tmp_path / "work", slots=2) as made:
+        *long, stopped, first, second = busy(made, tmp_path / "go", 3)
+        waits = made.submit({"1": "true"})  # nobody knows whether it is short
+        made.halt([stopped])
+        assert made.ended([stopped])[0].status is JobStatus.ABORTED
+        runner = json.loads((made.rules.work / str(long[0]) / "1" / "claimed.json").read_text())["pid"]
+        spawner = Path(f"/proc/{runner}/stat").read_text().rpartition(")")[2].split()[1]
+        os.kill(int(spawner), signal.SIGKILL)
+        made.until(lambda: made.record(second).child_processes[0].state is AttemptState.ABORTED, "word of the orders")
+        assert made.record(waits[0]).status is JobStatus.PENDING
+        (tmp_path / "go").touch()
+        assert {job.status for job in made.ended([*long, first, second, *waits])} == {JobStatus.DONE}
+        assert sorted((tmp_path / "ran").read_text().split()) == sorted(map(str, (first, second)))
+
+
+def test_what_was_ordered_ahead_as_the_service_ended_has_certainly_not_begun(tmp_path: Path) -> None:
+    with shop(f"sqlite:///{tmp_path / 'processing.db'}", tmp_path / "work", slots=2) as made:
+        *_, ahead = busy(made, tmp_path / "go", 1)
+        made.stop()
+        (tmp_path / "go").touch()
+        claim = json.loads((made.rules.work / str(ahead) / "1" / "claimed.json").read_text())
+        assert claim["words"] == "the service ended"
+        assert not (tmp_path / "ran").exists()

@@ -15,7 +15,7 @@ from beamkeeper.db.base import new_uid
 from beamkeeper.db.publishes import Work
 from beamkeeper.domain.errors import DestinationError
 from beamkeeper.domain.files import ReadFrom, Verify
-from beamkeeper.domain.names import Algorithm, Checksum, RelPath, to_b64
+from beamkeeper.domain.names import Algorithm, Checksum, RelPath, from_b64, to_b64
 from beamkeeper.domain.storage import (
     STAGING,
     CheckMode,
@@ -154,6 +154,29 @@ def test_names_come_as_they_are_in_the_order_of_their_bytes(bucket: Bucket) -> N
     assert ([item["path_b64"] for item in page["items"]], page["is_end"]) == ([*map(to_b64, wanted[3:5])], False)
 
 
+def test_a_page_of_names_lists_only_the_directories_that_it_needs(bucket: Bucket) -> None:
+    paths = [f"data/{d}/{name}".encode() for d in ("a", "a!", "b", "b/c", "d", "e") for name in ("x", "y")]
+    paths += [b"data/a.x", *(b"data/z/%d" % number for number in range(40))]
+    for path in paths:
+        bucket.put(path.decode(), b"x")
+    wanted = sorted(path for path in paths if path <= b"data/e/x")
+    got: list[bytes] = []
+    listed = []
+    while True:
+        before = bucket.rclone.call("core/stats")["listed"]
+        after = to_b64(got[-1]) if got else None
+        asked = NewListing(
+            uid=new_uid(), experiment_uid=new_uid(), after_b64=after, upto_b64=to_b64(b"data/e/x"), limit=3
+        )
+        page = bucket.store.names(asked)
+        listed.append(bucket.rclone.call("core/stats")["listed"] - before)
+        got += [from_b64(item["path_b64"]) for item in page["items"]]
+        if page["is_end"]:
+            break
+    assert got == wanted
+    assert max(listed) < 40
+
+
 def test_a_secret_that_is_wrong_says_so(bucket: Bucket, s3_server: S3, tmp_path: Path) -> None:
     config, work = tmp_path / "rclone.conf", bucket.stage(b"data/a", b"frame")
     write_config(config, s3_server.port, "another")
@@ -172,6 +195,8 @@ def test_a_secret_that_is_wrong_says_so(bucket: Bucket, s3_server: S3, tmp_path:
     [
         ("operation error S3: PutObject, dial tcp 127.0.0.1:1: connect: connection refused", "unreachable"),
         ("operation error S3: ListObjects, StatusCode: 404, NoSuchBucket: no such bucket", "unreachable"),
+        ("operation error S3: HeadObject, https response error StatusCode: 403, api error Forbidden", "credential"),
+        ("operation error S3: PutObject, https response error StatusCode: 500, api error InternalError", "unreachable"),
         ("tls: failed to verify certificate: x509: certificate signed by unknown authority", "certificate"),
         ("write /data/x: no space left on device", "full"),
         ("something that nobody has seen yet", "failed"),

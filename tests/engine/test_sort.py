@@ -7,7 +7,7 @@ import os
 from collections import deque
 from pathlib import Path
 
-from beamkeeper.domain.acquisition import JournalState
+from beamkeeper.domain.acquisition import JournalState, State
 from beamkeeper.engine.finish import make_policy
 from beamkeeper.engine.root import Root
 from beamkeeper.engine.scan import Listing
@@ -49,3 +49,17 @@ def test_an_empty_directory_that_cannot_be_read_is_listed_until_it_can(tmp_path:
         assert made.state(b"below") is JournalState.QUARANTINED
         scan(made, sorter, top, empty)  # a disk that is there again changes no time of the directory
         assert made.state(b"below") is None
+
+
+def test_what_comes_after_the_end_is_not_written_down(tmp_path: Path) -> None:
+    with Watched(tmp_path) as made:
+        early, late = made.directory / "early.dat", made.directory / "late.dat"
+        early.write_bytes(b"in time")
+        sorter = sorter_of(made)
+        scan(made, sorter, Listing(b"", [(b"early.dat", os.lstat(early))]))
+        assert made.state(b"early.dat") is not None
+        with made.database.write() as tx:
+            tx.acquisitions.mark_ended(made.uid, State.ABORTED)
+        late.write_bytes(b"too late")  # its watch goes on for a moment
+        scan(made, sorter, Listing(b"", [(b"early.dat", os.lstat(early)), (b"late.dat", os.lstat(late))]))
+        assert made.state(b"late.dat") is None

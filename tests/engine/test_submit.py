@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
@@ -15,16 +18,19 @@ from beamkeeper.db.base import new_uid
 from beamkeeper.db.job_requests import SUBMITTED, WAITING, JobRequestRow, Wanted
 from beamkeeper.db.journal import Seen
 from beamkeeper.domain.acquisition import Acquisition, JournalState, NewDaq, NewPut, State
+from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.errors import InvalidError, NotPermittedError
 from beamkeeper.domain.experiments import NewExperiment
 from beamkeeper.domain.files import FileKind, SourceIdentity
 from beamkeeper.domain.names import path_fields
 from beamkeeper.domain.processing import Job, NewJob
+from beamkeeper.domain.runs import NewRunRule, RunStop
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.workflows import checked_definition
 from beamkeeper.domain.workflows.plans import JobPlan
 from beamkeeper.engine.scene import Scene
-from beamkeeper.engine.submit import SubmitLoop
+from beamkeeper.engine.submit import JobEndsLoop, SubmitLoop
+from beamkeeper.testing.catalogue import new_file
 from beamkeeper.testing.services import Running, running
 
 NUMBERS = count(1)
@@ -37,7 +43,9 @@ DEFINITION: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def beamline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with running(Service.ACQUISITION, Service.PROCESSING, directory=tmp_path_factory.mktemp("site")) as made:
+    with running(
+        Service.ACQUISITION, Service.PROCESSING, Service.CATALOG, directory=tmp_path_factory.mktemp("site")
+    ) as made:
         made.client.workflows.add(checked_definition(DEFINITION))
         yield made
 
@@ -65,11 +73,28 @@ class Daq:
         loop = SubmitLoop(self.database, service, report=self.told.append)
         loop.step()
         loop.ended()
+        JobEndsLoop(self.database, service, report=self.told.append).step()
 
-    def deliver(self, *names: str) -> None:
+    def settle(self) -> None:
+        """Let the same process look at runs and datasets twice, with the time between that it waits."""
+        loop = SubmitLoop(self.database, self.beamline.as_service(), report=self.told.append, look_s=0.05)
+        loop.step()
+        time.sleep(0.05)
+        loop.step()
+        loop.ended()
+
+    def catalogue(self, *names: str) -> list[UUID]:
+        """Do what the step to available does, and the catalogue before it."""
+        new = [new_file(f"data/{name}", experiment_uid=self.made.experiment_uid) for name in names]
+        done = self.beamline.as_service().files.register(new)
+        self.deliver(*names)
+        return [answer.file_uid for answer in done.files if answer.file_uid is not None]
+
+    def deliver(self, *names: str, number: int = 1) -> None:
         """Do what the step to available does."""
         top = bytes(self.made.relpath)
-        files = [Wanted(new_uid(), f"data/{name}".encode(), top + f"/{name}".encode()) for name in names]
+        is_first = number == 1 or (self.made.workflow is not None and self.made.workflow.again)
+        files = [Wanted(new_uid(), f"data/{name}".encode(), top + f"/{name}".encode(), is_first) for name in names]
         with self.database.write() as tx:
             tx.job_requests.add(self.made.uid, files)
 
@@ -89,13 +114,17 @@ class Daq:
         with self.database.write() as tx:
             tx.journal.see(self.made.uid, seen)
 
-    def make_available(self) -> None:
+    def make_available(self, number: int = 1) -> None:
         """Do what a worker does: take what is ready, and bring it to available in one step with its jobs."""
         with self.database.write() as tx:
             batch = tx.journal.claim(new_uid(), files=10, size=10**9)
+            while batch.acquisition_uid != self.made.uid:  # what other tests have left
+                batch = tx.journal.claim(new_uid(), files=10, size=10**9)
             scene = Scene.of(tx, batch.acquisition_uid)
-            tx.journal.step(batch, JournalState.AVAILABLE, {file.id: {} for file in batch.files}, free=True)
-            tx.job_requests.add(batch.acquisition_uid, scene.wanted(batch.files))
+            tx.journal.step(
+                batch, JournalState.AVAILABLE, {f.id: {"available_at": tx.now} for f in batch.files}, free=True
+            )
+            tx.job_requests.add(self.made.uid, scene.wanted(replace(file, number=number) for file in batch.files))
 
     def clock_on(self) -> None:
         """Let what waits be due."""
@@ -146,6 +175,20 @@ def test_a_crash_between_submitting_and_noting_it_doubles_nothing(beamline: Runn
     assert beamline.client.daqs.get(daq.made.uid).jobs == {SUBMITTED: 3}
 
 
+@pytest.mark.parametrize("per", ["file", 2])
+def test_a_job_of_one_file_is_due_with_the_step_that_makes_it_available(
+    beamline: Running, tmp_path: Path, per: object
+) -> None:
+    daq = Daq(beamline, tmp_path / "d", per=per)
+    daq.finish("a", "b")
+    daq.make_available()
+    with daq.database.read() as tx:
+        due = [one.paths for one in tx.job_requests.due(1000) if one.acquisition_uid == daq.made.uid]
+    assert due == ([[b"data/a"], [b"data/b"]] if per == "file" else [])
+    daq.step()
+    assert [job.count_files for job in daq.jobs()] == ([1, 1] if per == "file" else [2])
+
+
 @pytest.mark.parametrize(("per", "sizes"), [(2, [2, 1]), ("end", [3])])
 def test_so_many_files_share_a_job_and_the_end_takes_the_rest(
     beamline: Running, tmp_path: Path, per: object, sizes: list[int]
@@ -158,6 +201,86 @@ def test_so_many_files_share_a_job_and_the_end_takes_the_rest(
         tx.acquisitions.mark_ended(daq.made.uid, State.ABORTED)
     daq.step()
     assert [job.count_files for job in daq.jobs()] == sizes
+
+
+@pytest.mark.parametrize(("again", "jobs"), [(False, 1), (True, 2)])
+def test_a_new_version_of_a_file_gets_another_job_only_where_that_is_asked_for(
+    beamline: Running, tmp_path: Path, *, again: bool, jobs: int
+) -> None:
+    daq = Daq(beamline, tmp_path / "d", again=again)
+    daq.deliver("a")
+    daq.step()
+    daq.deliver("a", number=2)
+    daq.step()
+    assert len(daq.jobs()) == jobs
+
+
+def test_at_ready_a_new_version_gets_another_job_only_where_that_is_asked_for(
+    beamline: Running, tmp_path: Path
+) -> None:
+    for again in (False, True):
+        daq = Daq(beamline, tmp_path / str(again), at="ready", again=again)
+        for number in (1, 2):
+            daq.finish("a")
+            daq.step()
+            daq.make_available(number)
+            daq.step()
+        assert len(daq.jobs()) == 1 + again
+
+
+def names(jobs: Sequence[Job], beamline: Running) -> list[set[str]]:
+    return [{file.experiment_path[5:] for file in beamline.client.jobs.record(job.uid).files} for job in jobs]
+
+
+def test_a_run_that_has_stopped_makes_a_job_and_the_end_makes_one_of_each_other(
+    beamline: Running, tmp_path: Path
+) -> None:
+    daq, client = Daq(beamline, tmp_path / "d", per="run"), beamline.client
+    client.runs.add_rule(NewRunRule(experiment_uid=daq.made.experiment_uid, path="data/s{run}_*"))
+    daq.catalogue("s1_a", "s2_a", "s1_b", "none", "s3_a")
+    daq.finish("s1_c")  # on its way as the run stops
+    first = client.runs.named(daq.made.experiment_uid, "1")
+    client.runs.stop(first.uid, RunStop())
+    daq.settle()
+    assert daq.jobs() == []
+    daq.make_available()
+    daq.catalogue("s1_c")
+    daq.settle()
+    assert names(daq.jobs(), beamline) == [{"s1_a", "s1_b", "s1_c"}]
+    assert [job.run_uid for job in daq.jobs()] == [first.uid]
+    assert list(client.jobs.list(run_uid=first.uid)) == daq.jobs()
+    with daq.database.write() as tx:
+        tx.acquisitions.mark_ended(daq.made.uid, State.ABORTED)
+    daq.step()
+    assert sorted(map(sorted, names(daq.jobs()[1:], beamline))) == [["none"], ["s2_a"], ["s3_a"]]
+
+
+def test_more_files_of_no_run_than_a_job_may_have_get_several(
+    beamline: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamkeeper.engine.grouping.MOST_FILES", 2)
+    daq = Daq(beamline, tmp_path / "d", per="run")
+    daq.catalogue("a", "b", "c")
+    with daq.database.write() as tx:
+        tx.acquisitions.mark_ended(daq.made.uid, State.ABORTED)
+    daq.step()
+    assert sorted(map(sorted, names(daq.jobs(), beamline))) == [["a", "b"], ["c"]]
+
+
+def test_a_dataset_that_is_frozen_makes_a_job(beamline: Running, tmp_path: Path) -> None:
+    daq, client = Daq(beamline, tmp_path / "d", per="dataset"), beamline.client
+    uids = daq.catalogue("a", "b", "c")
+    experiment = daq.made.experiment_uid
+    made = [client.datasets.create(NewDataset(experiment_uid=experiment, name=name)) for name in ("done", "open")]
+    for dataset, file_uids in zip(made, (uids[:2], uids[2:]), strict=True):
+        client.datasets.add_files(dataset.uid, file_uids)
+    client.datasets.freeze(made[0].uid)
+    daq.settle()
+    assert names(daq.jobs(), beamline) == [{"a", "b"}]
+    with daq.database.write() as tx:
+        tx.acquisitions.mark_ended(daq.made.uid, State.ABORTED)
+    daq.step()
+    assert names(daq.jobs(), beamline) == [{"a", "b"}, {"c"}]
 
 
 def test_files_wait_for_a_workflow_that_is_not_there_yet(beamline: Running, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from beamkeeper.core import sessions
 from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.domain.errors import NotAuthenticatedError, NotFoundError, NotPermittedError
 from beamkeeper.domain.experiments import ExperimentChange, NewExperiment
-from beamkeeper.domain.people import Sync, SyncKind, SyncState
+from beamkeeper.domain.people import Person, ProposalKind, ProposalQuery, Refused, Sync, SyncKind, SyncState
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role, UserChange
 from beamkeeper.engine.sync import Facility, SyncLoop
@@ -51,12 +52,14 @@ class Office:
         (self._directory / "papers.json").write_text(json.dumps(list(self.papers.values())))
 
     def facility(self, **options: Any) -> Facility:
-        return Facility(
+        usual = Facility(
             source="file",
             directory=load.build(DIRECTORIES, "file", {"path": str(self._directory / "people.json")}),
             proposals=load.build(PROPOSALS, "file", {"path": str(self._directory / "papers.json")}),
-            **{"may_leave": 2, "may_leave_percent": 0, **options},
+            may_leave=2,
+            may_leave_percent=0,
         )
+        return replace(usual, **options)
 
 
 @pytest.fixture
@@ -65,9 +68,9 @@ def office(tmp_path: Path) -> Office:
 
 
 @contextmanager
-def site_of(office: Office, directory: Path, url: str | None = None, **options: Any) -> Iterator[Running]:
+def site_of(office: Office, place: Path, url: str | None = None, **options: Any) -> Iterator[Running]:
     """A site whose storage service syncs with this office."""
-    with running(directory=directory, url=url) as site:
+    with running(directory=place, url=url) as site:
         loop = SyncLoop(site.database, office.facility(**options), report=lambda _: None)
         loop.start()
         try:
@@ -145,9 +148,51 @@ def test_whom_an_administrator_disabled_no_sync_enables(site: Running, office: O
     assert not site.client.users.get("ada").is_enabled
 
 
+def test_whom_an_administrator_enabled_or_disabled_after_they_left_is_as_was_said(
+    site: Running, office: Office
+) -> None:
+    office.add("ada")
+    office.add("bob")
+    report(site, office)
+    kept, office.people = office.people, {}
+    assert report(site, office) == {"deactivated": 2}
+    for name in kept:
+        site.client.users.change(name, UserChange(is_enabled=True))
+    site.client.users.change("bob", UserChange(is_enabled=False))
+    assert report(site, office) == {"deactivated": 1}
+    office.people = kept
+    assert report(site, office) == {"seen": 2, "reactivated": 1}
+    assert not site.client.users.get("bob").is_enabled
+
+
+def test_who_is_there_with_something_that_cannot_be_taken_has_not_left(site: Running, office: Office) -> None:
+    office.add("ada")
+    report(site, office)
+    office.add("ada", full_name="Ada\0Lovelace")
+    assert report(site, office) == {"seen": 1, "refused_count": 1}
+    assert site.client.users.get("ada").is_enabled
+    office.add("ada", full_name="Ada\0Lovelace", is_active=False)
+    assert report(site, office) == {"seen": 1, "refused_count": 1, "deactivated": 1}
+
+
+class Broken:
+    """A directory with a fault of its own."""
+
+    def people(self) -> Iterator[Person | Refused]:
+        raise KeyError("nobody")
+
+
+def test_a_directory_that_breaks_ends_its_own_sync_and_no_other(office: Office, tmp_path: Path) -> None:
+    office.propose("1", "ada")
+    with site_of(office, tmp_path, directory=Broken()) as site:
+        failed = sync(site, office)
+        assert (failed.state, "KeyError" in failed.message) == (SyncState.FAILED, True)
+        assert report(site, office, SyncKind.PROPOSALS) == {"seen": 1, "added": 1}
+
+
 def test_an_account_that_is_kept_here_is_left_alone_unless_the_badge_is_the_same(site: Running, office: Office) -> None:
     site.client.users.create(NewUser(username="ada", badge="another"))
-    site.client.users.create(NewUser(username="bob", badge="b-bob"))
+    site.client.users.create(NewUser(username="bob", badge="b-bob", password=SecretStr(PASSWORD)))
     office.add("ada", full_name="Somebody Else")
     office.add("bob", full_name="Bob B")
     done = sync(site, office)
@@ -155,6 +200,8 @@ def test_an_account_that_is_kept_here_is_left_alone_unless_the_badge_is_the_same
     assert [one.what for one in done.report.refused] == ["ada"]
     assert (site.client.users.get("ada").full_name, site.client.users.get("bob").full_name) == ("", "Bob B")
     assert site.client.users.get("bob").source == "file"
+    with pytest.raises(NotAuthenticatedError):  # the directory has the password now
+        site.as_().sessions.login("bob", PASSWORD)
 
 
 def test_a_source_that_fails_changes_nothing_and_says_why(site: Running, office: Office, tmp_path: Path) -> None:
@@ -176,6 +223,25 @@ def people_of(site: Running, name: str = "coffee") -> dict[str, Role]:
     return {member.username: member.role for member in site.client.experiments.people(uid)}
 
 
+def told_of_papers(site: Running) -> None:
+    """Find both papers as a manager of a station does, and both syncs as an administrator; nobody else finds any."""
+
+    def numbers(**query: Any) -> list[str]:
+        return [one.number for one in site.client.syncs.proposals.page(ProposalQuery(**query)).items]
+
+    assert numbers() == numbers(text="cOFFEE") == ["12345", "271828"]
+    assert numbers(text="hot") == numbers(text="2718") == numbers(kind=ProposalKind.ESAF) == ["271828"]
+    assert numbers(text="%") == numbers(kind=ProposalKind.GUP, number="271828") == []
+    first = site.client.syncs.proposals.page(ProposalQuery(limit=1))
+    assert [one.number for one in site.client.syncs.proposals.page(ProposalQuery(after=first.next)).items] == ["271828"]
+    assert site.client.syncs.proposals.get(ProposalKind.GUP, "12345").title == "Coffee"
+    with pytest.raises(NotPermittedError):
+        session(site, "ada").syncs.proposals.page(ProposalQuery())
+    newest = site.client.syncs.page(limit=1)
+    [older] = site.client.syncs.page(newest.next).items
+    assert [one.kind for one in (*newest.items, older)] == [SyncKind.PROPOSALS, SyncKind.USERS]
+
+
 def test_an_experiment_takes_what_its_proposal_and_its_form_say_and_follows_them(
     office: Office, tmp_path: Path, database_url: str
 ) -> None:
@@ -186,6 +252,7 @@ def test_an_experiment_takes_what_its_proposal_and_its_form_say_and_follows_them
         office.propose("271828", "ada", "eve", kind="esaf", title="Hot coffee", ends_at="2026-03-05")
         report(site, office)
         assert report(site, office, SyncKind.PROPOSALS) == {"seen": 2, "added": 2}
+        told_of_papers(site)
         new = NewExperiment(name="coffee", station=site.settings.station.name, proposal="12345", esaf="271828")
         made = site.client.experiments.create(new)
         assert (made.title, made.pi, str(made.starts_at)[:10], str(made.ends_at)[:10]) == (

@@ -331,11 +331,12 @@ def state_of(pid: int) -> str:
         return ""
 
 
-def command(words: Sequence[str]) -> None:
-    """Run a command that injects a fault; what is refused cannot be injected here."""
+def command(words: Sequence[str]) -> str:
+    """Run a command that injects a fault, and return what it prints; what is refused cannot be injected here."""
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise CannotInjectError(f"{' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def written(path: Path, value: str) -> Callable[[], None]:

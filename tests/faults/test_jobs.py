@@ -6,13 +6,17 @@ F43 to F45 and F50, kills and what commands leave behind, are in test_jobs_kille
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from beamkeeper.core.job_logs import with_output
 from beamkeeper.db.base import new_uid
+from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.processing import Cause, JobStatus
+from beamkeeper.domain.workflows import checked_definition
 from beamkeeper.engine.processes import Process
 from beamkeeper.testing.jobs import Shop, alive, rules, shop
 
@@ -36,19 +40,44 @@ def test_f46_a_worker_whose_row_went_first_loses_no_job(jobs: Shop) -> None:
     assert jobs.ended([uid])[0].status is JobStatus.DONE
 
 
+def test_f50_what_is_no_text_is_kept_as_it_is_and_read_as_far_as_it_is_one(jobs: Shop) -> None:
+    writes = "printf 'value=a\\377\\033[31mb\\n'; printf '\\377\\n' >&2"
+    stages = {"1": {"command": writes, "outputVariableRegexList": ["value=(?P<value>.*)"]}, "2": "echo $value; exit 3"}
+    job = jobs.run(stages)
+    assert (job.status, job.cause, job.variables["value"]) == (JobStatus.FAILED, Cause.EXIT, "a\ufffd\x1b[31mb")
+    assert jobs.output(job.uid) == b"value=a\xff\x1b[31mb\n"
+    shown = with_output(job, jobs.rules.work).child_processes
+    assert [(child.stdout, child.stderr) for child in shown] == [
+        ("value=a\ufffd\x1b[31mb\n", "\ufffd\n"),
+        ("a\ufffd\x1b[31mb\n", ""),
+    ]
+
+
 def test_f51_an_evil_pattern_takes_no_time(jobs: Shop) -> None:
     stage = {"command": "head -c 200000 /dev/zero | tr '\\0' a; echo b", "outputVariableRegexList": ["(?P<all>(a+)+)$"]}
     assert jobs.run({"1": stage}).has_ended
+
+
+def test_f51_ten_thousand_groups_are_refused_at_registration() -> None:
+    pattern = "".join(f"(?P<g{n}>a)?" for n in range(10_000))
+    with pytest.raises(InvalidError, match="characters"):
+        checked_definition({"name": "a", "stages": {"1": {"command": "true", "outputVariableRegexList": [pattern]}}})
 
 
 @pytest.mark.parametrize("name", ["a$(touch pwned)b; echo #.raw", "it's", 'say "so"', "-rf", "a\nb", "`touch pwned`"])
 def test_f52_a_hostile_name_is_a_name_in_every_quoting(jobs: Shop, tmp_path: Path, name: str) -> None:
     frame = tmp_path / name
     frame.write_text("photons")
-    forms = ['cat "$filePath"', "cat $filePath", "cat -- ${filePath}", "printf '%s' '' ; cat \"${filePath}\""]
+    forms = [
+        'cat "$filePath"',
+        "cat $filePath",
+        "cat -- ${filePath}",
+        "cat '$filePath'",
+        "printf '%s' \"$(cat $filePath)\"",
+    ]
     job = jobs.run({str(n): form for n, form in enumerate(forms)}, [frame])
     assert job.status is JobStatus.DONE, job.message
-    assert [jobs.output(job.uid, n) for n in range(1, 5)] == [b"photons"] * 4
+    assert [jobs.output(job.uid, n) for n in range(1, 6)] == [b"photons"] * 5
     assert not list(tmp_path.rglob("pwned"))
 
 
@@ -68,6 +97,25 @@ def test_f53_a_file_larger_than_the_limit_ends_its_command(tmp_path: Path) -> No
         job = made.run({"1": "exec head -c 1000000 /dev/zero > big"})
         assert (job.status, job.cause) == (JobStatus.FAILED, Cause.SIGNAL)
         assert "SIGXFSZ" in job.message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a disk that is full soon")
+def test_f53_a_full_disk_is_said_by_its_name_and_work_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", small], check=True)
+    try:
+        with shop(f"sqlite:///{tmp_path / 'p.db'}", small / "work") as made:
+            full = made.run({"1": "cat /dev/zero > big"})
+            assert (full.status, full.cause) == (JobStatus.FAILED, Cause.STORAGE)
+            assert "No space left on device" in full.message
+            assert len(full.child_processes) == 1
+            waits = made.submit({"1": "true"})
+            made.until(lambda: any("No space left" in fault for fault in made.faults), "a word of it")
+            (Path(full.child_processes[0].working_dir) / "big").unlink()
+            assert made.ended(waits)[0].status is JobStatus.DONE
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)
 
 
 def test_f53_a_time_out_at_the_moment_of_the_end_gives_one_end(jobs: Shop) -> None:

@@ -106,7 +106,9 @@ def runs(directory: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("point", IN_SERVICE)
-def test_a_killed_service_loses_nothing_and_runs_nothing_twice(apart: Apart, tmp_path: Path, point: JobPoint) -> None:
+def test_f43_a_killed_service_loses_nothing_and_runs_nothing_twice(
+    apart: Apart, tmp_path: Path, point: JobPoint
+) -> None:
     stages = {str(n): f"echo $id-{n} >> {tmp_path}/ran" for n in (1, 2, 3)}
     uids = apart.shop.submit(stages, count=6)
     apart.start(f"{point}:2:kill")
@@ -116,7 +118,7 @@ def test_a_killed_service_loses_nothing_and_runs_nothing_twice(apart: Apart, tmp
     assert sorted(runs(tmp_path)) == sorted(f"{uid}-{n}" for uid in uids for n in (1, 2, 3))
 
 
-def test_commands_go_on_while_the_service_is_dead_and_are_found_again(apart: Apart, tmp_path: Path) -> None:
+def test_f43_commands_go_on_while_the_service_is_dead_and_are_found_again(apart: Apart, tmp_path: Path) -> None:
     apart.start()
     command = f"echo begun >> {tmp_path}/ran; while ! test -e {tmp_path}/go; do sleep 0.02; done; echo over"
     uid = apart.shop.submit({"1": command})[0]
@@ -131,7 +133,7 @@ def test_commands_go_on_while_the_service_is_dead_and_are_found_again(apart: Apa
 
 
 @pytest.mark.parametrize("point", IN_RUNNER)
-def test_a_killed_runner_leaves_a_known_or_an_unknown_outcome_and_no_process(
+def test_f44_a_killed_runner_leaves_a_known_or_an_unknown_outcome_and_no_process(
     jobs: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: JobPoint
 ) -> None:
     mark = f"300{IN_RUNNER.index(point)}7"
@@ -165,7 +167,7 @@ def test_what_may_be_run_again_is_where_its_outcome_is_unknown(jobs: Shop, tmp_p
     assert not alive("sleep 30017")
 
 
-def test_a_killed_command_is_a_failure_by_its_signal(jobs: Shop) -> None:
+def test_f44_a_killed_command_is_a_failure_by_its_signal(jobs: Shop) -> None:
     uid = jobs.submit({"1": "exec sleep 30027"})[0]
     jobs.until(lambda: len(alive("sleep 30027")) == 1, "the command")
     os.kill(alive("sleep 30027")[0], signal.SIGKILL)
@@ -173,7 +175,7 @@ def test_a_killed_command_is_a_failure_by_its_signal(jobs: Shop) -> None:
     assert (job.status, job.cause, job.child_processes[0].signal) == (JobStatus.FAILED, Cause.SIGNAL, signal.SIGKILL)
 
 
-def test_a_killed_spawner_is_replaced_and_its_runners_go_on(jobs: Shop, tmp_path: Path) -> None:
+def test_f44_a_killed_spawner_is_replaced_and_its_runners_go_on(jobs: Shop, tmp_path: Path) -> None:
     first = jobs.submit({"1": f"while ! test -e {tmp_path}/go; do sleep 0.02; done"})[0]
     jobs.until((attempt_directory(jobs.rules.work, first, 1) / "started").exists, "the command")
     spawner = int(Path(f"/proc/{runner_of(jobs, first)}/stat").read_text().rpartition(")")[2].split()[1])
@@ -186,19 +188,52 @@ def test_a_killed_spawner_is_replaced_and_its_runners_go_on(jobs: Shop, tmp_path
 
 
 def runner_of(jobs: Shop, uid: object) -> int:
-    """Return the process that has taken a job's first attempt."""
-    claim = jobs.rules.work / str(uid) / "1" / "claimed.json"
+    """Return the process that has taken a job's last attempt."""
+    claim = max((jobs.rules.work / str(uid)).glob("[0-9]*")) / "claimed.json"
     return int(json.loads(claim.read_text())["pid"])
 
 
-def test_what_a_command_left_behind_does_not_outlive_it(jobs: Shop) -> None:
+def test_a_runner_takes_another_attempt_and_a_stop_that_comes_late_ends_nothing_of_it(
+    jobs: Shop, tmp_path: Path
+) -> None:
+    first = jobs.run({"1": "true"}).uid
+    second = jobs.submit({"1": f"while ! test -e {tmp_path}/go; do sleep 0.02; done"})[0]
+    jobs.until((attempt_directory(jobs.rules.work, second, 1) / "started").exists, "the command")
+    assert runner_of(jobs, second) == runner_of(jobs, first)
+    (attempt_directory(jobs.rules.work, first, 1) / "stop").touch()
+    os.kill(runner_of(jobs, first), signal.SIGTERM)
+    (tmp_path / "go").touch()
+    assert jobs.ended([second])[0].status is JobStatus.DONE
+
+
+def test_f44_a_runner_that_is_killed_as_it_waits_loses_no_attempt(jobs: Shop, tmp_path: Path) -> None:
+    waits = runner_of(jobs, jobs.run({"1": "true"}).uid)
+    os.kill(waits, signal.SIGKILL)
+    job = jobs.run({"1": f"echo ran >> {tmp_path}/ran"})
+    assert (job.status, runs(tmp_path)) == (JobStatus.DONE, ["ran"])
+    assert runner_of(jobs, job.uid) != waits
+
+
+def test_runners_end_with_their_spawner_once_they_have_nothing_to_do(jobs: Shop, tmp_path: Path) -> None:
+    uids = jobs.submit({"1": f"while ! test -e {tmp_path}/go; do sleep 0.02; done"}, count=3)
+    jobs.until(lambda: all((jobs.rules.work / str(uid) / "1" / "claimed.json").exists() for uid in uids), "runners")
+    pids = {runner_of(jobs, uid) for uid in uids}
+    (tmp_path / "go").touch()
+    jobs.ended(uids)
+    assert len(pids) == 3
+    assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    jobs.stop()
+    jobs.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "their end")
+
+
+def test_f45_what_a_command_left_behind_does_not_outlive_it(jobs: Shop) -> None:
     job = jobs.run({"1": "(setsid sleep 30037 &); (nohup sh -c 'setsid sleep 30037' >/dev/null 2>&1 &); sleep 0.05"})
     assert job.status is JobStatus.DONE
     assert not alive("sleep 30037")
     assert job.child_processes[0].left_behind >= 2
 
 
-def test_a_fork_bomb_is_ended_and_others_do_not_notice(tmp_path: Path) -> None:
+def test_f45_a_fork_bomb_is_ended_and_others_do_not_notice(tmp_path: Path) -> None:
     with shop(f"sqlite:///{tmp_path / 'processing.db'}", tmp_path / "work") as made:
         bomb = {"command": "bomb() { sleep 30047 & bomb | bomb & }; bomb; sleep 30047", "resources": {"processes": 60}}
         uid = made.submit({"1": {**bomb, "timeout": 2}})[0]
@@ -209,7 +244,7 @@ def test_a_fork_bomb_is_ended_and_others_do_not_notice(tmp_path: Path) -> None:
         assert not alive("sleep 30047")
 
 
-def test_endless_output_without_a_newline_keeps_its_head_and_its_tail(jobs: Shop) -> None:
+def test_f50_endless_output_without_a_newline_keeps_its_head_and_its_tail(jobs: Shop) -> None:
     job = jobs.run({"1": "printf begin; head -c 3000000 /dev/zero | tr '\\0' '\\377'; printf end"})
     assert job.status is JobStatus.DONE
     directory = attempt_directory(jobs.rules.work, job.uid, 1)
@@ -222,3 +257,25 @@ def test_endless_output_without_a_newline_keeps_its_head_and_its_tail(jobs: Shop
     assert text.startswith(b"begin\xff")
     assert text.endswith(b"\xffend")
     assert b"bytes left out" in text
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_f50_ten_gigabytes_without_a_newline_take_no_memory_and_keep_nobody_back(jobs: Shop) -> None:
+    uid = jobs.submit({"1": "head -c 10G /dev/zero | tr '\\0' '\\377'; printf end"})[0]
+    directory = attempt_directory(jobs.rules.work, uid, 1)
+    jobs.until((directory / "stdout.size").exists, "its output")
+    status = Path(f"/proc/{runner_of(jobs, uid)}/status")
+    assert jobs.run({"1": "true"}).status is JobStatus.DONE
+    most_kb = 0
+
+    def is_over() -> bool:
+        nonlocal most_kb
+        if status.exists():
+            most_kb = max(most_kb, int(status.read_text().split("VmHWM:")[1].split()[0]))
+        return jobs.jobs([uid])[0].has_ended
+
+    jobs.until(is_over, "its end", 1500)
+    assert jobs.record(uid).status is JobStatus.DONE
+    assert most_kb < 40_000
+    assert int((directory / "stdout.size").read_text()) == 10 * 1024**3 + 3

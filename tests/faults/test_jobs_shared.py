@@ -151,9 +151,20 @@ def order(directory: Path, door: Sequence[str] = ()) -> dict[str, Any]:
 
 def test_an_attempt_that_counts_as_never_begun_cannot_begin_later(local: LocalRuns, tmp_path: Path) -> None:
     wanted = order(tmp_path / "job" / "1")
-    local.attach(wanted)
+    local.attach(wanted, boot_id=tree.boot_id())
     assert local.take_over() == [Over(wanted["attempt"], None, has_begun=False)]
     assert not runner.take(wanted["directory"])
+
+
+@pytest.mark.parametrize("names", [(), (runner.CLAIM,)])
+def test_what_a_power_cut_may_have_taken_away_is_not_taken_for_what_never_began(
+    local: LocalRuns, tmp_path: Path, names: Sequence[str]
+) -> None:
+    wanted = order(tmp_path)
+    for name in names:
+        (tmp_path / name).write_text(json.dumps({"pid": 1, "start_ticks": 1, "boot_id": "before", "words": ""}))
+    local.attach(wanted, boot_id="before")
+    assert local.take_over() == [Over(wanted["attempt"], None, has_begun=True)]
 
 
 def test_what_cannot_be_ended_at_once_is_looked_at_again(local: LocalRuns, tmp_path: Path) -> None:
@@ -165,7 +176,7 @@ def test_what_cannot_be_ended_at_once_is_looked_at_again(local: LocalRuns, tmp_p
     (tmp_path / runner.CLAIM).write_text(json.dumps(claim))
     (tmp_path / runner.STARTED).touch()
     wanted = order(tmp_path, [str(door)])
-    local.attach(wanted)
+    local.attach(wanted, boot_id=tree.boot_id())
     assert local.take_over() == []
     lives.unlink()
     until(lambda: local.has_news, "its end")
@@ -177,8 +188,8 @@ def test_a_directory_that_cannot_be_read_for_a_while_keeps_no_other_attempt_back
 ) -> None:
     (tmp_path / "1" / runner.RESULT).mkdir(parents=True)
     bad, good = order(tmp_path / "1"), order(tmp_path / "2")
-    local.attach(bad)
-    local.attach(good)
+    for each in (bad, good):
+        local.attach(each, boot_id=tree.boot_id())
     assert [over.attempt for over in local.take_over()] == [good["attempt"]]
     (tmp_path / "1" / runner.RESULT).rmdir()
     until(lambda: local.has_news, "the other's end")

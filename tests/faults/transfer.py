@@ -199,9 +199,22 @@ def power_cut(trial: Trial) -> list[Finding]:
             os.close(descriptor)
         trial.lab.down()
         command(["umount", str(storage)])
-        command(["mount", "-o", "loop", str(image), str(storage)])
+        _mount_anew(image, storage)
         trial.lab.up()
         return trial.settle()
+
+
+def _mount_anew(image: Path, storage: Path) -> None:
+    """Mount an image by a loop device of its own: `-o loop` would take the one that is there.
+
+    Where another mount namespace still has the file system that was shut down, that one would come back, which answers
+    with EIO to everything.
+    """
+    device = command(["losetup", "--find", "--show", str(image)]).strip()
+    try:
+        command(["mount", device, str(storage)])
+    finally:
+        command(["losetup", "--detach", device])  # as soon as nothing has it mounted any more
 
 
 @fault("F33", "the answer to a COMMIT is lost", has_own_station=True)

@@ -12,6 +12,8 @@ from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
+import fabio.cbfimage
+import fabio.edfimage
 import h5py
 import hdf5plugin
 import httpx2
@@ -197,6 +199,17 @@ def test_frames_of_tiff_are_read(place: Place) -> None:
     assert [node.name for node in stack.tree().nodes] == ["/", "/data"]
     with pytest.raises(KeyError, match="pages are in /data"):
         stack["other"]
+
+
+@pytest.mark.parametrize("kind", ["cbf", "edf"])
+def test_frames_of_detectors_are_read(place: Place, kind: str) -> None:
+    frame = FRAMES[1].astype("int32")
+    image = {"cbf": fabio.cbfimage.CbfImage, "edf": fabio.edfimage.EdfImage}[kind]
+    image(data=frame).write(str(place.data / f"frame.{kind}"))
+    frames = dataset(place.open(f"frame.{kind}"), "data")
+    assert frames.shape == (1, 30, 40)
+    assert np.array_equal(frames[0, 5:9, ::3], frame[5:9, ::3])
+    assert frames[1:].shape == (0, 30, 40)
 
 
 def test_a_link_into_another_file_is_followed_by_the_client_within_the_experiment(place: Place) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 from uuid6 import uuid7
 
 from beamkeeper.client import Client
@@ -149,6 +150,49 @@ def test_only_those_who_may_run_daqs_give_commands(shelf: Shelf, tmp_path: Path,
         return
     with pytest.raises((NotPermittedError, NotFoundError)):
         give(person, shelf, new)
+
+
+def test_a_command_that_cannot_be_done_yet_holds_up_no_other_experiment(
+    shelf: Shelf, site: Running, loop: CommandLoop, tmp_path: Path
+) -> None:
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    new, other = start(shelf, tmp_path / "one"), Shelf(site)
+    following, free = stop(shelf, new.uid), start(other, tmp_path / "other")
+    give(shelf.client, shelf, new)
+    give(shelf.client, shelf, following)
+    give(other.client, other, free)
+    engine = site.contexts[Service.ACQUISITION].database.engine.execution_options(beamkeeper_write=True)
+    refuse = (
+        f"CREATE TRIGGER refuse BEFORE INSERT ON acquisitions WHEN NEW.experiment_uid = '{shelf.experiment.uid.hex}' "
+        "BEGIN SELECT RAISE(ABORT, 'not now'); END"
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(refuse)
+    try:
+        with pytest.raises(IntegrityError, match="not now"):
+            loop.step()
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP TRIGGER refuse")
+    states = [shelf.client.commands.get(each.uid).state for each in (new, following, free)]
+    assert states == [CommandState.WAITING, CommandState.WAITING, CommandState.DONE]
+    loop.step()
+    assert shelf.client.commands.get(following.uid).state is CommandState.DONE
+    ended = stop(other, free.uid)
+    give(other.client, other, ended)
+    loop.step()
+
+
+def test_one_finds_ones_own_commands_among_many_of_others(shelf: Shelf, tmp_path: Path) -> None:
+    person, other = shelf.person(Role.USER), shelf.person(Role.USER)
+    mine = start(shelf, tmp_path, hours=1e-9)
+    give(person, shelf, mine)
+    for _ in range(3):
+        give(other, shelf, start(shelf, tmp_path, hours=1e-9))
+    path = f"/api/v1/stations/{shelf.experiment.station}/commands"
+    found = person.http(Service.STORAGE).get(path, Sequence[Command], query={"limit": 1})
+    assert [each.uid for each in found] == [mine.uid]
 
 
 def test_commands_that_make_no_sense_are_refused(shelf: Shelf, tmp_path: Path) -> None:

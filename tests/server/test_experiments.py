@@ -135,12 +135,14 @@ def test_a_layout_that_could_mix_experiments_or_climb_out_is_refused(site: Runni
 
 def test_nothing_is_left_of_an_experiment_that_cannot_be_made(site: Running) -> None:
     make(site, "there", root_path="taken/here")
+    site.client.users.create(NewUser(username="hutch", is_shared=True))
     before = directories(site)
     (site.area / "full" / "data").mkdir(parents=True)
     (site.area / "full" / "data" / "precious").write_bytes(b"1")
     (site.area / "file").write_bytes(b"")
     refused: list[tuple[type[DmError], dict[str, Any]]] = [
         (NotFoundError, {"pi": "nobody"}),
+        (InvalidError, {"pi": "hutch"}),
         (NotFoundError, {"type": "unknown"}),
         (NotFoundError, {"storage_area_uid": site.bootstrap.station.uid}),
         (InvalidError, {"starts_at": "2026-02-01T00:00Z", "ends_at": "2026-01-01T00:00Z"}),

@@ -18,13 +18,16 @@ from beamkeeper.domain.experiments import ExperimentChange, NewExperiment
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.processing import JobStatus, NewJob
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.users import NewJobSession, NewUser, Role
+from beamkeeper.domain.users import SESSIONS_KEPT, NewJobSession, NewUser, Role
+from beamkeeper.domain.users.jobs import session_name
 from beamkeeper.domain.workflows import checked_definition
 from beamkeeper.engine.jobs.plan import JobRun
 from beamkeeper.engine.jobs.sessions import JobSessions
+from beamkeeper.engine.jobs.starting import StartLoop
 from beamkeeper.testing.beamline import Clock
 from beamkeeper.testing.jobs import shop
 from beamkeeper.testing.services import Running, running
+from beamkeeper.testing.station import until
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +55,12 @@ def begun(site: Running, uid: UUID, owner: str) -> tuple[UUID, Client] | None:
     return (made[0].job_uid, site.as_(made[0].token)) if made else None
 
 
-def held(uid: UUID, owner: str, now: datetime) -> HeldJob:
+def held(uid: UUID, owner: str, now: datetime, job_uid: UUID | None = None) -> HeldJob:
     """Return a job as the engine has it in hand."""
     definition: dict[str, Any] = {"name": "plain", "stages": {"1": {"command": "true"}}}
     return HeldJob(
         id=1,
-        uid=new_uid(),
+        uid=job_uid or new_uid(),
         owner=owner,
         status=JobStatus.RUNNING,
         workflow_name="plain",
@@ -95,6 +98,33 @@ def test_a_command_behind_a_door_has_it_too_and_it_ends_where_a_dead_service_has
     assert told == []
 
 
+def test_jobs_that_wait_have_it_before_anybody_takes_them_and_what_is_stopped_then_has_it_no_more(
+    site: Running,
+) -> None:
+    uid, told = experiment(site, "early"), list[str]()
+    site.client.workflows.add(checked_definition({"name": "early", "stages": {"1": {"command": "true"}}}))
+    job = site.client.jobs.submit(NewJob(workflow="early", experiment_uid=uid))
+    service = site.as_service()
+    sessions = JobSessions(service, {}, report=told.append)
+    starting = StartLoop(site.contexts[Service.PROCESSING].database, sessions, report=told.append)
+    starting.step()
+    waits = held(uid, job.owner, datetime.now(UTC), job.uid)
+    assert not sessions.is_wanted(waits)
+    token = sessions.into({"environment": {}, "secrets": []}, JobRun(waits, {}, now=datetime.now(UTC)))["secrets"][0]
+    assert site.as_(token).experiments.get("early").uid == uid
+    site.client.jobs.stop(job.uid)
+
+    def has_ended() -> bool:
+        starting.step()
+        with site.database.read() as tx:
+            return not tx.users.sessions_named([session_name(job.uid)])
+
+    until(has_ended, "the end of the session", 10)
+    assert sessions.is_wanted(waits)
+    starting.ended()
+    assert told == []
+
+
 def test_of_jobs_that_ended_those_are_known_that_may_have_a_session(database_url: str, tmp_path: Path) -> None:
     with shop(database_url, tmp_path / "work") as made:
         uids = [job.uid for job in made.ended([*made.submit({"1": "true"}, experiment_uid=new_uid(), count=2)])]
@@ -126,17 +156,24 @@ def test_it_reads_and_keeps_in_its_experiment_and_does_nothing_else(site: Runnin
             refused()
 
 
-def test_it_ends_with_its_job_and_is_no_key_of_its_owner(site: Running) -> None:
-    uid = experiment(site, "ending")
+@pytest.mark.parametrize("by", ["itself", "the beginning of another"])
+def test_it_ends_with_its_job_and_is_no_key_of_its_owner(site: Running, by: str) -> None:
+    name = f"ending-by-{by.replace(' ', '-')}"
+    uid = experiment(site, name)
     site.client.experiments.add_user(uid, "ada", Role.USER)
     found = begun(site, uid, "ada")
     assert found is not None
     job_uid, job = found
-    assert job.experiments.get("ending").uid == uid
+    assert job.experiments.get(name).uid == uid
     assert list(site.client.keys.list("ada")) == []
-    site.as_service().sessions.end_of_jobs([job_uid, new_uid()])
+    sessions = site.as_service().sessions
+    if by == "itself":
+        sessions.end_of_jobs([job_uid, new_uid()])
+    else:
+        other = NewJobSession(job_uid=new_uid(), username="ada", experiment_uid=uid)
+        assert len(sessions.begin_for_jobs([other], ended=[job_uid, new_uid()])) == 1
     with pytest.raises(NotAuthenticatedError):
-        job.experiments.get("ending")
+        job.experiments.get(name)
 
 
 def test_who_may_run_no_jobs_there_gets_none_and_who_is_no_service_neither(site: Running) -> None:
@@ -158,10 +195,17 @@ def test_it_holds_when_the_beam_time_is_over_and_ends_by_itself_after_a_day(tmp_
     ) as site:
         uid = experiment(site, "over")
         site.client.experiments.update(uid, ExperimentChange(ends_at=clock() + timedelta(hours=1)))
-        found = begun(site, uid, operator(site))
+        owner = operator(site)
+        found = begun(site, uid, owner)
         assert found is not None
         clock.tick(2 * 3600)
         assert found[1].experiments.get("over").uid == uid
+        own = found[1].sessions.whoami().session
+        assert own is not None
         clock.tick(23 * 3600)
         with pytest.raises(NotAuthenticatedError):
             found[1].experiments.get("over")
+        clock.tick(SESSIONS_KEPT.total_seconds())
+        assert begun(site, uid, owner) is not None
+        with site.database.read() as tx, pytest.raises(NotFoundError):
+            tx.users.get_session(own.uid)  # forgotten, though nobody logged in

@@ -62,6 +62,12 @@ def test_a_link_gives_its_files_to_whoever_has_it_and_nothing_else(shelf: Shelf)
         assert secret.encode() not in database.read_bytes()
 
 
+def test_who_has_no_link_holds_up_nobody_who_writes(shelf: Shelf, site: Running) -> None:
+    with site.database.write():
+        got = httpx2.get(f"{shelf.client.url}/api/v1/shared/wrong/coffee.tar", trust_env=False, timeout=3)
+    assert got.status_code == 404
+
+
 @pytest.mark.parametrize(
     ("role", "is_bound", "may"),
     [

@@ -19,6 +19,7 @@ from beamkeeper.domain.errors import (
     InvalidError,
     NotAuthenticatedError,
     NotPermittedError,
+    SettingsError,
     TooManyAttemptsError,
     UnavailableError,
 )
@@ -116,6 +117,19 @@ class Counting:
 
     def findings(self, username: str | None) -> Iterator[Finding]:
         yield Finding(step="ask", is_good=True, words="it answers")
+
+
+class Unset(Counting):
+    """Cannot ask: a setting of its own is wrong."""
+
+    def is_right(self, username: str | None, password: SecretStr) -> bool:
+        raise SettingsError("/etc/ldap.password is empty")
+
+
+def test_who_is_not_logged_in_learns_nothing_of_the_settings(site: Running) -> None:
+    use(site, Authenticators({"unset": Unset()}))
+    error = refused(site.as_(tries=1), "ada", PASSWORD)
+    assert (isinstance(error, UnavailableError), "/etc" in error.message) == (True, False)
 
 
 def test_the_same_is_done_for_unknown_wrong_and_disabled(site: Running) -> None:

@@ -20,7 +20,7 @@ from beamkeeper.testing.world import API, NOBODY, PLACES, Person, World, setting
 TABLE = tomllib.loads((Path(__file__).parent / "matrix.toml").read_text())
 DOCUMENTS = Path(__file__).parents[2] / "docs/reference/openapi"
 OF_EXPERIMENT = frozenset({"experiment", "file", "replica", "dataset", "run", "rule", "daq", "upload", "put"})
-OF_EXPERIMENT |= {"publish", "check", "listing", "discard"}
+OF_EXPERIMENT |= {"publish", "check", "listing", "discard", "walk", "copy", "replica_request", "version"}
 KNOWS_ALL = frozenset({"administrator", *(f"key with {scope}" for scope in Scope)})
 NOWHERE = "01900000-0000-7000-8000-000000000000"
 MIRROR = "GET /mirror"
@@ -28,6 +28,8 @@ MIRROR = "GET /mirror"
 
 TRIED_IN_VAIN = {
     "POST /sessions": (401, 429),
+    "POST /offline-sessions": (409,),
+    "PUT /offline-login": (401, 403, 409),
     "GET /shared/{token}/{name}": (404,),
     "POST /stations/join": (401, 403, 404),
     "POST /identity-providers/{name}/logins": (404,),
@@ -49,6 +51,7 @@ MISSING_INSIDE = frozenset(
     for verb, path in (
         ("GET", "/experiments/{uid}/arrays/node"),
         ("GET", "/experiments/{uid}/content"),
+        ("GET", "/experiments/{uid}/arrays/members"),
         ("GET", "/experiments/{uid}/arrays/tree"),
         ("GET", "/experiments/{uid}/arrays/values"),
         ("DELETE", "/experiments/{uid}/people/{username}"),
@@ -72,10 +75,17 @@ MISSING_INSIDE = frozenset(
 """Who may is answered 404 by these as well: what they are asked about within the object is not there."""
 
 
-def routes(service: Service) -> set[str]:
-    """Return the routes that a service's document has."""
+def documented(service: Service) -> dict[str, set[str]]:
+    """Return the routes that a service's document has, each with the statuses of its answers."""
     document = json.loads((DOCUMENTS / f"{service}.json").read_text())
-    return {f"{verb.upper()} {path.removeprefix(API)}" for path, verbs in document["paths"].items() for verb in verbs}
+    return {
+        f"{verb.upper()} {path.removeprefix(API)}": set(operation["responses"])
+        for path, verbs in document["paths"].items()
+        for verb, operation in verbs.items()
+    }
+
+
+DOCUMENTED = {service: documented(service) for service in Service}
 
 
 CASES = [(service, route) for service in Service for route in sorted(TABLE[service])]
@@ -93,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.mark.parametrize("service", Service)
 def test_every_route_has_its_row(service: Service) -> None:
-    assert set(TABLE[service]) == routes(service)
+    assert set(TABLE[service]) == set(DOCUMENTED[service])
     used = {rule.partition(" of ")[0] for each in Service for rule in TABLE[each].values()}
     assert used == set(TABLE["groups"])
 
@@ -167,6 +177,8 @@ class Attempt:
         shown = f"{self.name} on {self.place}: {status} {answer.text[:200]}"
         if status >= 500 and status != 507:
             yield f"{shown}: should not fail"
+        if str(status) not in DOCUMENTED[self.service][self.route]:
+            yield f"{shown}: is not in the document"
         is_told = status < 400 and self.is_allowed
         hidden = [c for place, c in self.world.canaries.items() if place not in self.person.places]
         said = answer.text + str(answer.headers.raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ import pytest
 
 from beamkeeper.client import Client
 from beamkeeper.db.base import new_uid
-from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError, NotPermittedError
+from beamkeeper.domain.errors import (
+    ConflictError,
+    InvalidError,
+    NotAuthenticatedError,
+    NotFoundError,
+    NotPermittedError,
+)
 from beamkeeper.domain.experiments import Experiment, NewExperiment
 from beamkeeper.domain.processing import Cause, Job, JobQuery, JobStatus, NewJob, Rerun
 from beamkeeper.domain.status import Service
@@ -19,6 +26,7 @@ from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.domain.workflows import checked_definition
 from beamkeeper.testing.servers import PostgresServer, drop_database, fresh_database
 from beamkeeper.testing.services import Running, running
+from beamkeeper.testing.station import until
 
 PASSWORD = "correct horse"
 DEFINITIONS: list[dict[str, Any]] = [
@@ -100,6 +108,7 @@ def test_a_job_is_taken_once_however_often_it_is_sent(client: Client) -> None:
         ({"workflow": "strict", "arguments": {"depth": 1, "dept": 2}}, InvalidError, "dept"),
         ({"workflow": "other"}, ConflictError, "somebody"),
         ({"workflow": "each", "arguments": {"filePath": "scan.h5"}}, InvalidError, "scan.h5"),
+        ({"workflow": "each", "arguments": {"fileQueryDict": {"run": "142"}}}, InvalidError, "dm job submit --query"),
         ({"workflow": "each", "arguments": {"filePathPattern": "/nowhere/*.h5"}}, InvalidError, "/nowhere/"),
     ],
 )
@@ -136,6 +145,22 @@ def test_jobs_are_found_by_file_experiment_and_owner_newest_last(client: Client,
     assert [file.experiment_path for file in record.files] == ["data/scan.h5"]
 
 
+def test_who_logged_out_while_they_waited_for_a_job_is_told_no_more_of_it(site: Running, coffee: Experiment) -> None:
+    ada = member(site, coffee)
+    job = ada.jobs.submit(NewJob(workflow="plain", experiment_uid=coffee.uid))
+    session = ada.sessions.whoami().session
+    assert session is not None
+    waits = site.as_(ada.credentials.token)
+    waits.credentials.mirror = ada.credentials.mirror
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(waits.jobs.get, job.uid, wait_s=20)
+        until(lambda: len(site.contexts[Service.PROCESSING].crowd) or None, "the question")
+        ada.sessions.revoke(session.uid)
+        site.client.jobs.stop(job.uid)
+        with pytest.raises(NotAuthenticatedError):
+            answer.result(timeout=20)
+
+
 def test_waiting_jobs_end_as_they_are_stopped_and_may_be_repeated_and_forgotten(client: Client) -> None:
     made = [client.jobs.submit(job(arguments={"word": str(n)})) for n in range(3)]
     uids = [one.uid for one in made]
@@ -152,6 +177,18 @@ def test_waiting_jobs_end_as_they_are_stopped_and_may_be_repeated_and_forgotten(
         client.jobs.get(uids[0])
     with pytest.raises(ConflictError, match="stop it first"):
         client.jobs.delete(again.uid)
+
+
+def test_failures_of_one_cause_are_run_again_once(client: Client, coffee: Experiment) -> None:
+    failed = [client.jobs.submit(job("each", experiment_uid=coffee.uid)) for _ in range(2)]
+    stopped = client.jobs.submit(job(experiment_uid=coffee.uid))
+    client.jobs.stop(stopped.uid)
+    again = client.jobs.retry(cause=Cause.INPUT, experiment_uid=coffee.uid)
+    assert [one.rerun_of for one in again] == [one.uid for one in failed]
+    third = client.jobs.retry(cause=Cause.INPUT, experiment_uid=coffee.uid)
+    assert [one.rerun_of for one in third] == [one.uid for one in again]
+    assert [one.rerun_of for one in client.jobs.retry(cause=Cause.STOPPED, experiment_uid=coffee.uid)] == [stopped.uid]
+    assert client.jobs.retry(cause=Cause.TIMEOUT, experiment_uid=coffee.uid) == ()
 
 
 def test_more_jobs_than_the_limit_are_refused(client: Client) -> None:

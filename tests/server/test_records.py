@@ -18,6 +18,7 @@ from beamkeeper.db.base import new_uid
 from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.errors import AlreadyExistsError, ConflictError, NotAuthenticatedError, NotFoundError
 from beamkeeper.domain.experiments import Experiment, NewExperiment
+from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.provenance import Towards
 from beamkeeper.domain.runs import NewRun, NewRunRule, RunStop
 from beamkeeper.domain.status import Service
@@ -93,6 +94,21 @@ def test_a_run_begins_takes_files_and_ends(site: Site) -> None:
         site.client.runs.named(experiment.uid, "7")
 
 
+def test_of_many_files_is_asked_at_once_where_they_belong(site: Site) -> None:
+    experiment, other = site.experiment(), site.experiment()
+    uids = site.fill(experiment, *(f"data/{i:04}" for i in range(1001)))
+    runs = [site.client.runs.create(NewRun(experiment_uid=experiment.uid, name=name)).uid for name in ("1", "2")]
+    sets = [site.client.datasets.create(NewDataset(experiment_uid=experiment.uid, name=n)).uid for n in ("a", "b")]
+    for run, dataset, members in zip(runs, sets, (uids[:2], uids[1:3]), strict=True):
+        site.client.runs.add_files(run, members)
+        site.client.datasets.add_files(dataset, members)
+    assert site.client.runs.of_files(experiment.uid, uids) == dict(zip(uids, [runs[0], *runs[1:] * 2], strict=False))
+    assert site.client.datasets.of_files(experiment.uid, uids) == dict(
+        zip(uids, [sets[0], *sets[1:] * 2], strict=False)
+    )
+    assert site.client.runs.of_files(other.uid, uids[:3]) == {}
+
+
 def test_a_chain_is_recorded_and_told(site: Site) -> None:
     experiment = site.experiment()
     raw, mean = site.fill(experiment, "data/raw", "analysis/mean")
@@ -106,10 +122,30 @@ def test_a_chain_is_recorded_and_told(site: Site) -> None:
     assert len(site.client.provenance.why(raw, Towards.RESULTS).links) == 1
 
 
+def test_a_result_is_stale_once_what_it_was_made_from_has_a_newer_version(site: Site) -> None:
+    experiment = site.experiment()
+    raw, mean, _ = site.fill(experiment, "data/raw", "analysis/mean", "analysis/other")
+    site.client.provenance.record(mean, [raw])
+
+    def stale() -> list[str | None]:
+        found = site.client.files.find(FileQuery(experiment_uid=experiment.uid, stale=True))
+        return [file.path for file in found]
+
+    assert (stale(), site.client.provenance.why(mean).is_stale) == ([], False)
+    for number, path in ((2, "data/raw"), (2, "analysis/mean")):
+        new = new_file(path, content=b"other", number=number, experiment_uid=experiment.uid)
+        site.beamline.as_service().files.register([new])
+        if path == "data/raw":
+            assert (stale(), site.client.provenance.why(mean).is_stale) == (["analysis/mean"], True)
+            assert not site.client.provenance.why(raw, Towards.RESULTS).is_stale
+    assert stale() == []  # made again
+
+
 UID = str(new_uid())
 ROUTES = [
     ("POST", "/api/v1/datasets"),
     ("GET", "/api/v1/datasets"),
+    ("POST", "/api/v1/datasets:of-files"),
     ("GET", f"/api/v1/datasets/{UID}"),
     ("GET", f"/api/v1/datasets/{UID}/summary"),
     ("GET", f"/api/v1/datasets/{UID}/files"),
@@ -120,6 +156,7 @@ ROUTES = [
     ("GET", f"/api/v1/datasets/{UID}/metadata/history"),
     ("POST", "/api/v1/runs"),
     ("GET", "/api/v1/runs"),
+    ("POST", "/api/v1/runs:of-files"),
     ("GET", f"/api/v1/runs/{UID}"),
     ("POST", f"/api/v1/runs/{UID}/stop"),
     ("GET", f"/api/v1/runs/{UID}/summary"),

@@ -71,6 +71,25 @@ def test_an_address_needs_a_scheme(site: Running) -> None:
         site.client.storage_areas.add(NewStorageArea(name="more", station_url="/m", path="/elsewhere"))
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("rsync+ssh://-esh@host/data", "plainly"),
+        ("rsync+ssh://%2Desh@host/data", "plainly"),
+        ("rsync://-oProxyCommand/data", "plainly"),
+        ("ftp://host name/data", "plainly"),
+        ("gsiftp://host:port/data", "plainly"),
+        ("rsync://[host/data", "plainly"),
+        ("ftp://ada:secret@host:port/data", "plainly"),
+        ("ftp://ada:secret@host/data", "has no password"),
+    ],
+)
+def test_an_address_holds_no_option_of_a_program_and_no_secret(site: Running, url: str, words: str) -> None:
+    with pytest.raises(InvalidError, match=words) as caught:
+        site.client.storage_areas.add(NewStorageArea(name="far", station_url=url, path="/elsewhere"))
+    assert "secret" not in caught.value.message
+
+
 def test_staff_sees_areas_managers_check_them_and_only_administrators_add(site: Running) -> None:
     new = NewStorageArea(name="more", station_url="file:///m", path="/elsewhere")
     viewer, manager = user(site, "vera", Role.STATION_VIEWER), user(site, "max", Role.STATION_MANAGER)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
 import threading
 from collections.abc import Iterator
@@ -11,12 +11,17 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.requests import Request
 
 from beamkeeper.client import Client
+from beamkeeper.core.sessions import authenticate
 from beamkeeper.domain.acquisition import JournalState, NewUpload, State
 from beamkeeper.domain.names import path_fields
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
+from beamkeeper.server.stream import Bell, Stream
+from beamkeeper.testing.listening import Listener
+from beamkeeper.testing.services import running
 from beamkeeper.testing.station import experiment, station, until
 
 
@@ -26,33 +31,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         yield made.start()
 
 
-class Listener:
-    """Reads a stream in a thread of its own."""
-
-    def __init__(self, client: Client, token: str, after: str | None = None) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.ids: list[str] = []
-        self.is_open = threading.Event()
-        self.is_over = threading.Event()
-        self._url = client.http(Service.CATALOG).url + "/api/v1/events"
-        headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {token}"}
-        if after:
-            headers["Last-Event-ID"] = after
-        self._headers = headers
-        threading.Thread(target=self._read, daemon=True).start()
-        assert self.is_open.wait(10)
-
-    def _read(self) -> None:
-        with httpx2.stream("GET", self._url, headers=self._headers, timeout=30, trust_env=False) as response:
-            assert response.headers["content-type"].startswith("text/event-stream")
-            for line in response.iter_lines():
-                if line.startswith(": from"):
-                    self.is_open.set()
-                elif line.startswith("id: "):
-                    self.ids.append(line[4:])
-                elif line.startswith("data: "):
-                    self.events.append(json.loads(line[6:]))
-        self.is_over.set()
+def listener(client: Client, token: str, after: str | None = None) -> Listener:
+    return Listener(client.http(Service.CATALOG).url, token, after)
 
 
 def deliver(client: Client, directory: Path, name: str) -> str:
@@ -72,8 +52,8 @@ def test_a_listener_hears_only_of_what_it_may_see_and_nothing_after_its_session(
     with Client(client.url, username="maria", password="a long password", logins=client.logins) as maria:
         token = maria.sessions.login("maria", "a long password").token
         maria.files.summary(hers.uid)  # the catalogue has heard of her now
-        everything = Listener(client, str(client.credentials.token))
-        something = Listener(client, token)
+        everything = listener(client, str(client.credentials.token))
+        something = listener(client, token)
         other = deliver(client, tmp_path / "one", "others")
         until(lambda: [e for e in everything.events if e["kind"] == "files.available"], "the administrator's event")
         assert {e["experiment_uid"] for e in everything.events if e["kind"] == "files.available"} == {other}
@@ -84,12 +64,12 @@ def test_a_listener_hears_only_of_what_it_may_see_and_nothing_after_its_session(
 
 def test_a_listener_that_comes_back_misses_nothing_and_hears_nothing_twice(client: Client, tmp_path: Path) -> None:
     token = str(client.credentials.token)
-    first = Listener(client, token)
+    first = listener(client, token)
     deliver(client, tmp_path / "one", "first")
     until(lambda: [e for e in first.events if e["kind"] == "files.available"], "the first event")
     at = first.ids[-1]
     second_uid = deliver(client, tmp_path / "two", "second")
-    again = Listener(client, token, after=at)
+    again = listener(client, token, after=at)
     until(lambda: [e for e in again.events if e["experiment_uid"] == second_uid], "the missed event")
     numbers = [int(i.rpartition(".")[2]) for i in again.ids]
     assert numbers == sorted(set(numbers))
@@ -106,3 +86,32 @@ def test_a_long_poll_answers_as_soon_as_there_is_something(client: Client, tmp_p
     waiter.join(timeout=25)
     assert found
     assert found[0].items
+
+
+def test_a_cursor_that_is_kept_no_more_is_answered_before_a_stream_begins(client: Client) -> None:
+    headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {client.credentials.token}"}
+    url = client.http(Service.CATALOG).url + "/api/v1/events"
+    answer = httpx2.get(url, headers={**headers, "Last-Event-ID": "elsewhere.7"}, trust_env=False)
+    assert (answer.status_code, answer.json()["code"]) == (410, "gone")
+
+
+def test_who_is_logged_out_while_told_what_was_missed_is_told_no_more_of_it(tmp_path: Path) -> None:
+    with running(directory=tmp_path) as site:
+        context = site.contexts[Service.STORAGE]
+        context.recheck_s = 0.0
+        token = site.bootstrap.operator.token
+        with context.database.read() as tx:
+            begin, caller = tx.events.cursor(), authenticate(tx, token)
+        for number in range(9):
+            site.client.users.create(NewUser(username=f"u{number}"))
+
+        async def told() -> list[str]:
+            stream = Stream(context, Bell(context.database))
+            lines = stream.lines(Request({"type": "http"}), caller, begin)
+            found = [await anext(lines) for _ in range(4)]
+            site.client.sessions.logout()
+            found += [line async for line in lines]
+            await stream.close()
+            return [line for line in found if line.startswith("id: ")]
+
+        assert len(asyncio.run(told())) == 3

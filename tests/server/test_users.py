@@ -58,6 +58,9 @@ def test_accounts_work_on_both_databases(tmp_path: Path, database_url: str) -> N
             ["ada", site.bootstrap.operator.session.username]
         )
         assert site.client.users.change("ada", UserChange(email="a@b")).email == "a@b"
+        for text, count in (("AD", 1), ("a@B", 1), ("%", 0), ("", 2)):
+            found = [one for one in site.client.users.page(text=text).items if one.username == "ada" or not text]
+            assert len(found) == count, text
         with pytest.raises(AlreadyExistsError):
             user(site)
         with pytest.raises((InvalidError, NotFoundError)):

@@ -185,6 +185,8 @@ def test_lint_ends_with_a_status_of_its_own(dm: Callable[..., str], tmp_path: Pa
     file.write_text("name: w\nstages:\n  '1':\n    command: echo 'x\n")
     assert "never closed" in dm("workflow", "lint", str(file), status=10)
     assert "there is no such key" in dm("workflow", "lint", str(_with(tmp_path, "name: w\nstage: {}\n")), status=2)
+    file.write_bytes(b"name: w\xff\n")
+    assert "name a text file" in dm("workflow", "add", str(file), status=2)
 
 
 def _with(tmp_path: Path, text: str) -> Path:

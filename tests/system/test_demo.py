@@ -174,6 +174,7 @@ def test_the_demo_delivers_everything_also_what_is_hostile_and_stops_when_told(d
     assert demo.kill() == 0
 
 
+@pytest.mark.long
 def test_the_demo_passes_on_postgresql(
     demo: Demo, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_the_demo_passes_on_postgresql(
         drop_database(postgres_server, url)
 
 
+@pytest.mark.long
 def test_a_demo_killed_in_the_middle_ends_as_one_that_was_not(demo: Demo) -> None:
     words = ("--torture", "--frames", "60", "--rate", "150")
     with demo.start(*words) as process:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.names import path_fields
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.storage import AreaPause, NewStorageArea
+from beamkeeper.testing.mounts import small_disk
 from beamkeeper.testing.station import Station, station, until
 from beamkeeper.testing.transfers import provide
 
@@ -29,19 +28,6 @@ MIB = 1024 * 1024
 def source(tmp_path: Path) -> Path:
     (tmp_path / "detector").mkdir()
     return tmp_path / "detector"
-
-
-@contextmanager
-def small_disk(place: Path, size: str) -> Iterator[None]:
-    """Mount a file system of a few megabytes."""
-    if os.geteuid():
-        pytest.skip("only root may mount a small disk")
-    place.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs", str(place)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def experiment_in(client: Client, name: str, path: Path, transfer: str = "copy") -> Experiment:
@@ -130,6 +116,7 @@ def test_a_storage_area_that_hangs_is_paused_and_no_other(tmp_path: Path, source
         item = upload(client, of, source)
         pause = until(lambda: paused(client, "away"), "the pause")
         assert (pause.trouble, pause.files) == ("hanging", 3)
+        assert pause.message == 'storage area "away" has not answered for 1 s'
         assert client.uploads.wait(upload(client, other, source).uid, timeout_s=30).state is State.DONE
         assert paused(client, "there") is None
         assert client.uploads.get(item.uid).count(J.READY) == 3
@@ -144,7 +131,8 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Station, 
     """A station whose transfers lie or say nothing while a file is there."""
     directory = tmp_path_factory.mktemp("faulty")
     environ, gate = provide(directory / "plugins"), directory / "gate"
-    settings = f'attempts = 2\n[transfer.lying]\ngate = "{gate}"\n[transfer.silent]\ngate = "{gate}"\n'
+    faults = (f'[transfer.{name}]\ngate = "{gate}"\n' for name in ("lying", "silent", "vanishing"))
+    settings = "attempts = 2\n" + "".join(faults)
     with station(directory, settings=settings) as made:
         yield made, made.start(environ), gate
 
@@ -176,6 +164,9 @@ def test_a_transport_that_always_lies_ends_in_quarantine(
     entries = list(client.uploads.entries(ended.uid, J.QUARANTINED))
     assert ended.state is State.FAILED
     assert {(entry.reason_code, entry.attempts) for entry in entries} == {("damaged", 2)}
+    assert {entry.reason for entry in entries} == {
+        f'"data/{number}.dat" has other bytes in storage than were sent' for number in range(2)
+    }
     assert stored(client, of, tmp_path / "area") == {}
     assert not list((tmp_path / "area" / of.directory / "data").iterdir())
 
@@ -203,6 +194,24 @@ def test_files_that_a_transport_says_nothing_of_are_sent_again(
     gate.unlink()
     ended = client.uploads.wait(item.uid, timeout_s=60)
     assert (ended.state, ended.count(J.AVAILABLE)) == (State.DONE, 4)
+    assert stored(client, of, tmp_path / "area") == wanted
+
+
+def test_files_whose_staging_directory_somebody_removed_are_sent_again(
+    faulty: tuple[Station, Client, Path], tmp_path: Path, source: Path
+) -> None:
+    _, client, gate = faulty
+    of = experiment_in(client, "vanishing", tmp_path / "area", "vanishing")
+    wanted = write(source, 3, 1000)
+    gate.touch()
+    item = upload(client, of, source)
+    until(lambda: 1 in attempts(client, item), "the first try")
+    why = {entry.reason for entry in client.uploads.entries(item.uid)}
+    assert '"data/0.dat" is not in its staging directory' in why
+    assert stored(client, of, tmp_path / "area") == {}
+    gate.unlink()
+    ended = client.uploads.wait(item.uid, timeout_s=60)
+    assert ended.state is State.DONE
     assert stored(client, of, tmp_path / "area") == wanted
 
 

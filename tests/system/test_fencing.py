@@ -21,7 +21,6 @@ from beamkeeper.domain.acquisition import JournalState, NewUpload, State
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.names import path_fields
 from beamkeeper.domain.status import Service
-from beamkeeper.testing.nursery import Nursery
 from beamkeeper.testing.servers import free_port
 from beamkeeper.testing.station import Started, Station, experiment, station, until
 
@@ -42,15 +41,9 @@ EVERY = (
 """Where a worker holds files; the four that stand for a state each are tried with every run of the tests."""
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as made:
-        yield made
-
-
 @pytest.fixture
-def made(tmp_path: Path, nursery: Nursery) -> Iterator[Station]:
-    with station(tmp_path, settings="lease_s = 1.0\nbatch_files = 4\n", spawn=nursery.spawn) as found:
+def made(tmp_path: Path) -> Iterator[Station]:
+    with station(tmp_path, settings="lease_s = 1.0\nbatch_files = 4\n") as found:
         yield found
 
 

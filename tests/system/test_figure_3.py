@@ -35,20 +35,25 @@ def run_figure_3(place: Path, frame: Path) -> Any:
 def test_it_runs_as_it_is_printed(tmp_path: Path) -> None:
     told = run_figure_3(tmp_path, tmp_path / "scan_7.h5")
     output = str(tmp_path / "out" / "scan_7")
-    assert told["failure"] == ""
-    assert (told["variables"]["outputDir"], told["variables"]["fileNumber"]) == (output, "0042")
-    assert told["reconstructed"] == ["5 bytes, by ssh from 127.0.0.1"]
-    assert told["uploaded"] == [
-        "--experiment=coffee",
-        f"--data-directory={output}",
-        "--dest-directory=processed/0042",
-        "parentFile:data/scan_7.h5",
-    ]
+    assert told["job"].pop("exits") == [0, 0, 0]
+    for how, below in (("job", "scan_7.h5"), ("trial", "data/scan_7.h5")):
+        went = told[how]
+        assert went["failure"] == ""
+        assert (went["variables"]["outputDir"], went["variables"]["fileNumber"]) == (output, "0042")
+        assert went["reconstructed"] == ["5 bytes, by ssh from 127.0.0.1"]
+        assert went["uploaded"] == [
+            "--experiment=coffee",
+            f"--data-directory={output}",
+            "--dest-directory=processed/0042",
+            f"parentFile:{below}",
+        ]
 
 
 @needs_mounts
 def test_a_hostile_name_never_reaches_the_other_host(tmp_path: Path) -> None:
     told = run_figure_3(tmp_path, tmp_path / "a$(touch PWNED)b; touch PWNED #.h5")
-    assert told["failure"].startswith('stage "2-Process" was not begun: the value of filePath')
-    assert told["reconstructed"] == told["uploaded"] == []
+    assert told["job"]["exits"] == [0]
+    for went in told.values():
+        assert 'stage "2-Process" was not begun: the value of filePath' in went["failure"]
+        assert went["reconstructed"] == went["uploaded"] == []
     assert not list(tmp_path.rglob("PWNED"))

@@ -3,155 +3,50 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
 import pytest
+from pydantic import JsonValue, SecretStr
 from uuid6 import uuid7
 
-from beamkeeper.cli.app import run
+from beamkeeper.cli.app import EXIT_CODES
 from beamkeeper.client import Client
 from beamkeeper.client.fetching import Fetcher, Got
 from beamkeeper.client.landing import Landing
-from beamkeeper.client.logins import Logins
 from beamkeeper.domain.acquisition import JournalState, NewDaq, State
 from beamkeeper.domain.commands import CommandKind, CommandState, NewCommand
-from beamkeeper.domain.errors import DmError, NotAuthenticatedError, UnavailableError
-from beamkeeper.domain.experiments import Experiment, NewExperiment, NewStation
+from beamkeeper.domain.datasets import NewDataset
+from beamkeeper.domain.errors import DmError, NotAuthenticatedError
+from beamkeeper.domain.experiments import Experiment, NewExperiment, StationChange
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.names import to_b64
+from beamkeeper.domain.processing import JobStatus, NewJob
 from beamkeeper.domain.status import Service, Status
-from beamkeeper.domain.users import NewUser
-from beamkeeper.testing.netns import End, Wire, why_not, wire
-from beamkeeper.testing.station import popen, until
+from beamkeeper.domain.users import NewKey, NewUser, Role, Scope, UserChange
+from beamkeeper.domain.workflows import checked_definition
+from beamkeeper.testing.apart import LOCAL, NAME, Apart
+from beamkeeper.testing.listening import Listener
+from beamkeeper.testing.netns import End, why_not, wire
+from beamkeeper.testing.station import until
 
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "it can be tested"), pytest.mark.timeout(300)]
 
-NAME = "8ID"
 FILES = 20
 PASSWORD = "a long enough password"
+AT_A_STATION_S = 5.0
+"""So soon a connected station hears that a right has ended."""
 FoundT = TypeVar("FoundT")
 
 
-class Host:
-    """Some services at one end of the wire."""
-
-    def __init__(self, made: Wire, end: End, directory: Path, services: tuple[Service, ...], settings: str) -> None:
-        self.wire, self.end, self.services = made, end, services
-        self.data = directory / end.name.lower()
-        self.data.mkdir(mode=0o700)
-        (self.data / "beamkeeper.toml").write_text(settings)
-        self.process: subprocess.Popen[bytes] | None = None
-        self.clients = ExitStack()
-
-    def start(self) -> None:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("BEAMKEEPER_")}
-        words = [*self.services, "--data", str(self.data)]
-        self.process = popen(words, clean, self.data / "log", wrap=self.wire.command(self.end))
-
-    def client(self, url: str, token: str, urls: dict[Service, str], ca: Path) -> Client:
-        logins = Logins(self.data / "logins.json")
-        made = Client(url, token=token, urls=urls, logins=logins, station=NAME, ca=str(ca), timeout_s=5.0, tries=1)
-        return self.clients.enter_context(made)
-
-    def ask(self, question: Callable[[], FoundT]) -> FoundT | None:
-        """Return an answer that is asked for at this end; None where nothing answers yet."""
-        with self.wire.at(self.end):
-            try:
-                return question()
-            except (UnavailableError, NotAuthenticatedError):  # its mirror is not filled yet
-                return None
-
-    def close(self) -> None:
-        self.clients.close()
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # an orderly stop lets each waiting question end: 5 s
-            self.process.wait(60)
-
-
-class Apart:
-    """A site and a station on two hosts."""
-
-    def __init__(self, made: Wire, directory: Path, stack: ExitStack) -> None:
-        self.wire, self.directory = made, directory
-        ca, address = directory / "ca", made.addresses[End.SITE]
-        assert run(["tls", "make-ca", str(ca)]) == 0
-        assert run(["tls", "issue", str(ca), "site", address]) == 0
-        self.ca = ca / "ca.pem"
-        self.storage, self.catalog = f"https://{address}:22236", f"https://{address}:22237"
-        self.site = Host(
-            made, End.SITE, directory, (Service.STORAGE, Service.CATALOG), self._site_settings(ca, address)
-        )
-        stack.callback(self.site.close)
-        self.site.start()
-        token = self._first_session()
-        self.admin = self.site.client(self.storage, token, {Service.CATALOG: self.catalog}, self.ca)
-        until(lambda: self.at_site(lambda: self.admin.status(Service.CATALOG)), "the site")
-        key = self.at_site(self._join)
-        self.station = Host(
-            made, End.STATION, directory, (Service.CATALOG, Service.ACQUISITION), self._station_settings()
-        )
-        (self.station.data / "service.key").write_text(key or "")
-        (self.station.data / "service.key").chmod(0o600)
-        stack.callback(self.station.close)
-        self.station.start()
-        self.local = self.local_client(token)
-        until(lambda: self.at_station(lambda: self.local.status(Service.ACQUISITION)), "the station")
-
-    def _site_settings(self, ca: Path, address: str) -> str:
-        return (
-            f'[station]\nname = "site"\n[tls]\ncertificate_file = "{ca}/site.pem"\nkey_file = "{ca}/site.key"\n'
-            f'ca_file = "{ca}/ca.pem"\n[storage]\nlisten = "{address}:22236"\n[catalog]\nlisten = "{address}:22237"\n'
-        )
-
-    def _station_settings(self) -> str:
-        return (
-            f'[station]\nname = "{NAME}"\n[tls]\nca_file = "{self.ca}"\n[storage]\nurl = "{self.storage}"\n'
-            f'[catalog]\nlisten = "127.0.0.1:22237"\nsite_url = "{self.catalog}"\n'
-            '[acquisition]\nlisten = "127.0.0.1:22238"\nquiet_s = 0.2\nscan_interval_s = 1.0\n'
-        )
-
-    def _first_session(self) -> str:
-        first = self.site.data / "first-session.json"
-        until(first.exists, "the first session")
-        return str(json.loads(first.read_text())["token"])
-
-    def _join(self) -> str:
-        self.admin.stations.create(NewStation(name=NAME))
-        return self.admin.stations.join(self.admin.stations.make_token(NAME).token).key
-
-    def at_site(self, question: Callable[[], FoundT]) -> FoundT | None:
-        return self.site.ask(question)
-
-    def at_station(self, question: Callable[[], FoundT]) -> FoundT | None:
-        return self.station.ask(question)
-
-    def count(self, at: Callable[[Callable[[], int]], int | None], client: Client, experiment: Experiment) -> int:
-        query = FileQuery(experiment_uid=experiment.uid, limit=1000)
-        return at(lambda: sum(1 for _ in client.files.find(query))) or 0
-
-    def local_client(self, token: str) -> Client:
-        """Return somebody's client at the station, which has seen nothing of what was changed at the site."""
-        local = {Service.CATALOG: "http://127.0.0.1:22237", Service.ACQUISITION: "http://127.0.0.1:22238"}
-        return self.station.client(self.storage, token, local, self.ca)
-
-    def dm(self, *words: str) -> str:
-        """Run a command at the station, and return all that it printed."""
-        home = self.directory / "home"
-        home.mkdir(exist_ok=True)
-        facts = {"HOME": str(home), "BEAMKEEPER_URL": self.storage, "BEAMKEEPER_CA": str(self.ca)}
-        environ = {"PATH": os.environ["PATH"], **facts, "BEAMKEEPER_TOKEN": self.admin.credentials.token or ""}
-        program = (sys.executable, "-c", "from beamkeeper.cli.app import main; main()", *words)
-        command = [*self.wire.command(End.STATION), *program, "--data", str(self.station.data)]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=90)
-        return done.stdout + done.stderr
+def there(found: FoundT | None) -> FoundT:
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -175,16 +70,20 @@ def write(directory: Path, name: str) -> None:
 def test_a_station_works_on_while_the_link_is_bad_or_gone_and_catches_up(both: Apart, tmp_path: Path) -> None:
     detector = tmp_path / "detector"
     detector.mkdir()
-    experiment = both.at_site(lambda: both.admin.experiments.create(NewExperiment(name="coffee", station=NAME)))
-    assert experiment is not None
+    new = NewExperiment(name="coffee", station=NAME, storage_area_uid=there(both.far).uid)
+    experiment = there(both.at_site(lambda: both.admin.experiments.create(new)))
     nothing_comes_in(both)
     daq = started_from_the_site(both, experiment, detector)
     write(detector, "one")
     both_have(both, experiment, FILES)
+    password = somebody_logs_in_at_the_station(both, experiment, tmp_path)
     both.wire.cut()
     write(detector, "two")
     stop = give(both, experiment, kind=CommandKind.STOP, acquisition_uid=daq)
     the_station_works_on(both, experiment, daq)
+    a_job_is_done(both, experiment)
+    people_at_the_station_work_on(both, experiment, password)
+    tonight = made_at_the_station(both, tmp_path / "tonight")
     the_site_goes_on_answering(both, experiment, tmp_path / "downloaded")
     for _ in range(3):
         both.wire.mend()
@@ -195,6 +94,7 @@ def test_a_station_works_on_while_the_link_is_bad_or_gone_and_catches_up(both: A
     ended(both, daq, stop)
     assert both.wire.lost() > 0
     both.wire.mend()
+    the_site_has_made(both, tonight)
     versions = both.at_site(lambda: both.admin.files.summary(experiment.uid))
     assert versions is not None
     assert (versions.files, versions.versions, versions.verified) == (2 * FILES, 2 * FILES, 2 * FILES)
@@ -215,6 +115,67 @@ def test_a_session_that_ended_at_the_site_is_refused_at_the_station_once_its_mir
     for ask in asks:
         with both.wire.at(End.STATION), pytest.raises(NotAuthenticatedError):
             ask()
+
+
+def test_what_is_open_at_the_station_ends_with_the_right_to_it(both: Apart) -> None:
+    kept, lost = (there(both.at_site(partial(make, both.admin, name))) for name in ("kept", "lost"))
+    told = StationChange(processing_url=LOCAL[Service.PROCESSING])
+    assert both.at_site(lambda: both.admin.stations.update(NAME, told))
+    bea = member(both, "bea", kept, lost)
+    day = datetime.now(UTC) + timedelta(days=1)
+    key = there(both.at_site(lambda: bea.keys.create(NewKey(name="script", scopes=(Scope.READ,), expires_at=day))))
+    the_station_has_heard(both, bea)
+    bea_here = both.local_client(bea.credentials.token or "")
+    with_key = both.listener(key.token)
+    hers = both.listener(bea.credentials.token or "")
+    with both.dm_of(bea.credentials.token or "", "job", "log", slow_job(both, bea_here, lost), "-f") as log:
+        assert there(log.stdout).readline() == "begun\n"
+        until(lambda: is_heard(both, hers, lost, kept), "her events of both experiments")
+        with both.wire.at(End.SITE):
+            both.admin.experiments.remove_user(lost.uid, "bea")
+            bea.keys.revoke(key.key.uid)
+        until(with_key.is_over.is_set, "the end of what the key has open", AT_A_STATION_S)
+        assert log.wait(AT_A_STATION_S) == EXIT_CODES["not_found"]
+        until(lambda: not is_heard(both, hers, lost, kept), "that she hears no more", AT_A_STATION_S)
+    assert not is_heard(both, hers, lost, kept)
+    assert there(both.at_station(lambda: both.local.jobs.stop(experiment_uid=lost.uid))) == 1
+    assert both.at_site(lambda: both.admin.users.change("bea", UserChange(is_enabled=False)))
+    until(hers.is_over.is_set, "the end of what she has open", AT_A_STATION_S)
+
+
+def make(client: Client, name: str) -> Experiment:
+    return client.experiments.create(NewExperiment(name=name, station=NAME))
+
+
+def member(both: Apart, name: str, *experiments: Experiment) -> Client:
+    """Make somebody who is of these experiments; return their client at the site."""
+    entering = both.site.client(both.storage, "", {}, both.ca)
+    new = NewUser(username=name, password=SecretStr(PASSWORD))
+    assert both.at_site(lambda: both.admin.users.create(new))
+    for experiment in experiments:
+        assert both.at_site(partial(both.admin.experiments.add_user, experiment.uid, name, Role.USER))
+    assert both.at_site(lambda: entering.sessions.login(name, PASSWORD))
+    return entering
+
+
+def slow_job(both: Apart, client: Client, experiment: Experiment) -> str:
+    """Start a job that says a word and goes on for a long time."""
+    stages: JsonValue = {"1": {"command": "echo begun; exec sleep 90"}}
+    slow = checked_definition({"name": "slow", "stages": stages})
+    assert both.at_station(lambda: both.local.workflows.add(slow))
+    job = there(both.at_station(lambda: client.jobs.submit(NewJob(workflow="slow", experiment_uid=experiment.uid))))
+    until(lambda: there(both.at_station(lambda: client.jobs.record(job.uid))).child_processes, "the command")
+    return str(job.uid)
+
+
+def is_heard(both: Apart, listener: Listener, experiment: Experiment, other: Experiment) -> bool:
+    """Make news of two experiments; whether the one's was heard when the other's was, which came after it."""
+    name = uuid7().hex
+    for one in (experiment, other):
+        new = NewDataset(experiment_uid=one.uid, name=name)
+        assert both.at_station(partial(both.local.datasets.create, new))
+    until(lambda: listener.heard(name=name, of=other.uid), "her event of the other experiment")
+    return listener.heard(name=name, of=experiment.uid)
 
 
 def the_station_has_heard(both: Apart, client: Client) -> None:
@@ -252,12 +213,75 @@ def the_station_works_on(both: Apart, experiment: Experiment, daq: UUID) -> None
 
     until(waiting, "the files that wait for the site")
     assert both.count(both.at_station, both.local, experiment) == FILES
-    both.wire.refuse()
     until(lambda: both.at_station(lambda: is_cut_off(both.local.status(Service.CATALOG))), "that it is cut off")
     assert "cut off from the site's catalogue" in both.dm("status")
     found = both.at_station(lambda: both.local.daqs.get(daq))
     assert found is not None
     assert found.state is State.RUNNING
+
+
+def a_job_is_done(both: Apart, experiment: Experiment) -> None:
+    """Nobody gives its commands a token now, and they run without."""
+    definition = checked_definition({"name": "quick", "stages": {"1": {"command": "echo done"}}})
+    assert both.at_station(lambda: both.local.workflows.add(definition))
+    new = NewJob(workflow="quick", experiment_uid=experiment.uid)
+    job = there(both.at_station(lambda: both.local.jobs.submit(new)))
+    until(lambda: there(both.at_station(lambda: both.local.jobs.get(job.uid))).status is JobStatus.DONE, "the job", 60)
+
+
+def somebody_logs_in_at_the_station(both: Apart, experiment: Experiment, directory: Path) -> Path:
+    """Let somebody of the experiment log in there; returns the file with her password."""
+    both.at_site(lambda: both.admin.users.create(NewUser(username="nell")))
+    both.at_site(lambda: both.admin.users.set_password("nell", PASSWORD))
+    both.at_site(lambda: both.admin.experiments.add_user(experiment.uid, "nell", Role.PI))
+    (file := directory / "password").touch(mode=0o600)
+    file.write_text(PASSWORD)
+    with both.dm_of("", "login", "nell", "--password-file", str(file)) as program:
+        assert "nell is logged in" in program.communicate(timeout=90)[0]
+    return file
+
+
+def people_at_the_station_work_on(both: Apart, experiment: Experiment, password: Path) -> None:
+    """At 2 a.m. somebody looks at the experiment, and somebody logs in who did so here before."""
+    kept = both.directory / "home/.config/beamkeeper/logins.json"
+    before = json.loads(kept.read_text())["default"]["token"]
+    admin = both.admin.credentials.token or ""
+    with (
+        both.dm_of(admin, "experiment", "show", "coffee") as showing,
+        both.dm_of("", "login", "nell", "--password-file", str(password)) as entering,
+    ):
+        shown, entered = showing.communicate(timeout=90)[0], entering.communicate(timeout=90)[0]
+    assert "nell" in shown
+    assert "as the station heard of it last" in shown
+    assert "counts at the station alone" in entered
+    token = json.loads(kept.read_text())["default"]["token"]
+    assert token != before
+    nell = both.local_client(token)
+    assert both.at_station(lambda: [daq.experiment for daq in nell.daqs.list()]) == ["coffee"]
+    assert both.count(both.at_station, nell, experiment) == FILES
+
+
+def made_at_the_station(both: Apart, detector: Path) -> Experiment:
+    """Make an experiment at 2 a.m. and take data for it; its name is given at the site meanwhile."""
+    new = NewExperiment(name="tonight", station=NAME)
+    made = both.at_station(lambda: both.local.experiments.create(new))
+    assert made is not None
+    assert both.at_station(lambda: both.local.experiments.get("tonight")) == made
+    detector.mkdir()
+    write(detector, "night")
+    path_b64 = to_b64(bytes(detector).lstrip(b"/"))
+    daq = both.at_station(lambda: both.local.daqs.start(NewDaq(experiment_uid=made.uid, path_b64=path_b64)))
+    assert daq is not None
+    assert both.at_site(lambda: both.admin.experiments.create(new))
+    return made
+
+
+def the_site_has_made(both: Apart, tonight: Experiment) -> None:
+    both_have(both, tonight, FILES)
+    both_names = {both.at_site(lambda: both.admin.experiments.by_uid(tonight.uid).name)}
+    both_names.add(both.at_station(lambda: both.local.experiments.get("tonight-2").name))
+    assert both_names == {"tonight-2"}
+    assert "tonight-2" in (both.station.data / "log").read_text()
 
 
 def is_cut_off(status: Status) -> bool:

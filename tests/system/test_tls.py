@@ -134,7 +134,8 @@ def test_keys_are_private_and_nothing_is_overwritten(authority: Path) -> None:
     before = (authority / "ca.key").read_bytes()
     assert run(["tls", "make-ca", str(authority)]) == 7
     assert run(["tls", "issue", str(authority), "localhost"]) == 7
-    assert run(["tls", "issue", str(authority), "a;b"]) == 2
+    for host in ("a;b", "fe80::1%../../x", "fe80::1%x\nbasicConstraints = CA:TRUE"):
+        assert run(["tls", "issue", str(authority), host]) == 2
     assert (authority / "ca.key").read_bytes() == before
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator, Mapping
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from beamkeeper.client import Client
-from beamkeeper.domain.acquisition import Acquisition, NewUpload, State
+from beamkeeper.domain.acquisition import Acquisition, NewDaq, NewUpload, State
 from beamkeeper.domain.experiments import Experiment, NewExperiment
-from beamkeeper.domain.files import FileQuery
+from beamkeeper.domain.files import FileQuery, ReplicaState
 from beamkeeper.domain.names import path_fields
+from beamkeeper.domain.replicas import ListedReplica
 from beamkeeper.domain.storage import NewStorageArea
 from beamkeeper.testing.conformance import HOSTILE_NAMES
 from beamkeeper.testing.daemons import account
@@ -55,8 +59,8 @@ def detector(directory: Path, files: int) -> Mapping[bytes, bytes]:
     return wanted
 
 
-def upload(client: Client, of: Experiment, directory: Path) -> Acquisition:
-    new = NewUpload(experiment_uid=of.uid, path_b64=path_fields(os.fsencode(directory)[1:])["path_b64"])
+def upload(client: Client, of: Experiment, directory: Path, *also: str) -> Acquisition:
+    new = NewUpload(experiment_uid=of.uid, path_b64=path_fields(os.fsencode(directory)[1:])["path_b64"], also=also)
     return client.uploads.start(new)
 
 
@@ -116,10 +120,25 @@ def checked(client: Client, name: str) -> None:
     assert not again.is_ok
 
 
-def deliver(tmp_path: Path, files: int, far: Far) -> None:
-    source, by_rsync, by_grid = tmp_path / "detector", tmp_path / "rsync", tmp_path / "grid"
-    source.mkdir()
-    wanted = detector(source, files)
+def got_back(client: Client, of: Experiment, wanted: Mapping[bytes, bytes]) -> None:
+    """What lies in a bucket is got like every other file: whole, from anywhere on, and as one archive."""
+    files = {bytes(file.relpath): file for file in client.files.find(FileQuery(experiment_uid=of.uid))}
+    largest = max(files.values(), key=lambda file: file.size)
+    content = wanted[bytes(largest.relpath)]
+    assert b"".join(client.downloads.read(largest)) == content
+    assert b"".join(client.downloads.read(largest, 7)) == content[7:]
+    made = client.downloads.freeze(of.uid, "all", iter(files.values()))
+    whole = b"".join(client.downloads.archive(made.uid))
+    with tarfile.open(fileobj=io.BytesIO(whole), errors="surrogateescape") as tar:
+        found = {os.fsencode(one.name): (tar.extractfile(one) or io.BytesIO()).read() for one in tar}
+    assert found == {b"all/" + name: content for name, content in wanted.items()}
+    assert b"".join(client.downloads.archive(made.uid, 100_001)) == whole[100_001:]
+
+
+@contextmanager
+def delivering(tmp_path: Path, far: Far) -> Iterator[tuple[Client, Mapping[Path, Experiment], Experiment]]:
+    """Give a station with an experiment at each server: those whose files stand below a directory, and the bucket's."""
+    by_rsync, by_grid = tmp_path / "rsync", tmp_path / "grid"
     with station(tmp_path, settings=far.settings) as made:
         client = made.start()
         of = {
@@ -129,22 +148,56 @@ def deliver(tmp_path: Path, files: int, far: Far) -> None:
         objects = objects_at(client, far.bucket, tmp_path.name)
         for name in ("rsync", "grid", "objects"):
             checked(client, name)
+        yield client, of, objects
+
+
+def copied(client: Client, of: Experiment, area: str, root: Path) -> dict[bytes, bytes]:
+    """Return the copies of an experiment in a further storage area, once all of them are made and verified."""
+
+    def look() -> Sequence[ListedReplica] | None:
+        found = list(client.replicas.list(of.uid, storage_area=area))
+        return None if any(one.state is ReplicaState.WANTED for one in found) else found
+
+    found = until(look, f"the copies in {area}")
+    assert {one.state for one in found} == {ReplicaState.VERIFIED}
+    where = os.fsencode(root / of.directory)
+    return {bytes(one.relpath): Path(os.fsdecode(os.path.join(where, one.relpath))).read_bytes() for one in found}
+
+
+def test_an_upload_goes_by_rsync_gridftp_and_s3_with_no_difference_and_has_copies_in_areas_of_those(
+    tmp_path: Path, far: Far
+) -> None:
+    (source := tmp_path / "detector").mkdir()
+    wanted = detector(source, 100)
+    also = {"rsync": "grid", "grid": "rsync", "objects": "rsync"}
+    with delivering(tmp_path, far) as (client, of, objects):
         for experiment in (*of.values(), objects):
-            item = upload(client, experiment, source)
+            item = upload(client, experiment, source, also[experiment.name])
             assert client.uploads.wait(item.uid, timeout_s=100).state is State.DONE
         for root, experiment in of.items():
             assert stored(client, experiment, root) == wanted
             until(lambda root=root, of=experiment: not stagings(root, of), "empty staging")  # type: ignore[misc]
         assert stored_objects(client, objects, far.bucket, tmp_path.name) == wanted
-
-
-def test_an_upload_goes_by_rsync_gridftp_and_s3_with_no_difference(tmp_path: Path, far: Far) -> None:
-    deliver(tmp_path, 100, far)
+        got_back(client, objects, wanted)
+        for experiment in (*of.values(), objects):
+            assert copied(client, experiment, also[experiment.name], tmp_path / also[experiment.name]) == wanted
 
 
 @pytest.mark.long
-def test_a_thousand_files_go_by_rsync_gridftp_and_s3_with_no_difference(tmp_path: Path, far: Far) -> None:
-    deliver(tmp_path, 1000, far)
+def test_a_daq_of_a_thousand_files_goes_by_rsync_gridftp_and_s3_with_no_difference(tmp_path: Path, far: Far) -> None:
+    with delivering(tmp_path, far) as (client, of, objects):
+        wanted = {}
+        for experiment in (*of.values(), objects):
+            (source := tmp_path / f"detector of {experiment.name}").mkdir()
+            fields = path_fields(os.fsencode(source)[1:])
+            daq = client.daqs.start(NewDaq.model_validate({"experiment_uid": experiment.uid, **fields}))
+            wanted[experiment.uid] = detector(source, 1000)
+            client.daqs.stop(daq.uid)
+            ended = client.daqs.wait(daq.uid, timeout_s=300)
+            assert (ended.state, ended.message) == (State.DONE, f"{len(wanted[experiment.uid])} available")
+        for root, experiment in of.items():
+            assert stored(client, experiment, root) == wanted[experiment.uid]
+        assert stored_objects(client, objects, far.bucket, tmp_path.name) == wanted[objects.uid]
 
 
 LIAR = """\

@@ -257,11 +257,15 @@ def test_bytes_that_the_catalogue_does_not_know_are_never_replaced(
     made, client = running
     foreign = made.storage / coffee.directory / "data" / "a.tif"
     foreign.write_bytes(b"somebody's")
+    foreign.with_name("same.tif").write_bytes(b"the same")
     (source / "a.tif").write_bytes(b"the detector's")
+    (source / "same.tif").write_bytes(b"the same")
     ended = finish(client, start(client, coffee, source))
     (entry,) = client.daqs.entries(ended.uid, J.QUARANTINED)
     assert (ended.state, entry.reason_code) == (State.FAILED, "conflict")
+    assert entry.reason == '"data/a.tif" holds bytes that the catalogue does not know: they are left as they are'
     assert foreign.read_bytes() == b"somebody's"
+    assert [entry.path for entry in client.daqs.entries(ended.uid, J.AVAILABLE)] == ["same.tif"]
 
 
 def test_another_sources_different_bytes_are_a_conflict(client: Client, coffee: Experiment, source: Path) -> None:
@@ -293,7 +297,7 @@ def test_a_daq_ends_after_its_run_time(client: Client, coffee: Experiment, sourc
     assert (ended.state, ended.count(J.AVAILABLE)) == (State.DONE, 1)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
 def test_killing_everything_again_and_again_loses_and_repeats_nothing(
     kind: str, tmp_path: Path, source: Path, request: pytest.FixtureRequest
 ) -> None:

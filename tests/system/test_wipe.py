@@ -593,8 +593,12 @@ def drop(path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "points"),
-    [("sqlite", list(WipePoint)), ("postgresql", [WipePoint.WIPE_DELETED])],
-    ids=["sqlite", "postgresql"],
+    [
+        ("sqlite", [WipePoint.WIPE_DELETED]),
+        pytest.param("sqlite", list(WipePoint), marks=pytest.mark.long),
+        pytest.param("postgresql", [WipePoint.WIPE_DELETED], marks=pytest.mark.long),
+    ],
+    ids=["sqlite", "sqlite, each", "postgresql"],
 )
 def test_killed_at_any_point_a_run_goes_on_and_deletes_just_what_was_proven(
     kind: str, points: list[WipePoint], tmp_path: Path, request: pytest.FixtureRequest

@@ -7,10 +7,12 @@ that hold up nobody.
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -27,8 +29,9 @@ from beamkeeper.builtin.results import failed, writing
 from beamkeeper.config.failpoints import FailPoint, hit, is_armed
 from beamkeeper.domain.files import CHUNK_BYTES
 from beamkeeper.domain.names import Algorithm, Checksum
-from beamkeeper.plugins.api import Options, Stop, TransferItem, TransferResult
+from beamkeeper.plugins.api import Ahead, Options, Stop, TransferItem, TransferResult
 from beamkeeper.plugins.helpers import HelperEndedError, Helpers
+from beamkeeper.plugins.programs import ProgramStoppedError
 
 MIB = 1024 * 1024
 HELPED_FILES = 32
@@ -81,11 +84,40 @@ class CopyTransfer:
         finally:
             os.close(root)
 
+    def stage_ahead(self, item: TransferItem, staging: str, stop: Stop) -> Ahead:
+        """Copy the whole chunks that a source has got; what was copied of others is copied anew the next time."""
+        where = path_of_url(staging)
+        with writing(where):
+            root = open_directory(where)
+        batch = _Batch(root, self._options, stop)
+        try:
+            chunks = batch.extend(item)
+        except CopyError as error:
+            raise failed(item, error).error or error from error
+        finally:
+            batch.close()
+            os.close(root)
+        return Ahead(len(chunks) * CHUNK_BYTES, tuple(chunks))
+
     def discard(self, staging: str) -> None:
         """Remove a staging directory and all in it."""
         where = path_of_url(staging)
         with writing(where):
             remove_tree(where)
+
+    def fetch(self, place: str, into: Path, stop: Stop) -> None:
+        """Copy the files of a directory of this host."""
+        where = path_of_url(place)
+        with writing(where), os.scandir(where) as entries:
+            for entry in entries:
+                if stop():
+                    raise ProgramStoppedError
+                if entry.is_file():
+                    shutil.copyfile(entry.path, os.path.join(os.fsencode(into), entry.name))
+
+    def remove(self, place: str) -> None:
+        """Remove a directory and all in it."""
+        self.discard(place)
 
     def _with_helpers(
         self, items: Sequence[TransferItem], where: bytes, stop: Stop
@@ -171,13 +203,19 @@ class _Batch:
     def copy(self, item: TransferItem) -> tuple[TransferItem, Copied | CopyError] | None:
         """Copy one file; None where the batch was stopped."""
         try:
-            return item, self._copier().copy(item.source, item.path, _identity(item))
+            known = item.ahead.chunks if item.ahead else ()
+            return item, self._copier().copy(item.source, item.path, _identity(item), known)
         except StoppedError:
             return None
         except CopyError as error:
             if not is_of_one_file(error):
                 self.end()
             return item, error
+
+    def extend(self, item: TransferItem) -> list[str]:
+        """Copy more of a file that is still written; return the digests of its chunks so far."""
+        known = item.ahead.chunks if item.ahead else ()
+        return self._copier().extend(item.source, item.path, known, item.identity.size)
 
     def _is_over(self, moved: int) -> bool:
         return self._ended.is_set() or self._stop(moved)

@@ -43,6 +43,11 @@ class Digests:
                 self._chunks.append(self._chunk.hexdigest())
                 self._chunk, self._room = blake3(), self._chunk_bytes
 
+    @property
+    def last_chunk(self) -> str:
+        """The digest of the chunk that was completed last."""
+        return self._chunks[-1]
+
     def values(self) -> list[str]:
         """Return the checksums of what was taken, in the order that was asked for."""
         return [whole.hexdigest() for whole in self._whole]

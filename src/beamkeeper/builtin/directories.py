@@ -9,11 +9,10 @@ from urllib.parse import unquote_to_bytes
 from uuid import uuid4
 
 from beamkeeper.domain.errors import InvalidError
+from beamkeeper.plugins.below import DIRECTORY, open_made
 
 PATH_MAX = 4096
 """The longest path that one call to the kernel takes, its final NUL included."""
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def path_of_url(url: str) -> bytes:
@@ -58,38 +57,18 @@ def open_directory(path: bytes) -> int:
         above = os.path.dirname(above)
     os.stat(above)
     os.makedirs(path, 0o700, exist_ok=True)
-    return os.open(path, _DIRECTORY)
+    return os.open(path, DIRECTORY)
 
 
 def open_parent(root: int, path: bytes) -> int:
     """Open the directory of a path below `root`, making what is missing and following no link."""
-    here = os.dup(root)
-    try:
-        for part in path.split(b"/")[:-1]:
-            try:
-                below = os.open(part, _DIRECTORY, dir_fd=here)
-            except FileNotFoundError:
-                _make(part, here)
-                below = os.open(part, _DIRECTORY, dir_fd=here)
-            os.close(here)
-            here = below
-    except BaseException:
-        os.close(here)
-        raise
-    return here
-
-
-def _make(name: bytes, parent: int) -> None:
-    try:
-        os.mkdir(name, 0o700, dir_fd=parent)
-    except FileExistsError:
-        return  # another thread's file is in the same directory
+    return open_made(root, path.rpartition(b"/")[0])
 
 
 def remove_tree(path: bytes) -> None:
     """Remove a directory and all in it, following no link; nothing there is no error."""
     try:
-        root = os.open(path, _DIRECTORY)
+        root = os.open(path, DIRECTORY)
     except FileNotFoundError:
         return
     except NotADirectoryError:
@@ -99,7 +78,7 @@ def remove_tree(path: bytes) -> None:
         waiting = _empty(root, root)
         while waiting:
             name = waiting.pop()
-            directory = os.open(name, _DIRECTORY, dir_fd=root)
+            directory = os.open(name, DIRECTORY, dir_fd=root)
             try:
                 waiting.extend(_empty(directory, root))
             finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import os
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from beamkeeper.builtin.values import json_safe, text
 from beamkeeper.plugins.extractors import EXTRACTORS, ExtractionError, Extractor, missing_of
@@ -37,6 +37,22 @@ def extract(extractor: Extractor, path: str, known: str = "the file") -> dict[st
     return found
 
 
+def picture(path: str, request: dict[str, object]) -> tuple[dict[str, object], bytes]:
+    """Return what the numbers of a file's first frame are, and its small picture; nothing where it has no frame."""
+    from beamkeeper.builtin.frames import first_frame
+    from beamkeeper.plugins.thumbnails import thumbnail
+
+    try:
+        frame = first_frame(path, cast("dict[str, Any]", request["picture_of"]))
+        facts, png = ({}, b"") if frame is None else thumbnail(frame)
+    except ExtractionError as error:
+        return {"error": str(error)}, b""
+    except Exception as error:  # as above
+        reason = text(str(error).partition("\n")[0], MAX_REASON) or type(error).__name__
+        return {"error": f"the first frame cannot be read: {reason}"}, b""
+    return {"frame": json_safe(facts)}, png
+
+
 class Extractors:
     """The extractors of this process, each built when it is first needed."""
 
@@ -46,6 +62,8 @@ class Extractors:
     def answer(self, request: dict[str, object], _: int | None) -> tuple[dict[str, object], bytes]:
         """Return the answer to one question."""
         path = os.fsdecode(base64.b64decode(str(request["path"])))
+        if "picture_of" in request:
+            return picture(path, request)
         try:
             return {"metadata": extract(self._named(str(request["extractor"])), path, str(request["format"]))}, b""
         except ExtractionError as error:

@@ -31,6 +31,12 @@ _TYPES = {
 }
 
 
+def binary_bytes(head: bytes) -> int:
+    """Return how many bytes of pixels follow the header, as it says; 0 where it does not."""
+    sizes = [text(match["value"]) for match in _BINARY.finditer(head) if match["key"] == b"X-Binary-Size"]
+    return int(sizes[0]) if sizes and sizes[0].isdigit() and len(sizes[0]) < 15 else 0
+
+
 def read_cbf(path: str) -> dict[str, JsonValue]:
     """Return the metadata of a CBF image."""
     with open(path, "rb") as file:

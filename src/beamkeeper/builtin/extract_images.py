@@ -16,7 +16,7 @@ from beamkeeper.plugins.extractors import ExtractionError, recognise
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-_READERS = {
+READERS = {
     "EDF": "edfimage",
     "MarCCD": "marccdimage",
     "mar345": "mar345image",
@@ -41,7 +41,7 @@ def read_image(path: str) -> dict[str, JsonValue]:
     known = recognise(path.encode("utf-8", "surrogateescape"), {"images": ImageExtractor.formats})
     if known is None:
         raise ExtractionError("it is of none of the formats that are known")
-    image = fabioformats.factory(_READERS[known.format])
+    image = fabioformats.factory(READERS[known.format])
     with nameable(path) as name:
         image.readheader(name)
     header = {str(key): value for key, value in image.header.items()}

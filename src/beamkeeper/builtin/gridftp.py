@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from pydantic import Field
 
@@ -74,7 +74,7 @@ class GridFTPTransfer(OutsideTransfer):
 
     def move(self, farm: str, items: Sequence[TransferItem], staging: str, stop: Stop) -> Refused:
         """Run globus-url-copy, with the files of a batch in a list."""
-        url = urlsplit(staging)
+        url = programs.parts_of(staging)
         base = _base(url)
         program = programs.require(self._options.program, PACKAGE)
         self._see_parent(program, url, base, stop)

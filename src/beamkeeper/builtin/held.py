@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -57,10 +57,7 @@ class Held:
             self.faults.append(failed(item, error))
             return
         self._open[item.version_uid] = opened
-        link = os.path.join(os.fsencode(self.farm), item.target)
-        if item.target.parent:
-            os.makedirs(os.path.dirname(link), exist_ok=True)
-        os.symlink(f"/proc/{os.getpid()}/fd/{opened}", link)
+        _link(self.farm, item, opened)
         self.items.append(item)
 
     def begin(self) -> None:
@@ -129,6 +126,30 @@ class Held:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@contextmanager
+def growing(item: TransferItem) -> Iterator[tuple[str, int]]:
+    """Yield a directory with a link at the target of a file that is still written, and the file's size now."""
+    try:
+        opened, found = open_source(item.source, None)
+    except CopyError as error:
+        raise failed(item, error).error or error from error
+    farm = tempfile.mkdtemp(prefix="beamkeeper-send-")
+    try:
+        _link(farm, item, opened)
+        yield farm, found.st_size
+    finally:
+        os.close(opened)
+        with suppress(OSError):
+            shutil.rmtree(farm)
+
+
+def _link(farm: str, item: TransferItem, opened: int) -> None:
+    link = os.path.join(os.fsencode(farm), item.target)
+    if item.target.parent:
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+    os.symlink(f"/proc/{os.getpid()}/fd/{opened}", link)
 
 
 def identity_of(item: TransferItem) -> Identity:

@@ -7,11 +7,15 @@ import re
 import socket
 import ssl
 import stat
+import threading
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -50,6 +54,8 @@ class LdapOptions(Options):
     """Below which people are."""
     groups_dn: str = ""
     """Below which groups are."""
+    group_class: Literal["posixGroup", "groupOfNames"] = "posixGroup"
+    """What groups are: with members by username and a number, or with members by entry."""
     people_filter: str = "(objectClass=posixAccount)"
     """Which entries are people."""
     username_attribute: str = "uid"
@@ -143,10 +149,53 @@ def _first(options: LdapOptions) -> SimpleLDAPObject:
     raise UnavailableError("; ".join(faults))
 
 
+STEPS = 4
+"""What opening a connection asks of a server, each with its own time limit: TCP, StartTLS, its handshake, a bind."""
+MOST_LATE = 8
+"""Attempts that a server may hold beyond their time before no more are made: each is a thread."""
+_late: Counter[str] = Counter()
+_counting = threading.Lock()
+
+
 def opened(server: Server, options: LdapOptions) -> SimpleLDAPObject:
-    """Open a connection to one server, with verified TLS, bound as `bind_dn`."""
-    ldap = library()
+    """Open a connection to one server, with verified TLS, bound as `bind_dn`; raises UnavailableError in time.
+
+    The handshake of the LDAP library knows no time limit, and nothing interrupts it: a server that stops answering
+    in the middle of it holds a thread of ours until it goes on, closes or vanishes, but not who waits for it.
+    """
     shake_hands(server, options)
+    attempt: Future[SimpleLDAPObject] = Future()
+    if _late[server.url] < MOST_LATE:
+        threading.Thread(target=_attempt, args=(attempt, server, options), name="ldap-open", daemon=True).start()
+        with suppress(TimeoutError):
+            return attempt.result(STEPS * options.timeout_s)
+        with _counting:
+            _late[server.url] += 1
+        attempt.add_done_callback(partial(_dropped, server))
+    raise UnavailableError(
+        f"the directory server {server.host}:{server.port} stopped answering while a connection was opened: "
+        f"try again later"
+    )
+
+
+def _attempt(attempt: Future[SimpleLDAPObject], server: Server, options: LdapOptions) -> None:
+    try:
+        attempt.set_result(_open(server, options))
+    except BaseException as error:
+        attempt.set_exception(error)
+
+
+def _dropped(server: Server, attempt: Future[SimpleLDAPObject]) -> None:
+    """Close a connection that came too late."""
+    with _counting:
+        _late[server.url] -= 1
+    if attempt.exception() is None:
+        with suppress(library().LDAPError):
+            attempt.result().unbind_s()
+
+
+def _open(server: Server, options: LdapOptions) -> SimpleLDAPObject:
+    ldap = library()
     with translated(options):
         connection = ldap.initialize(server.url)
         _set(connection, options)
@@ -179,7 +228,7 @@ def _set(connection: Any, options: LdapOptions) -> None:
 def shake_hands(server: Server, options: LdapOptions) -> str:
     """Reach a server within the time limit, with its certificate checked where TLS begins at once; say what it speaks.
 
-    The handshake of the LDAP library knows no time limit, and its errors no words: so it is tried here first.
+    The handshake of the LDAP library has no words for its errors: so it is tried here first.
     """
     where = f"{server.host}:{server.port}"
     try:

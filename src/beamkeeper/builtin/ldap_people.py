@@ -109,8 +109,8 @@ class LdapAccounts:
         options = self._options
         texts: dict[str, str] = {
             options.username_attribute: account.username,
-            "cn": account.full_name or account.username,
-            "sn": (account.full_name or account.username).split()[-1],
+            "cn": account.full_name.strip() or account.username,
+            "sn": (account.full_name.split() or [account.username])[-1],
             options.email_attribute: account.email,
             options.badge_attribute: account.badge,
             options.institution_attribute: account.institution,

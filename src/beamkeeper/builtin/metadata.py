@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, JsonValue
 
+from beamkeeper.builtin.frames import picture_of
 from beamkeeper.builtin.program import run_program
 from beamkeeper.builtin.values import from_output
 from beamkeeper.builtin.worker import ExtractionWorker
 from beamkeeper.config.failpoints import is_armed
 from beamkeeper.domain.errors import SettingsError, UnavailableError
 from beamkeeper.domain.files import FileKind
-from beamkeeper.plugins.api import Options, Processed, ProcessorContext, StoredFile
+from beamkeeper.domain.frames import FRAME
+from beamkeeper.domain.metadata import EXTRACTION
+from beamkeeper.plugins.api import Options, Picture, PictureError, Processed, ProcessorContext, StoredFile
 from beamkeeper.plugins.extractors import ExtractionError, Recognised, Recogniser, packed, shipped
 from beamkeeper.plugins.helpers import HelperEndedError, Helpers
-
-EXTRACTION = "extraction"
-"""Under this key a file's metadata say why there are no more of them."""
 
 HELPED_FILES = 32
 """So many files at once are recognised by a helper process."""
@@ -46,6 +46,10 @@ class MetadataOptions(Options):
     without: tuple[str, ...] = Field(
         default=(), description="Extractors that are not to be used, by their names in `dm plugin list`."
     )
+    thumbnails: bool = Field(
+        default=True,
+        description="Read the first frame of images too, when they are available, for its numbers and a small picture.",
+    )
     idle_s: float = Field(default=60.0, gt=0, description="After this time without work the reading process ends.")
 
 
@@ -58,12 +62,14 @@ class MetadataProcessor:
     def __init__(self, options: MetadataOptions) -> None:
         self._options = options
         self._executable = _checked(options.executable)
-        self.worker = ExtractionWorker(
-            timeout_s=options.timeout_s,
-            idle_s=options.idle_s,
-            max_answer_bytes=options.max_output_bytes,
-            memory_bytes=options.memory_bytes,
-        )
+        limits: dict[str, Any] = {
+            "timeout_s": options.timeout_s,
+            "idle_s": options.idle_s,
+            "max_answer_bytes": options.max_output_bytes,
+            "memory_bytes": options.memory_bytes,
+        }
+        self.worker = ExtractionWorker(**limits)
+        self.artist = ExtractionWorker(**limits, is_last=True)
         formats = shipped(options.without)
         self._recogniser = Recogniser(formats)
         self._packed = packed(formats)
@@ -78,8 +84,15 @@ class MetadataProcessor:
         for file in files:
             if context.stop():
                 raise UnavailableError("metadata: stopped in the middle of a batch, which is taken again later")
-            answers.append(Processed(file.new.version_uid, self._found(file, known)))
+            answers.append(self._processed(file, known))
         return answers
+
+    def picture(self, path: Path, told: Mapping[str, JsonValue]) -> Picture | None:
+        """Return the small picture of a file's first frame, made in a process of its own."""
+        try:
+            return self.artist.picture(os.fsencode(path), told)
+        except ExtractionError as error:
+            raise PictureError(str(error)) from error
 
     def _recognised(self, paths: Sequence[bytes]) -> _Known:
         """Return which extractor each file is for, where many are asked at once; the others are looked at one by one.
@@ -98,25 +111,31 @@ class MetadataProcessor:
             return {}
         return known
 
-    def _found(self, file: StoredFile, known: _Known) -> dict[str, JsonValue]:
+    def _processed(self, file: StoredFile, known: _Known) -> Processed:
         if file.kind is not FileKind.FILE or file.local_path is None:
-            return {}
+            return Processed(file.new.version_uid)
         path = os.fsencode(file.local_path)
-        found: dict[str, JsonValue] = {}
+        read: dict[str, JsonValue] = {}
+        ran: dict[str, JsonValue] = {}
         reasons = []
-        for read in (partial(self._read, known), self._run):
+        for step, found in ((partial(self._read, known), read), (self._run, ran)):
             try:
-                found |= read(path)
+                found.update(step(path))
             except ExtractionError as error:
                 reasons.append(str(error))
             except OSError as error:
                 reasons.append(f"the file cannot be read: {os.strerror(error.errno or 0)}")
+        every = read | ran
         if reasons:
-            found[EXTRACTION] = {"error": "; ".join(dict.fromkeys(reasons))}
-        return {key: value for key, value in found.items() if key not in file.new.metadata}
+            every[EXTRACTION] = {"error": "; ".join(dict.fromkeys(reasons))}
+        metadata = {key: value for key, value in every.items() if key not in file.new.metadata}
+        is_wanted = self._options.thumbnails and FRAME not in file.new.metadata
+        return Processed(file.new.version_uid, metadata, picture=_picture(known, path, read) if is_wanted else None)
 
     def _read(self, known: _Known, path: bytes) -> dict[str, JsonValue]:
-        found = known[path] if path in known else self._recogniser.recognise(path)
+        if path not in known:
+            known[path] = self._recogniser.recognise(path)
+        found = known[path]
         if isinstance(found, OSError):
             raise found
         return {} if found is None else self.worker.extract(found, path)
@@ -135,6 +154,12 @@ class MetadataProcessor:
             return from_output(output)
         except ExtractionError as error:
             raise ExtractionError(f"{self._executable}: {error}") from error
+
+
+def _picture(known: _Known, path: bytes, metadata: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
+    """Return what is to be known to make the picture of a file; None where there is no frame."""
+    of = known.get(path)
+    return picture_of(of.extractor, metadata) if isinstance(of, Recognised) else None
 
 
 def _checked(executable: Path | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,7 +59,7 @@ def rows(path: Path) -> list[Row]:
             if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
                 raise ValueError("it is no list of objects")
             return found
-        parsed = list(csv.DictReader(text.splitlines(), strict=True))
+        parsed = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except (OSError, ValueError, csv.Error) as error:
         raise UnavailableError(f"{path} cannot be read to its end ({error}): nobody is taken over from it") from error
     if any(None in row or None in row.values() for row in parsed):

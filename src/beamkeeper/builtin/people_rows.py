@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from beamkeeper.domain.people import Participant, Person, Proposal, ProposalKind, Refused
+from beamkeeper.domain.people import Person, Proposal, ProposalKind, Refused, RefusedPerson
 from beamkeeper.plugins.api import Options
 
 Row = Mapping[str, Any]
@@ -35,7 +35,8 @@ def people(rows: Iterable[Row], options: ColumnOptions) -> Iterator[Person | Ref
         fields["username"] = str(fields.get("username", "")).strip()
         if "is_active" in fields:
             fields["is_active"] = _is_true(fields["is_active"])
-        yield _made(Person, fields, f"row {number} ({fields['username'][:64] or 'no username'})")
+        made = _made(Person, fields, f"row {number} ({fields['username'][:64] or 'no username'})")
+        yield _there(made, fields) if isinstance(made, Refused) else made
 
 
 def proposals(rows: Iterable[Row], options: ColumnOptions) -> Iterator[Proposal | Refused]:
@@ -53,9 +54,14 @@ def proposals(rows: Iterable[Row], options: ColumnOptions) -> Iterator[Proposal 
         paper.update({name: fields[name] for name in ("title", "starts_at", "ends_at") if fields.get(name) is not None})
         listed = row.get(options.columns.get("people", "people"))
         for person in listed if isinstance(listed, list) else [row]:
-            _add(paper["people"], _fields(person, ("username", "badge", "is_pi"), options))
+            if isinstance(person, Mapping):
+                _add(paper["people"], _fields(person, ("username", "badge", "is_pi"), options))
+            else:
+                yield Refused(
+                    what=f"{kind} {own}", why="somebody of its people is no object with a username or a badge"
+                )
     for (kind, own), paper in found.items():
-        paper["people"] = tuple(Participant(**one) for one in paper["people"].values())
+        paper["people"] = tuple(paper["people"].values())
         try:
             paper["starts_at"] = _moment(paper.get("starts_at"), is_end=False)
             paper["ends_at"] = _moment(paper.get("ends_at"), is_end=True)
@@ -63,6 +69,15 @@ def proposals(rows: Iterable[Row], options: ColumnOptions) -> Iterator[Proposal 
             yield Refused(what=f"{kind} {own}", why=f"its dates: {error}")
             continue
         yield _made(Proposal, paper, f"{kind} {own}")
+
+
+def _there(refused: Refused, fields: Mapping[str, Any]) -> Refused:
+    """Return who it is that was refused, where the row says that at least."""
+    try:
+        known = Person(username=fields["username"], is_active=fields.get("is_active", True))
+    except ValidationError:
+        return refused
+    return RefusedPerson(**refused.model_dump(), username=known.username) if known.is_active else refused
 
 
 def _add(people_of: dict[tuple[str, str], dict[str, Any]], fields: dict[str, Any]) -> None:
@@ -102,5 +117,5 @@ def _moment(value: object, *, is_end: bool) -> datetime | None:
     is_day = not isinstance(parsed, datetime) or (isinstance(value, str) and len(value.strip()) == len("2026-11-30"))
     moment = parsed if isinstance(parsed, datetime) else datetime.combine(parsed, time())
     if is_day and is_end:
-        moment += timedelta(days=1)
+        moment = moment + timedelta(days=1) if moment.date() < date.max else moment.replace(hour=23, minute=59)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

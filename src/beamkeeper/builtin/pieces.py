@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -81,12 +81,16 @@ class Copier:
             os.close(self._parent)
         self._parent, self._parent_path = -1, None
 
-    def copy(self, source: bytes, path: bytes, identity: Identity) -> Copied:
-        """Copy a file; CopyError where it cannot be, StoppedError where it is not to be any more."""
+    def copy(self, source: bytes, path: bytes, identity: Identity, known: Sequence[str] = ()) -> Copied:
+        """Copy a file; CopyError where it cannot be, StoppedError where it is not to be any more.
+
+        `known` are digests of its first chunks as they were copied while it was written: where they are still the same
+        nothing is written.
+        """
         self._check_stop()
         opened, found = open_source(source, identity)
         try:
-            return self._deliver(opened, found, source, path, identity)
+            return self._deliver(opened, found, source, path, identity, known=known)
         except OSError as error:
             raise CopyError(is_source=True, number=error.errno or 0) from error
         finally:
@@ -96,16 +100,56 @@ class Copier:
         if self._stop(moved):
             raise StoppedError
 
-    def _deliver(self, opened: int, found: os.stat_result, source: bytes, path: bytes, identity: Identity) -> Copied:
+    def extend(self, source: bytes, path: bytes, known: Sequence[str], upto: int) -> list[str]:
+        """Copy whole chunks beyond the known ones of a file that is still written; return the digests of all."""
+        opened, _ = open_source(source, None)
+        try:
+            directory, _, name = path.rpartition(b"/")
+            try:
+                target = _open(name, self._open_parent(directory, path), os.O_RDWR | os.O_CREAT)
+            except OSError as error:
+                raise CopyError(is_source=False, number=error.errno or 0) from error
+            try:
+                return self._extend(opened, target, known, upto)
+            finally:
+                os.close(target)
+        except OSError as error:
+            raise CopyError(is_source=True, number=error.errno or 0) from error
+        finally:
+            os.close(opened)
+
+    def _extend(self, source: int, target: int, known: Sequence[str], upto: int) -> list[str]:
+        each = self._chunk_bytes
+        chunks = list(known) if os.fstat(target).st_size >= len(known) * each else []
+        with suppress(StoppedError):
+            while (end := (len(chunks) + 1) * each) <= min(upto, os.fstat(source).st_size):
+                digest = Digests(["blake3"], each, each)
+                for offset, piece in self._pieces(source, end - each, end):
+                    digest.update(piece)
+                    _write(_write_all, target, piece, offset)
+                _flush_behind(target, end - each, end)
+                chunks += digest.values()
+        return chunks
+
+    def _deliver(
+        self,
+        opened: int,
+        found: os.stat_result,
+        source: bytes,
+        path: bytes,
+        identity: Identity,
+        *,
+        known: Sequence[str],
+    ) -> Copied:
         directory, _, name = path.rpartition(b"/")
         try:
             parent = self._open_parent(directory, path)
-            target = _create(name, parent)
+            target = _open(name, parent, os.O_RDWR | os.O_CREAT) if known else _create(name, parent)
         except OSError as error:
             raise CopyError(is_source=False, number=error.errno or 0) from error
         try:
             try:
-                digests = self._pump(opened, target, found, identity[2])
+                digests = self._pump(opened, target, found, identity[2], known)
             finally:
                 try:
                     os.close(target)  # where NFS tells of a write that failed
@@ -126,38 +170,55 @@ class Copier:
             self._parent_path = directory
         return self._parent
 
-    def _pump(self, source: int, target: int, found: os.stat_result, size: int) -> Digests:
+    def _pump(self, source: int, target: int, found: os.stat_result, size: int, known: Sequence[str]) -> Digests:
         """Copy as many bytes as the source had, and not one of what is appended meanwhile."""
-        done = count = flushed = 0
         digests = Digests(self._algorithms, size, self._chunk_bytes)
-        is_sparse = found.st_blocks * 512 < found.st_size
+        is_sparse = not known and found.st_blocks * 512 < found.st_size
         write = _write_sparse if is_sparse else _write_all
-        while done < size:
-            self._check_stop(count)
-            count = os.readv(source, [self._buffer[: size - done]])
-            if not count:
-                raise CopyError(is_source=True, code=CHANGED)
-            piece = self._buffer[:count]
+        begin = flushed = self._compare(source, target, size, known, digests)
+        for offset, piece in self._pieces(source, begin, size):
             digests.update(piece)
             self._copying()
-            try:
-                write(target, piece, done)
-            except OSError as error:
-                raise CopyError(is_source=False, number=error.errno or 0) from error
-            done += count
-            flushed = _flush_behind(target, flushed, done)
-        self._stop(count)
+            _write(write, target, piece, offset)
+            flushed = _flush_behind(target, flushed, offset + len(piece))
         try:
-            if is_sparse:
+            if is_sparse or known:
                 os.ftruncate(target, size)
             os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
         except OSError as error:
             raise CopyError(is_source=False, number=error.errno or 0) from error
         return digests
 
+    def _compare(self, source: int, target: int, size: int, known: Sequence[str], digests: Digests) -> int:
+        """Digest the chunks that were copied already, copy those that changed since, and return how far that goes."""
+        each = self._chunk_bytes
+        there = min(os.fstat(target).st_size, size) if known else 0
+        many = min(len(known), there // each) if size > each else 0
+        for number in range(many):
+            begin, end = number * each, (number + 1) * each
+            for _, piece in self._pieces(source, begin, end):
+                digests.update(piece)
+            if digests.last_chunk != known[number]:
+                for offset, piece in self._pieces(source, begin, end):
+                    _write(_write_all, target, piece, offset)
+                _flush_behind(target, begin, end)
+        return many * each
 
-def open_source(source: bytes, identity: Identity) -> tuple[int, os.stat_result]:
-    """Open a source that is in the state in which it was found finished; CopyError where it is not."""
+    def _pieces(self, source: int, begin: int, end: int) -> Iterator[tuple[int, memoryview]]:
+        """Yield what a source has between two places, piece by piece."""
+        done, count = begin, 0
+        while done < end:
+            self._check_stop(count)
+            count = os.preadv(source, [self._buffer[: end - done]], done)
+            if not count:
+                raise CopyError(is_source=True, code=CHANGED)
+            yield done, self._buffer[:count]
+            done += count
+        self._stop(count)
+
+
+def open_source(source: bytes, identity: Identity | None) -> tuple[int, os.stat_result]:
+    """Open a source that is in the state in which it was found finished, or in any; CopyError where it is not."""
     try:
         with reachable(source) as (name, directory):
             opened = os.open(
@@ -169,7 +230,7 @@ def open_source(source: bytes, identity: Identity) -> tuple[int, os.stat_result]
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
             raise CopyError(is_source=True, code=SPECIAL)
-        if not _is(found, identity):
+        if identity is not None and not _is(found, identity):
             raise CopyError(is_source=True, code=CHANGED)
     except BaseException:
         os.close(opened)
@@ -178,12 +239,23 @@ def open_source(source: bytes, identity: Identity) -> tuple[int, os.stat_result]
 
 
 def _create(name: bytes, parent: int) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
-        return os.open(name, flags, 0o600, dir_fd=parent)
+        return _open(name, parent, flags)
     except FileExistsError:
         os.unlink(name, dir_fd=parent)  # left over from a call that did not end
-        return os.open(name, flags, 0o600, dir_fd=parent)
+        return _open(name, parent, flags)
+
+
+def _open(name: bytes, parent: int, flags: int) -> int:
+    return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+
+
+def _write(how: Callable[[int, memoryview, int], None], target: int, piece: memoryview, offset: int) -> None:
+    try:
+        how(target, piece, offset)
+    except OSError as error:
+        raise CopyError(is_source=False, number=error.errno or 0) from error
 
 
 def _write_all(target: int, piece: memoryview, offset: int) -> None:

@@ -6,22 +6,31 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from pydantic import Field
 
+from beamkeeper.builtin.held import growing
 from beamkeeper.builtin.outside import OutsideOptions, OutsideTransfer, Refused, classified
+from beamkeeper.builtin.ssh import Connections
 from beamkeeper.domain.errors import DestinationError, InvalidError
 from beamkeeper.plugins import programs
-from beamkeeper.plugins.api import Options, Stop, TransferItem
+from beamkeeper.plugins.api import Ahead, Options, Stop, TransferItem
 
 OLDEST = (3, 2)
 CONNECT_S = 15
 SSH_PORT = 22
 AGAIN_S = 0.5
+_APPENDING = ("--append", "--inplace")
+"""On trust: whatever this makes of a file, it is compared when that is finished."""
+
+_MENDING = ("--inplace", "--no-whole-file", "--ignore-times")
+"""What is there is compared by rsync's blocks, and only what differs goes over the network."""
+
 BROKEN = frozenset({10, 12, 30, 35, 255})
 """Exit states of a connection that broke or said nothing: what has arrived is gone on with."""
 
@@ -76,35 +85,69 @@ class RsyncTransfer(OutsideTransfer):
         self._options = options
         self._lock = threading.Lock()
         self._is_checked = False
+        self._connections = Connections()
 
     def move(self, farm: str, items: Sequence[TransferItem], staging: str, stop: Stop) -> Refused:
         """Run rsync until it has moved everything, or does not come on."""
-        url = urlsplit(staging)
-        self._check()
-        # A command line is read by everybody: what ssh is to do goes into a file of ours alone.
-        with tempfile.NamedTemporaryFile("w", prefix="beamkeeper-ssh-") as config:
-            config.write(self._ssh_lines())
-            config.flush()
-            argv = [*self._argv(url, config.name), "--files-from=-", farm + "/", _destination(url)]
-            self._move(argv, b"".join(item.target + b"\0" for item in items), url, stop)
+        how = _MENDING if any(item.ahead for item in items) else ()
+        self._send(farm, items, staging, stop, how)
         return {}
 
-    def _move(self, argv: Sequence[str], names: bytes, url: SplitResult, stop: Stop) -> None:
-        stall_s, tries = self._options.stall_s, self._options.tries
-        for attempt in range(1, tries + 1):
-            ended = programs.run(argv, env=programs.environment(), stop=stop, stall_s=stall_s, given=names)
+    def stage_ahead(self, item: TransferItem, staging: str, stop: Stop) -> Ahead:
+        """Append what a source has got; what broke off in the middle is there, and goes on."""
+        with growing(item) as (farm, size), suppress(programs.ProgramStoppedError):
+            self._send(farm, [item], staging, stop, _APPENDING)
+            return Ahead(size)
+        return item.ahead or Ahead()
+
+    def fetch(self, place: str, into: Path, stop: Stop) -> None:
+        """Bring the files of a directory back, with what broke off before as the basis."""
+        # Without --files-from: the daemon of rsync 3.5.0 finds nothing that it is asked for by it.
+        self._run(place, lambda far: ["--ignore-times", "--dirs", far, f"{into}/"], b"", stop)
+
+    def remove(self, place: str) -> None:
+        """Remove a directory: what stands beside it is left out, and what is in it is not here."""
+        above, _, name = place.rstrip("/").rpartition("/")
+        told = ["--recursive", "--delete", "--force", f"--include=/{unquote(name)}/***", "--exclude=*"]
+        with tempfile.TemporaryDirectory(prefix="beamkeeper-empty-") as empty:
+            self._run(above, lambda far: [*told, f"{empty}/", far], b"", lambda _=0: False)
+
+    def _send(self, farm: str, items: Sequence[TransferItem], staging: str, stop: Stop, how: Sequence[str]) -> None:
+        names = b"".join(item.target + b"\0" for item in items)
+        self._run(staging, lambda far: [*how, "--files-from=-", farm + "/", far], names, stop)
+
+    def _run(self, place: str, words: Callable[[str], Sequence[str]], given: bytes, stop: Stop) -> None:
+        """Run rsync with the words that are told of the far side's address."""
+        url = programs.parts_of(place)
+        self._check()
+        for attempt in range(1, self._options.tries + 1):
+            try:
+                return self._try(url, words(_destination(url)), given, stop)
+            except _BrokenError as error:
+                if attempt == self._options.tries:
+                    raise DestinationError(str(error), code="unreachable") from None
+            if stop():
+                raise programs.ProgramStoppedError
+            time.sleep(AGAIN_S)
+        return None
+
+    def _try(self, url: SplitResult, words: Sequence[str], given: bytes, stop: Stop) -> None:
+        # A command line is read by everybody: what ssh is to do goes into a file of ours alone.
+        with (
+            self._connections.one(url.netloc) as shared,
+            tempfile.NamedTemporaryFile("w", prefix="beamkeeper-ssh-") as config,
+        ):
+            config.write("\n".join([*self._ssh_lines(), *shared]) + "\n")
+            config.flush()
+            argv, env = [*self._argv(url, config.name), *words], programs.environment()
+            ended = programs.run(argv, env=env, stop=stop, stall_s=self._options.stall_s, given=given)
             if ended.code == 0:
                 return
             complaint = ended.complaint or _SILENT.get(ended.code, f"it ended with state {ended.code}")
             error = classified(complaint, _KNOWN, f"rsync to {url.hostname}")
-            is_broken = ended.code in BROKEN and error.details["code"] in ("unreachable", "failed")
-            if not is_broken:
-                raise error
-            if attempt == tries:
-                raise DestinationError(error.message, code="unreachable")
-            if stop():
-                raise programs.ProgramStoppedError
-            time.sleep(AGAIN_S)
+            if ended.code in BROKEN and error.details["code"] in ("unreachable", "failed"):
+                raise _BrokenError(error.message)
+            raise error
 
     def _argv(self, url: SplitResult, ssh_config: str) -> list[str]:
         options = self._options
@@ -138,7 +181,7 @@ class RsyncTransfer(OutsideTransfer):
                 raise DestinationError(f"rsync 3.2 or newer is needed here, and {program} says {first}", code="failed")
             self._is_checked = True
 
-    def _ssh_lines(self) -> str:
+    def _ssh_lines(self) -> list[str]:
         lines = [
             *("BatchMode yes", "StrictHostKeyChecking yes", "UpdateHostKeys no", "LogLevel ERROR"),
             *("ForwardAgent no", "ForwardX11 no", "ClearAllForwardings yes", "PermitLocalCommand no"),
@@ -148,7 +191,11 @@ class RsyncTransfer(OutsideTransfer):
             lines += [f'UserKnownHostsFile "{self._options.known_hosts}"', "GlobalKnownHostsFile /dev/null"]
         if self._options.key_file:
             lines += [f'IdentityFile "{self._options.key_file}"', "IdentitiesOnly yes"]
-        return "\n".join(lines) + "\n"
+        return lines
+
+
+class _BrokenError(Exception):
+    """A connection broke, or said nothing: what has arrived is gone on with."""
 
 
 def _destination(url: SplitResult) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import cast
 
 from pydantic import JsonValue
 
+from beamkeeper.plugins.api import Picture
 from beamkeeper.plugins.extractors import ExtractionError, Recognised
 from beamkeeper.plugins.reading import MEMORY_BYTES, ReadingError, ReadingProcess
 
@@ -15,7 +17,13 @@ class ExtractionWorker:
     """One process, one file at a time; may be called from several threads."""
 
     def __init__(
-        self, *, timeout_s: float, idle_s: float, max_answer_bytes: int, memory_bytes: int = MEMORY_BYTES
+        self,
+        *,
+        timeout_s: float,
+        idle_s: float,
+        max_answer_bytes: int,
+        memory_bytes: int = MEMORY_BYTES,
+        is_last: bool = False,
     ) -> None:
         self._process = ReadingProcess(
             "beamkeeper.builtin.extract",
@@ -23,6 +31,7 @@ class ExtractionWorker:
             idle_s=idle_s,
             max_answer_bytes=max_answer_bytes,
             memory_bytes=memory_bytes,
+            is_last=is_last,
         )
 
     @property
@@ -40,6 +49,20 @@ class ExtractionWorker:
         if "error" in found:
             raise ExtractionError(str(found["error"]))
         return cast("dict[str, JsonValue]", found["metadata"])
+
+    def picture(self, path: bytes, told: Mapping[str, JsonValue]) -> Picture | None:
+        """Return the small picture of a file's first frame; None where it has no frame.
+
+        `told` is what `builtin.frames.picture_of` made of the metadata that the file's extractor found.
+        """
+        request = {"path": base64.b64encode(path).decode(), "picture_of": told}
+        try:
+            found, png = self._process.ask(request)
+        except ReadingError as error:
+            raise ExtractionError(f"the first frame cannot be read: {error}") from error
+        if "error" in found:
+            raise ExtractionError(str(found["error"]))
+        return Picture(cast("dict[str, JsonValue]", found["frame"]), bytes(png)) if len(png) else None
 
     def close(self) -> None:
         """End the process."""

@@ -86,6 +86,10 @@ _KEPT = (
         help="When copies are read back; as the station's settings say by default.",
     ),
 )
+_ALSO = (
+    click.option("--also", multiple=True, metavar="AREA", help="A storage area that is to have a copy too."),
+    click.option("--no-also", is_flag=True, help="No further copies, whatever the settings say."),
+)
 _WORKFLOW = (
     click.option("--workflow", metavar="NAME", help="Run this workflow on the files as they arrive."),
     click.option("--workflow-owner", metavar="NAME", help="Whose it is, where several have one of this name."),
@@ -95,8 +99,9 @@ _WORKFLOW = (
         "--workflow-per",
         default="file",
         show_default=True,
-        metavar="file|N|end",
-        help="A job for each file, for so many files, or for all at the end.",
+        metavar="file|N|dataset|run|end",
+        help="A job for each file, for so many files, for each dataset that is frozen, for each run that has stopped, "
+        "or for all at the end.",
     ),
     click.option(
         "--workflow-at",
@@ -105,6 +110,7 @@ _WORKFLOW = (
         show_default=True,
         help="On stored files; or at ready on those at the source, as soon as they are finished.",
     ),
+    click.option("--workflow-again", is_flag=True, help="Once more on each new version of a file."),
 )
 _TAKEN = (
     click.option("--no-hidden", is_flag=True, help="Leave out names that begin with a dot."),
@@ -118,7 +124,7 @@ _TAKEN = (
 
 def kept_options(command: CommandT) -> CommandT:
     """Give a command the options that say where files go and what becomes of them."""
-    return _with(command, (*_KEPT, *_WORKFLOW))
+    return _with(command, (*_KEPT, *_ALSO, *_WORKFLOW))
 
 
 def taken_options(command: CommandT) -> CommandT:
@@ -138,6 +144,7 @@ def asked(model: type[ModelT], options: Mapping[str, Any]) -> ModelT:
     if "no_hidden" in fields:
         fields["with_hidden"] = not fields.pop("no_hidden")
     fields["tree"] = Tree.ANALYSIS if fields.pop("analysis") else Tree.DATA
+    fields["also"] = None if not (fields.pop("no_also") or fields["also"]) else fields["also"]
     fields["processors"] = fields["processors"] or None
     fields["workflow"] = _plan(fields)
     for name, value in fields.items():
@@ -152,16 +159,16 @@ def asked(model: type[ModelT], options: Mapping[str, Any]) -> ModelT:
 
 def _plan(fields: dict[str, Any]) -> dict[str, Any] | None:
     """Take the options of a workflow out of those that were given, and return them as the request has them."""
-    name, owner, words, only, per, at = (
-        fields.pop(f"workflow{end}") for end in ("", "_owner", "_args", "_only", "_per", "_at")
+    name, owner, words, only, per, at, again = (
+        fields.pop(f"workflow{end}") for end in ("", "_owner", "_args", "_only", "_per", "_at", "_again")
     )
     if name is None:
-        if owner or words or only or per != "file" or at != "available":
+        if owner or words or only or per != "file" or at != "available" or again:
             raise InvalidError("which workflow? say --workflow NAME")
         return None
     per = int(per) if str(per).isdigit() else per
     plan = {"workflow": name, "owner": owner, "arguments": common.key_values(words)}
-    return {**plan, "only": only, "per": per, "at": at}
+    return {**plan, "only": only, "per": per, "at": at, "again": again}
 
 
 def _check_text(name: str, value: object) -> None:
@@ -274,6 +281,7 @@ FIELDS: Mapping[str, Any] = {
     "finished when": "policy",
     "first": lambda item: " ".join(item.first),
     "each copy is": lambda item: item.verify.sentence,
+    "copies also in": lambda item: ", ".join(item.also),
     "existing files": lambda item: "" if item.with_existing else "ignored",
     "hidden files": lambda item: "" if item.with_hidden else "left out",
     "include": lambda item: " ".join(item.include),

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, cast
 import click
 
 from beamkeeper.cli.lazy import Lazy, LazyGroup
-from beamkeeper.cli.tables import JOBS, RUNS
+from beamkeeper.cli.tables import BATCH, JOBS, REPLICAS, RUNS, SUBGROUPS
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
     "user": (
@@ -81,6 +81,9 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "update": ("experiments:update", "Change an experiment."),
             "delete": ("experiments:delete", "Hide an experiment; its files stay."),
             "use": ("experiments:use", "Make an experiment the one that commands mean."),
+            "unsent": ("unsent:list_", "List experiments of a cut-off station that the site does not have yet."),
+            "resend": ("unsent:resend", "Send such an experiment to the site now, with changes."),
+            "drop": ("unsent:drop", "Give such an experiment up; its files stay at the source."),
             "add-user": ("experiments:add_user", "Give somebody a role in an experiment."),
             "remove-user": ("experiments:remove_user", "Take somebody's role in an experiment away."),
             "deliveries": ("downloads:deliveries", "Show who got what, and how far it came."),
@@ -164,12 +167,15 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
             "delete": ("workflows:delete", "Delete a workflow; its history stays."),
             "lint": ("workflows:lint_", "Say what is wrong or dangerous in a definition."),
             "test": ("workflow_test:test", "Try a workflow out on the last files, before it goes live."),
+            "library": ("workflow_library:library", "List the workflows that come with Beamkeeper."),
+            "install": ("workflow_library:install", "Add a workflow of the library to the station."),
         },
     ),
     "ledger": (
         "What arrived, and what is stored and verified.",
         {"show": ("ledger:show", "Show by directory what arrived, is stored, and is verified.")},
     ),
+    "replica": ("Copies of files in several storage areas.", REPLICAS),
     "wipe": (
         "Wiping of directories at the source.",
         {
@@ -197,6 +203,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
         },
     ),
     "job": ("Executions of workflows.", JOBS),
+    "batch": ("Jobs of a batch system that commands of workflows submit.", BATCH),
     "plugin": ("Plugins of the station.", {"list": ("plugins:list_", "List the plugins that are installed.")}),
     "config": (
         "Settings.",
@@ -230,47 +237,12 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, tuple[str, str]]]] = {
 }
 """Nouns with their verbs: where each is (module:attribute below beamkeeper.cli), and its one line of help."""
 
-SUBGROUPS: Mapping[tuple[str, str], tuple[str, Mapping[str, tuple[str, str]]]] = {
-    ("file", "meta"): (
-        "A file's metadata, and how it came about.",
-        {
-            "set": ("file_meta:set_", "Change metadata."),
-            "get": ("file_meta:get", "Show metadata."),
-            "history": ("file_meta:history", "Show who changed what when."),
-        },
-    ),
-    ("dataset", "meta"): (
-        "A dataset's metadata, and how it came about.",
-        {
-            "set": ("datasets:meta_set", "Change metadata."),
-            "get": ("datasets:meta_get", "Show metadata."),
-            "history": ("datasets:meta_history", "Show who changed what when."),
-        },
-    ),
-    ("run", "meta"): (
-        "A run's metadata, and how it came about.",
-        {
-            "set": ("runs:meta_set", "Change metadata."),
-            "get": ("runs:meta_get", "Show metadata."),
-            "history": ("runs:meta_history", "Show who changed what when."),
-        },
-    ),
-    ("experiment", "meta"): (
-        "An experiment's metadata, and how it came about.",
-        {
-            "set": ("experiment_meta:set_", "Change metadata."),
-            "get": ("experiment_meta:get", "Show metadata."),
-            "history": ("experiment_meta:history", "Show who changed what when."),
-        },
-    ),
-}
-"""What belongs to a noun and has verbs of its own."""
-
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("system:up", "Bring a beamline up on this machine."),
     "down": ("system:down", "Stop the beamline that runs on this machine."),
     "serve": ("system:serve", "Run some services in the foreground."),
     "status": ("system:status", "Show how the services are doing."),
+    "portal": ("portal:show", "Show an address that opens the portal in a browser."),
     "demo": ("demo:demo", "Show everything: a beamline, a simulated detector, and a check of all files."),
     "scrub": ("inspections:scrub", "Read copies in the storage again."),
     "audit": ("inspections:audit", "Compare the catalogue with the storage."),

@@ -46,6 +46,8 @@ def is_bound(opened: Client) -> bool:
 def _close(opened: Client) -> None:
     """Close a client; the next command is told of the changes that this one made."""
     opened.close()
+    if (heard_at := opened.away.as_of) is not None:
+        output.note(f"the site cannot be reached: this is as the station heard of it last, {output.safe(heard_at)}")
     kept = opened.logins.get(opened.profile_name)
     if kept is not None and kept.url.rstrip("/") == opened.url and opened.credentials.mirror != kept.mirror:
         with suppress(SettingsError):  # where it cannot be kept, the next command may have to be given twice

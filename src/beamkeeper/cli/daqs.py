@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from beamkeeper.cli import acquiring, commanding, common, following, output, picking
+from beamkeeper.cli import acquiring, commanding, common, following, output, picking, replicas
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS, Duration
 from beamkeeper.cli.commanding import VIA_SITE
 from beamkeeper.client.acquisition import Daqs
@@ -126,6 +126,7 @@ def show(uid: str | None, experiment: str | None, is_all: bool) -> None:
     client = common.client()
     meant = acquiring.meant(client, client.daqs, uid, experiment=experiment, even_ended=True)
     acquiring.show(client.daqs, meant, is_all=is_all)
+    replicas.show_waiting(client, meant.experiment_uid, meant.also)
 
 
 @click.command

@@ -128,48 +128,23 @@ def freeze(name: str, experiment: str | None, yes: bool) -> None:
         output.say(f'dataset "{frozen.name}" is frozen: {count_of(count.files, count.bytes)}.')
 
 
-@click.command("set")
-@NAME
-@click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
-@meta.UNIT
-@meta.REMOVE
-@EXPERIMENT
-def meta_set(
-    name: str, changes: tuple[str, ...], unit: str | None, remove: tuple[str, ...], experiment: str | None
-) -> None:
-    """Change a dataset's metadata; of a frozen one too."""
-    client = common.client()
-    dataset = dataset_meant(client, name, experiment)
-    patch = meta.whole_patch(dataset.metadata, changes, unit, remove)
-    meta.show(client.datasets.set_metadata(dataset.uid, patch).metadata)
-
-
-@click.command("get")
-@NAME
-@click.argument("key", required=False)
-@EXPERIMENT
-def meta_get(name: str, key: str | None, experiment: str | None) -> None:
-    """Show a dataset's metadata, or what stands at KEY."""
-    meta.show(dataset_meant(common.client(), name, experiment).metadata, key)
-
-
-@click.command("history")
-@NAME
-@meta.HISTORY_LIMIT
-@EXPERIMENT
-def meta_history(name: str, limit: int, experiment: str | None) -> None:
-    """Show who changed a dataset's metadata when, and what stood there before; newest first."""
-    client = common.client()
-    dataset = dataset_meant(client, name, experiment)
-    meta.show_history(client.datasets.metadata_history(dataset.uid), limit)
-
-
 def dataset_meant(client: Client, name: str, experiment: str | None) -> Dataset:
     """Return the dataset that is meant by its uid or its name."""
     try:
         return client.datasets.get(UUID(name))
     except (ValueError, NotFoundError):
         return client.datasets.named(common.experiment(client, experiment).uid, name)
+
+
+_META = meta.Commands(
+    "a dataset's",
+    "DATASET",
+    meant=dataset_meant,
+    changed=lambda client, dataset, patch: client.datasets.set_metadata(dataset.uid, patch),
+    changes=lambda client, dataset: client.datasets.metadata_history(dataset.uid),
+    note="; of a frozen one too.",
+)
+meta_set, meta_get, meta_history = _META.set(), _META.get(), _META.history()
 
 
 def _tell(client: Client, dataset: Dataset, what: str) -> None:

@@ -70,7 +70,13 @@ def download(experiment: str, pattern: str | None, *, directory: Path, overwrite
     total = client.files.summary(within.uid).bytes if pattern is None else None
     found = Summary()
     with Landing(directory) as landing, _bar(total) as progress:
-        fetcher = Fetcher(client.downloads, landing, overwrite=overwrite, progress=progress)
+        fetcher = Fetcher(
+            client.downloads,
+            landing,
+            overwrite=overwrite,
+            progress=progress,
+            elsewhere=client.files.verified_elsewhere,
+        )
         for each in fetcher.fetch_all(client.files.find(query), jobs):
             _count(found, each)
     return _report(found, within, directory)

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import click
-
-from beamkeeper.cli import common, meta
+from beamkeeper.cli import meta
 from beamkeeper.domain.experiments import ExperimentChange
 
-NAME = click.argument("name", metavar="EXPERIMENT")
-
-
-@click.command("set")
-@NAME
-@click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
-@meta.UNIT
-@meta.REMOVE
-def set_(name: str, changes: tuple[str, ...], unit: str | None, remove: tuple[str, ...]) -> None:
-    """Change an experiment's metadata; for its PI and managers."""
-    client = common.client()
-    experiment = client.experiments.get(name)
-    patch = meta.whole_patch(experiment.metadata, changes, unit, remove)
-    meta.show(client.experiments.update(experiment.uid, ExperimentChange(metadata=patch)).metadata)
-
-
-@click.command()
-@NAME
-@click.argument("key", required=False)
-def get(name: str, key: str | None) -> None:
-    """Show an experiment's metadata, or what stands at KEY."""
-    meta.show(common.client().experiments.get(name).metadata, key)
-
-
-@click.command()
-@NAME
-@meta.HISTORY_LIMIT
-def history(name: str, limit: int) -> None:
-    """Show who changed an experiment's metadata when, and what stood there before; newest first."""
-    client = common.client()
-    meta.show_history(client.experiments.metadata_history(client.experiments.get(name).uid), limit)
+_META = meta.Commands(
+    "an experiment's",
+    "EXPERIMENT",
+    meant=lambda client, name, _: client.experiments.get(name),
+    changed=lambda client, experiment, patch: client.experiments.update(
+        experiment.uid, ExperimentChange(metadata=patch)
+    ),
+    changes=lambda client, experiment: client.experiments.metadata_history(experiment.uid),
+    note="; for its PI and managers.",
+    is_in_experiment=False,
+)
+set_, get, history = _META.set(), _META.get(), _META.history()

@@ -83,7 +83,10 @@ def create(name: str, metadata: tuple[str, ...], station: str | None, storage_ar
         metadata=common.key_values(metadata),
         **_typed(given),
     )
-    output.record(client.experiments.create(new), FIELDS)
+    made = client.experiments.create(new)
+    if not made.directory:
+        output.note("the site cannot be reached: the experiment waits at the station, and its files with it")
+    output.record(made, FIELDS)
 
 
 @click.command("list")
@@ -108,7 +111,8 @@ def show(name: str | None, station: str | None) -> None:
     files, fault = _files(client, found)
     if output.is_json():
         shown = [member.model_dump(mode="json") for member in people]
-        output.data({**found.model_dump(mode="json"), "people": shown, "files": files})
+        age = {} if client.away.as_of is None else {"as_of": client.away.as_of}
+        output.data({**found.model_dump(mode="json"), "people": shown, "files": files, **age})
         return
     output.record(found, FIELDS)
     output.pairs([*_by_role(people), *files.items()])

@@ -64,6 +64,9 @@ _CONDITIONS = (
 )
 
 
+STALE = click.option("--stale", is_flag=True, help="Made from a version of a file that has a newer one by now.")
+
+
 def _conditions(command: CommandT) -> CommandT:
     """Give a command the options that say which files are meant."""
     for option in reversed(_CONDITIONS):
@@ -76,11 +79,12 @@ def _conditions(command: CommandT) -> CommandT:
 @EXPERIMENT
 @LIMIT
 @click.option("--deleted", is_flag=True, help="Hidden ones too, for managers.")
-def list_(glob: str | None, experiment: str | None, limit: int, deleted: bool) -> None:
+@STALE
+def list_(glob: str | None, experiment: str | None, limit: int, *, deleted: bool, stale: bool) -> None:
     """List the files of an experiment; with GLOB those whose path matches (* any characters, ? one)."""
     client = common.client()
-    query = _query(glob=glob, experiment_uid=common.experiment(client, experiment).uid, with_deleted=deleted)
-    _list(client, query, limit)
+    uid = common.experiment(client, experiment).uid
+    _list(client, _query(glob=glob, experiment_uid=uid, with_deleted=deleted, stale=stale), limit)
 
 
 @click.command()
@@ -91,6 +95,7 @@ def list_(glob: str | None, experiment: str | None, limit: int, deleted: bool) -
 @click.option("--order", type=click.Choice(["path", "newest"]), help="The order; without it the newest come first.")
 @EXPERIMENT
 @click.option("--everywhere", is_flag=True, help="In every experiment that you may read.")
+@STALE
 @LIMIT
 def find(
     query: str | None, experiment: str | None, *, document: str | None, everywhere: bool, limit: int, **given: Any

@@ -14,9 +14,11 @@ from beamkeeper.domain.names import show_path
 from beamkeeper.domain.processing import MOST_FILES
 
 
-def paths(client: Client, experiment_uid: UUID | None, query: str | None, dataset: str | None) -> list[str]:
-    """Return the paths below the experiment, in their order; none where neither is given."""
-    if query is None and dataset is None:
+def paths(
+    client: Client, experiment_uid: UUID | None, query: str | None, dataset: str | None, run: UUID | None = None
+) -> list[str]:
+    """Return the paths below the experiment, in their order; none where nothing is given."""
+    if query is None and dataset is None and run is None:
         return []
     if experiment_uid is None:
         raise InvalidError("say of which experiment the files are, with --experiment NAME")
@@ -24,6 +26,8 @@ def paths(client: Client, experiment_uid: UUID | None, query: str | None, datase
     found = [] if query is None else list(islice(client.files.find(wanted), MOST_FILES + 1))
     if dataset is not None:
         found += islice(_members(client, experiment_uid, dataset), MOST_FILES + 1)
+    if run is not None:
+        found += islice((member.file for member in client.runs.files(run)), MOST_FILES + 1)
     if not found:
         raise NotFoundError("there is no such file: `dm file find` and `dm dataset show` say what there is")
     if len(found) > MOST_FILES:

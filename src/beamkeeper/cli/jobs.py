@@ -10,7 +10,9 @@ import click
 
 from beamkeeper.cli import common, job_inputs, output
 from beamkeeper.cli.app import EXIT_WANTING
-from beamkeeper.domain.errors import InvalidError, NotFoundError
+from beamkeeper.cli.runs import run_meant
+from beamkeeper.cli.workflows import argument_lines
+from beamkeeper.domain.errors import DmError, InvalidError, NotFoundError
 from beamkeeper.domain.processing import (
     ACTIVE_ATTEMPTS,
     Cause,
@@ -57,7 +59,34 @@ def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command()
+_NAMED = f"{__name__}.workflow"
+
+
+class _Submit(click.Command):
+    """Has in its help the arguments of the workflow, where one is named beside `--help`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take note of what is named before anything else: help comes before arguments."""
+        ctx.meta[_NAMED] = self.make_parser(ctx).parse_args(list(args))[0].get("workflow")
+        return super().parse_args(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the workflow declares, as one gives it."""
+        name = ctx.meta.get(_NAMED)
+        if not isinstance(name, str):
+            formatter.write_paragraph()
+            formatter.write_text("With the name of a workflow beside --help: which arguments it has.")
+            return
+        with formatter.section(f"Arguments of {name}"):
+            try:
+                lines = argument_lines(common.client().workflows.named(name, None).definition)
+            except DmError as error:
+                formatter.write_text(error.message)
+            else:
+                formatter.write_dl(lines)
+
+
+@click.command(cls=_Submit)
 @click.argument("workflow")
 @click.argument("words", metavar="[KEY:VALUE]...", nargs=-1)
 @click.option("--owner", metavar="NAME", help="Whose workflow, where two have one of that name.")
@@ -65,6 +94,7 @@ def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--file", "files", multiple=True, metavar="PATH", help="An input file; may be given again.")
 @click.option("--query", metavar="QUERY", help="On the files of the experiment that this finds.")
 @click.option("--dataset", metavar="NAME", help="On the files of this dataset.")
+@click.option("--run", metavar="NAME", help="On the files of this run; the job is found by it.")
 @click.option("--priority", type=int, default=0, help="Higher goes first.")
 @click.option("--wait", "is_waiting", is_flag=True, help="Return when it has ended; status 10 unless it is done.")
 @EXPERIMENT
@@ -77,6 +107,7 @@ def submit(
     files: tuple[str, ...],
     query: str | None,
     dataset: str | None,
+    run: str | None,
     priority: int,
     is_waiting: bool,
     experiment: str | None,
@@ -87,13 +118,15 @@ def submit(
     if files:
         arguments["filePathList"] = list(files)
     uid = common.experiment(client, experiment).uid if experiment or client.profile.experiment else None
+    of_run = run_meant(client, run, experiment).uid if run else None
     new = common.build(
         NewJob,
         workflow=workflow,
         workflow_owner=owner,
         version=version,
         arguments=arguments,
-        paths=job_inputs.paths(client, uid, query, dataset),
+        paths=job_inputs.paths(client, uid, query, dataset, of_run),
+        run_uid=of_run,
         priority=priority,
         experiment_uid=uid,
     )
@@ -117,13 +150,16 @@ def _told(job: Job, *, is_ended: bool) -> int:
 @click.option("--owner", metavar="NAME", help="Somebody's.")
 @click.option("--file", metavar="PATH", help="Those that worked on a file.")
 @click.option("--cause", type=click.Choice(common.values(Cause)), help="Those that failed by this.")
+@click.option("--run", metavar="NAME", help="Those of a run, by the control system's name or by uid.")
 @click.option("--since", type=common.Moment(), help="Those submitted since then.")
 @click.option("--until", type=common.Moment(is_end=True), help="Those submitted before then.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
 @EXPERIMENT
-def list_(*, limit: int, experiment: str | None, **wanted: Any) -> None:
+def list_(*, limit: int, experiment: str | None, run: str | None, **wanted: Any) -> None:
     """List jobs, newest last."""
     client = common.client()
+    if run:
+        wanted["run_uid"] = run_meant(client, run, experiment).uid
     if experiment:
         wanted["experiment_uid"] = common.experiment(client, experiment).uid
     found = []
@@ -220,7 +256,7 @@ def delete(*, jobs: tuple[str, ...], yes: bool, **wanted: Any) -> None:
 @click.command()
 @_selection
 def retry(*, jobs: tuple[str, ...], **wanted: Any) -> None:
-    """Run JOBs that failed again; or all that fit, such as --cause timeout."""
+    """Run JOBs that failed again; or all that fit and were not repeated, such as --cause timeout."""
     made = _call(common.client().jobs.retry, _chosen(jobs, wanted))
     output.rows(made, COLUMNS, empty="no job that failed fits.")
 

@@ -9,11 +9,12 @@ from uuid import UUID
 
 import click
 
-from beamkeeper.cli import common, output
+from beamkeeper.cli import common, output, replicas
 from beamkeeper.client import Client
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.ledger import DirectoryTally, LedgerCounts, LedgerLine, ledger_lines, ledger_total
 from beamkeeper.domain.names import Model, RelPath, show_path
+from beamkeeper.domain.replicas import AreaReplicas
 
 SHOWN_FIRST = 50
 """So many directories are listed without --all; those where something is missing come first."""
@@ -25,6 +26,7 @@ class LedgerView(Model):
     experiment: str
     total: LedgerCounts
     directories: tuple[LedgerLine, ...]
+    copies: tuple[AreaReplicas, ...] = ()
 
 
 @click.command
@@ -46,9 +48,25 @@ def show(experiment: str | None, directory: str | None, is_all: bool) -> None:
         )
     total = ledger_total(lines)
     if output.is_json():
-        output.data(LedgerView(experiment=within.name, total=total, directories=tuple(lines)))
+        output.data(
+            LedgerView(
+                experiment=within.name,
+                total=total,
+                directories=tuple(lines),
+                copies=tuple(client.replicas.by_area(within.uid)),
+            )
+        )
         return
     _print(within.name, total, lines, is_all=is_all)
+    _print_copies(client, within.uid)
+
+
+def _print_copies(client: Client, experiment_uid: UUID) -> None:
+    """Print how many copies are in each storage area, where there is more than one."""
+    areas = client.replicas.by_area(experiment_uid)
+    if len(areas) > 1:
+        output.say("")
+        output.rows(areas, replicas.AREAS, title="copies")
 
 
 def look(client: Client, experiment_uid: UUID, below: bytes | None = None) -> list[LedgerLine]:
@@ -87,7 +105,7 @@ def _columns(total: LedgerCounts) -> dict[str, Any]:
 def sentence(total: LedgerCounts) -> str:
     """Return how many files are stored and verified, and what the others wait for."""
     wanted = total.arrived - total.skipped
-    if total.verified >= wanted and not total.growing and not total.quarantined:
+    if not total.needs_somebody:
         every = "The one file is" if wanted == 1 else f"All {wanted} files are"
         return f"{every} stored and verified ({output.size(total.bytes)})."
     parts = [

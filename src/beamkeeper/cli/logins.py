@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -11,8 +12,9 @@ from pydantic import SecretStr
 from beamkeeper.cli import common, identities, output
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Profile
-from beamkeeper.domain.errors import InvalidError, NotAuthenticatedError
-from beamkeeper.domain.users import NewSession
+from beamkeeper.client.places import known_stations
+from beamkeeper.domain.errors import DmError, InvalidError, NotAuthenticatedError
+from beamkeeper.domain.users import OFFLINE_PREFIX, NewSession
 
 PASSWORD_OTHERWISE = "set BEAMKEEPER_PASSWORD, or name a private file with --password-file"  # noqa: S105 - a sentence
 
@@ -50,7 +52,11 @@ def login(
         _keep(client, identities.log_in(client, oidc))
         return
     name = username or client.profile.username or _ask_name()
-    _keep(client, client.sessions.login(name, _password(name, password_file), experiment=experiment))
+    password = _password(name, password_file)
+    _keep(client, client.sessions.login(name, password, experiment=experiment))
+    if client.away.fault is None:
+        with suppress(DmError):  # one is logged in: that the station is away, or wants none of it, is no error
+            client.sessions.prepare_offline(password)
 
 
 def _keep(client: Client, new: NewSession) -> None:
@@ -68,8 +74,11 @@ def _keep(client: Client, new: NewSession) -> None:
             station=client.profile.station,
             mirror=client.credentials.mirror,
             ca=client.ca or "",
+            stations=client.profile.stations,
         ),
     )
+    with suppress(DmError):  # who cannot hear it now asks when it is needed
+        known_stations(client)
     _tell(client, new)
 
 
@@ -81,7 +90,8 @@ def logout() -> None:
         output.say("nobody was logged in.")
         return
     try:
-        client.sessions.logout()
+        if not client.credentials.token.startswith(OFFLINE_PREFIX):  # no service keeps such a login
+            client.sessions.logout()
     except NotAuthenticatedError:
         client.credentials.token = None  # it had ended before
     if client.logins.get(client.profile_name) is not None:
@@ -129,5 +139,7 @@ def _tell(client: Client, new: NewSession) -> None:
     if output.is_json():
         output.data(session)  # without the token, which is kept in the file of logins
         return
+    if new.token.startswith(OFFLINE_PREFIX):
+        output.note("the site cannot be reached: this login counts at the station alone, with the rights last heard of")
     bound = f", for experiment {session.experiment} only" if session.experiment else ""
     output.say(f"{session.username} is logged in at {client.url}{bound}, until {output.safe(session.expires_at)}.")

@@ -3,23 +3,122 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, NoReturn, Protocol, TypeVar
 
 import click
 from pydantic import JsonValue
 
-from beamkeeper.cli import output
+from beamkeeper.cli import common, output
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.metadata import MetadataChange, dotted, joined, patched, removal
 from beamkeeper.domain.names import Metadata
 
+if TYPE_CHECKING:
+    from beamkeeper.client import Client
+
+EXPERIMENT = click.option("--experiment", metavar="NAME", help="Which experiment; else that of `dm experiment use`.")
+CHANGES = click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
+KEY = click.argument("key", required=False)
 UNIT = click.option("--unit", metavar="UNIT", help="The unit of the numbers: keV, angstrom, deg, mA ...")
+FROM = click.option(
+    "--from", "source", type=click.Path(path_type=Path), metavar="FILE", help="Merge the JSON object in this file too."
+)
 REMOVE = click.option("--remove", metavar="KEY", multiple=True, help="Remove this key. May be repeated.")
 HISTORY_LIMIT = click.option(
     "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="At most so many changes; 0 is all."
 )
+
+
+class Described(Protocol):
+    """What has metadata."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """All of it."""
+
+
+DescribedT = TypeVar("DescribedT", bound=Described)
+CommandT = TypeVar("CommandT", bound=Callable[..., None])
+
+
+@dataclass(frozen=True)
+class Commands(Generic[DescribedT]):
+    """The commands that change and show the metadata of one kind, and how they came about."""
+
+    whose: str
+    argument: str
+    meant: Callable[[Client, str, str | None], DescribedT]
+    """Finds what is named, in the experiment that is given."""
+    changed: Callable[[Client, DescribedT, Metadata], DescribedT]
+    """Makes a patch."""
+    changes: Callable[[Client, DescribedT], Iterable[MetadataChange]]
+    note: str = "."
+    """What the help of `set` says after its sentence."""
+    is_in_experiment: bool = True
+
+    def set(self) -> click.Command:
+        """Return the command that changes metadata."""
+
+        @click.command("set", help=f"Change {self.whose} metadata{self.note}")
+        @self._named
+        @CHANGES
+        @UNIT
+        @REMOVE
+        @FROM
+        @self._within
+        def set_(
+            name: str,
+            changes: tuple[str, ...],
+            unit: str | None,
+            *,
+            remove: tuple[str, ...],
+            source: Path | None = None,
+            experiment: str | None = None,
+        ) -> None:
+            client = common.client()
+            subject = self.meant(client, name, experiment)
+            given = {} if source is None else object_in(source)
+            if patch := joined(given, whole_patch(subject.metadata, changes, unit, remove)):
+                subject = self.changed(client, subject, patch)
+            show(subject.metadata)
+
+        return set_
+
+    def get(self) -> click.Command:
+        """Return the command that shows metadata."""
+
+        @click.command("get", help=f"Show {self.whose} metadata, or what stands at KEY.")
+        @self._named
+        @KEY
+        @self._within
+        def get(name: str, key: str | None, experiment: str | None = None) -> None:
+            show(self.meant(common.client(), name, experiment).metadata, key)
+
+        return get
+
+    def history(self) -> click.Command:
+        """Return the command that shows what was changed."""
+        what = f"Show who changed {self.whose} metadata when, and what stood there before; newest first."
+
+        @click.command("history", help=what)
+        @self._named
+        @HISTORY_LIMIT
+        @self._within
+        def history(name: str, limit: int, experiment: str | None = None) -> None:
+            client = common.client()
+            show_history(self.changes(client, self.meant(client, name, experiment)), limit)
+
+        return history
+
+    def _named(self, command: CommandT) -> CommandT:
+        return click.argument("name", metavar=self.argument)(command)
+
+    def _within(self, command: CommandT) -> CommandT:
+        return EXPERIMENT(command) if self.is_in_experiment else command
 
 
 def value_of(text: str) -> JsonValue:
@@ -70,6 +169,21 @@ def _json(change: str, text: str) -> JsonValue:
         return parse_json(text.encode("utf-8", "surrogateescape"))
     except InvalidError as error:
         raise InvalidError(f'"{change}": {error.message}') from error
+
+
+def object_in(file: Path) -> Metadata:
+    """Return the JSON object that a file holds."""
+    from beamkeeper.domain.json_text import parse_json
+
+    try:
+        value = parse_json(file.read_bytes())
+    except OSError as error:
+        raise InvalidError(f"cannot read {file} ({error.strerror}): name a file with a JSON object") from error
+    except InvalidError as error:
+        raise InvalidError(f"{file}: {error.message}") from error
+    if not isinstance(value, dict):
+        raise InvalidError(f"{file} holds no JSON object: metadata has keys and values")
+    return value
 
 
 def _with_unit(change: str, value: JsonValue, unit: str) -> JsonValue:

@@ -147,48 +147,22 @@ def _made(rule: RunRule) -> None:
         output.note(f"rule {rule.uid}: new files follow it at once, those that are there by and by")
 
 
-@click.command("set")
-@NAME
-@click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
-@meta.UNIT
-@meta.REMOVE
-@EXPERIMENT
-def meta_set(
-    name: str, changes: tuple[str, ...], unit: str | None, remove: tuple[str, ...], experiment: str | None
-) -> None:
-    """Change a run's metadata."""
-    client = common.client()
-    run = run_meant(client, name, experiment)
-    patch = meta.whole_patch(run.metadata, changes, unit, remove)
-    meta.show(client.runs.set_metadata(run.uid, patch).metadata)
-
-
-@click.command("get")
-@NAME
-@click.argument("key", required=False)
-@EXPERIMENT
-def meta_get(name: str, key: str | None, experiment: str | None) -> None:
-    """Show a run's metadata, or what stands at KEY."""
-    meta.show(run_meant(common.client(), name, experiment).metadata, key)
-
-
-@click.command("history")
-@NAME
-@meta.HISTORY_LIMIT
-@EXPERIMENT
-def meta_history(name: str, limit: int, experiment: str | None) -> None:
-    """Show who changed a run's metadata when, and what stood there before; newest first."""
-    client = common.client()
-    run = run_meant(client, name, experiment)
-    meta.show_history(client.runs.metadata_history(run.uid), limit)
-
-
 def run_meant(client: Client, name: str, experiment: str | None) -> Run:
     """Return the run that is meant by our uid, or by the control system's name of it."""
     try:
         return client.runs.get(UUID(name))
     except (ValueError, NotFoundError):
         return client.runs.named(common.experiment(client, experiment).uid, name)
+
+
+_META = meta.Commands(
+    "a run's",
+    "RUN",
+    meant=run_meant,
+    changed=lambda client, run, patch: client.runs.set_metadata(run.uid, patch),
+    changes=lambda client, run: client.runs.metadata_history(run.uid),
+)
+meta_set, meta_get, meta_history = _META.set(), _META.get(), _META.history()
 
 
 def _tell(client: Client, run: Run, what: str) -> None:

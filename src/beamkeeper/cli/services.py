@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from beamkeeper.config import Loaded
 from beamkeeper.domain.errors import InternalError, SettingsError, UnavailableError, error_classes
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.status import PORTAL, Service
 
 _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - read, not bound
 _TAIL_BYTES = 16_384
@@ -72,9 +72,14 @@ def stop(loaded: Loaded) -> bool:
     return bool(ask("down", _without_file(loaded))["was_running"])
 
 
+def served(loaded: Loaded) -> list[str]:
+    """Return what `dm up` runs."""
+    return [*Service, PORTAL] if loaded.settings.portal.enabled else [*Service]
+
+
 def refuse_taken_ports(loaded: Loaded) -> None:
     """Refuse addresses that cannot be listened on, before anything is started."""
-    for service in Service:
+    for service in served(loaded):
         host, port = loaded.settings.listen(service)
         key = f"{service}.listen"
         if port == 0:
@@ -92,7 +97,7 @@ def refuse_taken_ports(loaded: Loaded) -> None:
             ) from error
 
 
-def answers(loaded: Loaded, service: Service) -> bool:
+def answers(loaded: Loaded, service: str) -> bool:
     """Whether a service of this machine answers, and is that service."""
     host, port = loaded.settings.listen(service)
     connection = _connection(loaded, service, _WILDCARDS.get(host, host), port)
@@ -106,7 +111,7 @@ def answers(loaded: Loaded, service: Service) -> bool:
         connection.close()
 
 
-def _connection(loaded: Loaded, service: Service, host: str, port: int) -> http.client.HTTPConnection:
+def _connection(loaded: Loaded, service: str, host: str, port: int) -> http.client.HTTPConnection:
     if not loaded.settings.certificate(service)[0]:
         return http.client.HTTPConnection(host, port, timeout=2)
     context = ssl.create_default_context()

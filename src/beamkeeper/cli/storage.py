@@ -83,6 +83,7 @@ def check(name: str) -> int:
             "works": lambda area: area.is_ok and is_ok,
             "": "message",
             "from the station": lambda _: from_station,
+            "rights": lambda area: area.rights.sentence if area.rights else "",
             "free": lambda area: "" if area.free_bytes is None else output.size(area.free_bytes),
             "in all": lambda area: "" if area.total_bytes is None else output.size(area.total_bytes),
         },

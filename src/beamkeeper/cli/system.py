@@ -22,7 +22,7 @@ from beamkeeper.domain.errors import (
     SettingsError,
     UnavailableError,
 )
-from beamkeeper.domain.status import Service, Status
+from beamkeeper.domain.status import SERVED, Service, Status
 
 if TYPE_CHECKING:
     from beamkeeper.client import Client
@@ -128,7 +128,7 @@ def status(data: Path | None, file: Path | None) -> int:
 
 @click.command()
 @click.argument(
-    "names", metavar="SERVICE...", nargs=-1, required=True, type=click.Choice([service.value for service in Service])
+    "names", metavar="SERVICE...", nargs=-1, required=True, type=click.Choice([str(name) for name in SERVED])
 )
 @DATA
 @CONFIG
@@ -191,7 +191,7 @@ def _tell(text: str) -> None:
 
 def _wait_until_up(loaded: Loaded, *, has_begun_now: bool) -> str:
     """Wait until all services answer; return why they do not, or nothing."""
-    waiting, deadline = list(Service), time.monotonic() + START_TIMEOUT_S
+    waiting, deadline = services.served(loaded), time.monotonic() + START_TIMEOUT_S
     while waiting := [service for service in waiting if not services.answers(loaded, service)]:
         starts = services.restarts(loaded.settings.data_dir)
         if starts is None or (has_begun_now and starts > 0):
@@ -204,7 +204,7 @@ def _wait_until_up(loaded: Loaded, *, has_begun_now: bool) -> str:
 
 def _say_where(loaded: Loaded, *, was_running: bool, username: str) -> None:
     settings = loaded.settings
-    urls = {str(service): settings.url(service) for service in Service}
+    urls = {str(name): settings.url(name) for name in services.served(loaded)}
     if output.is_json():
         facts = {"was_running": was_running, "data_dir": settings.data_dir, "urls": urls, "logged_in": username or None}
         output.data(facts)
@@ -260,6 +260,8 @@ def _of(field: str) -> Any:
 
 
 def _message(row: Row) -> str:
+    if row.status and row.status.unsent:
+        return _unsent(row.status)
     if row.status and row.status.paused:
         return "; ".join(pause.sentence for pause in row.status.paused)
     if row.status and (lines := _following(row.status)):
@@ -267,6 +269,14 @@ def _message(row: Row) -> str:
     if row.status and row.status.last_error:
         return f"{output.safe(row.status.last_error.at)}: {row.status.last_error.message}"
     return row.message
+
+
+def _unsent(status: Status) -> str:
+    """Say what was made here and waits for the site, before what else there is to say."""
+    lines = [f"{status.unsent} experiments that were made here wait for the site"]
+    if status.unsent_refused:
+        lines = [f"the site refuses {status.unsent_refused} experiments that were made here: `dm experiment unsent`"]
+    return "; ".join([*lines, *(pause.sentence for pause in status.paused), *_following(status)])
 
 
 def _following(status: Status) -> list[str]:

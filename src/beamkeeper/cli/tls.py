@@ -72,11 +72,14 @@ def issue(directory: Path, hosts: Sequence[str], days: int) -> None:
 
 def _alternative(host: str) -> str:
     try:
-        return f"IP:{ipaddress.ip_address(host)}"
+        address = ipaddress.ip_address(host)
     except ValueError:
-        if not _HOST.fullmatch(host):
-            raise InvalidError(f'"{host}" is neither a name of a host nor an address') from None
-        return f"DNS:{host}"
+        address = None
+    if address is not None and "%" not in host:  # a zone may be any text, and means nothing to others
+        return f"IP:{address}"
+    if not _HOST.fullmatch(host):
+        raise InvalidError(f'"{host}" is neither a name of a host nor an address')
+    return f"DNS:{host}"
 
 
 def _new(path: Path) -> Path:

@@ -9,7 +9,7 @@ from uuid import UUID
 import click
 from uuid6 import uuid7
 
-from beamkeeper.cli import acquiring, commanding, common, following, output, picking, sending
+from beamkeeper.cli import acquiring, commanding, common, following, output, picking, replicas, sending
 from beamkeeper.cli.acquiring import ALL, EXPERIMENT, ONE, WORDS
 from beamkeeper.cli.commanding import VIA_SITE
 from beamkeeper.domain.acquisition import NewPut, NewUpload
@@ -91,6 +91,7 @@ def show(uid: str | None, experiment: str | None, is_all: bool) -> None:
     client = common.client()
     meant = acquiring.meant(client, client.uploads, uid, experiment=experiment, even_ended=True)
     acquiring.show(client.uploads, meant, is_all=is_all)
+    replicas.show_waiting(client, meant.experiment_uid, meant.also)
 
 
 @click.command

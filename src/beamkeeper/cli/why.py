@@ -38,6 +38,8 @@ def why(which: str, experiment: str | None, *, results: bool, sources: tuple[str
         output.say(line)
     if not found.links:
         output.note("nothing was made from it, as far as is known" if results else "it is raw, as far as is known")
+    if found.is_stale:
+        output.note("it is stale, since something that it was made from has a newer version: `dm rerun` makes it again")
     if found.is_cut:
         output.note("there is more than is shown: ask for one of the files above")
 

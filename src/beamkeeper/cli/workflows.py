@@ -16,6 +16,7 @@ from beamkeeper.domain.workflows.stored import Workflow, WorkflowQuery
 FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 NAME = click.argument("name", metavar="WORKFLOW")
 OWNER = click.option("--owner", metavar="NAME", help="Whose it is, where several have one of this name.")
+NO_ARGUMENTS = "it declares no arguments: each name is taken, and what is not set is empty"
 NOTE = click.option("--note", default="", help="Why it is changed, for its history.")
 
 
@@ -33,7 +34,7 @@ def read(file: Path) -> Definition:
 @NOTE
 def add(file: Path, note: str) -> None:
     """Add a workflow, written as a Python dictionary, JSON, YAML or TOML. For managers of the station."""
-    _kept(common.client().workflows.add(_checked(file), note=note))
+    kept(common.client().workflows.add(_checked(file), note=note))
 
 
 @click.command()
@@ -43,7 +44,7 @@ def update(file: Path, note: str) -> None:
     """Change the workflow that has the name in the file; jobs from now on run the new version."""
     client = common.client()
     definition = _checked(file)
-    _kept(client.workflows.update(client.workflows.named(definition.name, definition.owner).uid, definition, note=note))
+    kept(client.workflows.update(client.workflows.named(definition.name, definition.owner).uid, definition, note=note))
 
 
 @click.command()
@@ -51,7 +52,7 @@ def update(file: Path, note: str) -> None:
 @NOTE
 def upsert(file: Path, note: str) -> None:
     """Add a workflow, or change the one that has its name."""
-    _kept(common.client().workflows.upsert(_checked(file), note=note))
+    kept(common.client().workflows.upsert(_checked(file), note=note))
 
 
 @click.command("list")
@@ -71,6 +72,19 @@ def list_(owner: str | None) -> None:
         },
         empty="no workflow yet: `dm workflow add FILE` adds one",
     )
+
+
+def argument_lines(definition: Definition) -> list[tuple[str, str]]:
+    """Return the arguments that a workflow declares, as one gives them with a job, each with what is to be known."""
+    if definition.arguments is None:
+        return [("KEY:VALUE", NO_ARGUMENTS)]
+    lines = []
+    for key, one in definition.arguments.items():
+        default = "" if one.default in (None, "") else f"default: {one.default}"
+        words = [one.help.rstrip("."), "required" if one.required else default]
+        words.append(f"one of {', '.join(map(str, one.choices))}" if one.choices else "")
+        lines.append((f"{key}:{one.type.upper()}", "; ".join(word for word in words if word) or " "))
+    return lines
 
 
 @click.command()
@@ -96,7 +110,7 @@ def show(name: str, owner: str | None, number: int | None) -> None:
             (key, a.type, "yes" if a.required else "", ", ".join(map(str, a.choices)), a.default or "", a.help)
             for key, a in (definition.arguments or {}).items()
         ],
-        empty="it declares no arguments: each name is taken, and what is not set is empty",
+        empty=NO_ARGUMENTS,
     )
     output.table(["stage", "command"], [(id_, stage.command) for id_, stage in sorted(definition.stages.items())])
 
@@ -156,7 +170,8 @@ def _sentence(finding: Finding) -> str:
     return f"{finding.severity}: {where}{finding.message}"
 
 
-def _kept(workflow: Workflow) -> None:
+def kept(workflow: Workflow) -> None:
+    """Say which workflow is kept now, and in which version."""
     if output.is_json():
         output.data(workflow)
     else:

@@ -71,11 +71,15 @@ class _Acquisitions:
         """Yield those that one may see, newest first; only the active ones carry tallies."""
         after: str | None = None
         while True:
-            query = AcquisitionQuery(experiment_uid=experiment_uid, is_active=active, after=after, limit=PAGE)
-            page: AcquisitionPage = self._http().get(self.path, AcquisitionPage, query=query)
+            page = self.page(AcquisitionQuery(experiment_uid=experiment_uid, is_active=active, after=after, limit=PAGE))
             yield from page.items
             if (after := page.next) is None:
                 return
+
+    def page(self, query: AcquisitionQuery) -> AcquisitionPage:
+        """Return one page of those that one may see, newest first."""
+        page: AcquisitionPage = self._http().get(self.path, AcquisitionPage, query=query)
+        return page
 
     def stop(self, uid: Uid, now: bool = False) -> Acquisition:
         """Ask for the end: after a last scan and the delivery of the rest, or now."""
@@ -99,11 +103,15 @@ class _Acquisitions:
         """Yield files in the order of their paths, with where they stand and why."""
         after: str | None = None
         while True:
-            query = JournalQuery(state=state, after=after, limit=PAGE)
-            page: JournalPage = self._http().get(f"{self.path}/{uid}/entries", JournalPage, query=query)
+            page = self.entry_page(uid, JournalQuery(state=state, after=after, limit=PAGE))
             yield from page.items
             if (after := page.next) is None:
                 return
+
+    def entry_page(self, uid: Uid, query: JournalQuery) -> JournalPage:
+        """Return one page of files in the order of their paths, with where they stand and why."""
+        page: JournalPage = self._http().get(f"{self.path}/{uid}/entries", JournalPage, query=query)
+        return page
 
     def masters(self, uid: Uid, is_complete: bool | None = None) -> Iterator[MasterFile]:
         """Yield files that link to others, with how many of those are missing; all, or (in)complete ones only."""

@@ -28,18 +28,23 @@ from beamkeeper.client.downloads import Downloads, Links
 from beamkeeper.client.events import EventFeed
 from beamkeeper.client.experiments import Experiments, ExperimentTypes, Stations
 from beamkeeper.client.files import Files
+from beamkeeper.client.groups import Groups
 from beamkeeper.client.http import TRIES, Credentials, Http
 from beamkeeper.client.identities import Identities
 from beamkeeper.client.inspections import Audits, Scrubs
 from beamkeeper.client.keys import Keys
 from beamkeeper.client.logins import DEFAULT, LOGIN_FILE, Logins, Profile, read_login_file
 from beamkeeper.client.mirror import Mirrors
+from beamkeeper.client.permissions import Permissions
+from beamkeeper.client.places import Away, known_stations
 from beamkeeper.client.processing import Jobs
 from beamkeeper.client.provenance import ProvenanceOf
+from beamkeeper.client.replicas import Replicas
 from beamkeeper.client.replication import Replication
 from beamkeeper.client.runs import Runs
-from beamkeeper.client.storage import Checks, Discards, Listings, Probes, Publishes, StorageAreas
+from beamkeeper.client.storage import Checks, Copies, Discards, Listings, Probes, Publishes, StorageAreas
 from beamkeeper.client.syncs import Syncs
+from beamkeeper.client.thumbnails import ThumbnailStore
 from beamkeeper.client.users import Sessions, Users
 from beamkeeper.client.wipes import Holds, Wipes
 from beamkeeper.client.workflows import Workflows
@@ -53,8 +58,7 @@ class Client:
     `url` is the address of the storage service, from which the others are found; without it, the profile's
     (as `dm login` left it). With `username` and `password` the client logs in by itself, and again when its
     session ends; so it does by the file with user|password that DM_LOGIN_FILE names, where nobody is logged in.
-    `urls` names services whose address is known, and spares the question. `ca` is a file with the certificate
-    authority to believe, instead of those of the operating system.
+    `urls` names services whose address is known; `ca` is a file of authorities to believe, in place of the system's.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Client:
         self.ca = ca or os.environ.get("BEAMKEEPER_CA") or self.profile.ca or None
         self._timeout_s, self._tries = timeout_s, tries
         self._open: dict[Service, Http] = {}
+        self.away = Away()
 
     def _credentials(self, token: str | None) -> Credentials:
         """Return what this client logs in with: a token, or a name and password of its own or of a login file."""
@@ -123,9 +128,17 @@ class Client:
         found: SiteServices = self.http(Service.STORAGE).get("/api/v1/site", SiteServices)
         return found
 
+    def portal_way(self, portal: str) -> str:
+        """Return an address that opens the portal in a browser under this client's session; it works once."""
+        way = Http(portal, self.credentials, ca=self.ca, timeout_s=self._timeout_s, tries=self._tries)
+        try:
+            return str(way.call("POST", "/enter", dict[str, str])["address"])
+        finally:
+            way.close()
+
     def station(self) -> StationServices:
         """Return where the services of this client's station are."""
-        stations = self.site().stations
+        stations = known_stations(self)
         if self.station_name is None and len(stations) == 1:
             return stations[0]
         for station in stations:
@@ -182,6 +195,16 @@ class Client:
         return Keys(self.on(Service.STORAGE))
 
     @cached_property
+    def groups(self) -> Groups:
+        """Groups of experiments in a directory server."""
+        return Groups(self.on(Service.STORAGE))
+
+    @cached_property
+    def permissions(self) -> Permissions:
+        """Looking through the rights of an experiment's files."""
+        return Permissions(self.on(Service.STORAGE))
+
+    @cached_property
     def syncs(self) -> Syncs:
         """Taking over the facility's people and proposals."""
         return Syncs(self.on(Service.STORAGE))
@@ -222,6 +245,11 @@ class Client:
         return Links(self.on(Service.STORAGE))
 
     @cached_property
+    def thumbnails(self) -> ThumbnailStore:
+        """Small pictures of versions."""
+        return ThumbnailStore(lambda: self.http(Service.STORAGE))
+
+    @cached_property
     def publishes(self) -> Publishes:
         """Batches on their way to their plain names."""
         return Publishes(self.on(Service.STORAGE))
@@ -230,6 +258,11 @@ class Client:
     def checks(self) -> Checks:
         """Looks at stored files, for services."""
         return Checks(self.on(Service.STORAGE))
+
+    @cached_property
+    def copies(self) -> Copies:
+        """Copies between storage areas, for services."""
+        return Copies(self.on(Service.STORAGE))
 
     @cached_property
     def probes(self) -> Probes:
@@ -270,6 +303,11 @@ class Client:
     def catalogue(self) -> Catalogues:
         """The station's catalogue as a whole: exporting, importing, checking."""
         return Catalogues(self.on(Service.CATALOG))
+
+    @cached_property
+    def replicas(self) -> Replicas:
+        """Copies of files in several storage areas."""
+        return Replicas(self.on(Service.CATALOG))
 
     @cached_property
     def replication(self) -> Replication:

@@ -60,6 +60,12 @@ class Arrays:
         found: FileTree = self._http().get(path, FileTree, query=query, timeout_s=TIMEOUT_S)
         return found
 
+    def members(self, experiment_uid: UUID, query: TreeQuery) -> FileTree:
+        """Return what stands at a name in a file and directly in it, with attributes."""
+        path = f"/api/v1/experiments/{experiment_uid}/arrays/members"
+        found: FileTree = self._http().get(path, FileTree, query=query, timeout_s=TIMEOUT_S)
+        return found
+
     def values(self, experiment_uid: UUID, query: ValuesQuery) -> bytes:
         """Return values of a dataset, as the content of a .npy file."""
         path = f"/api/v1/experiments/{experiment_uid}/arrays/values"
@@ -111,6 +117,8 @@ class ArrayFile(Group):
         self._lookup = lookup
         self._followed = followed
         self._choice: dict[str, Any] = {"path_b64": file.path_b64, "version": version or file.version, "state": None}
+        if file.checksums and version in (None, file.version):
+            self._choice["checksum"] = str(file.checksums[0])
         self.catalogued = file
         self.path = file.relpath
         found = arrays.node(file.experiment_uid, self._asked(NodeQuery, "/"))
@@ -133,6 +141,20 @@ class ArrayFile(Group):
         """Return what stands at a name and below it, with one question."""
         return self._arrays.tree(self.catalogued.experiment_uid, self._asked(TreeQuery, name, limit=limit))
 
+    def members(self, name: str, *, limit: int = 1000) -> FileTree:
+        """Return what stands at a name and directly in it, with attributes and with one question.
+
+        Names that are links into another file of the experiment are followed; what it has is named as it is there.
+        """
+        try:
+            found = self._arrays.members(self.catalogued.experiment_uid, self._asked(TreeQuery, name, limit=limit))
+        except NotFoundError as error:
+            raise KeyError(error.message) from error
+        if found.nodes[0].kind is not NodeKind.EXTERNAL:
+            return found
+        other, there = self._leads_to(found.nodes[0])
+        return other.members(there, limit=limit)
+
     def npy(self, name: str, selection: str) -> bytes:
         """Return values as the content of a .npy file: what datasets are made of."""
         return self._arrays.values(self.catalogued.experiment_uid, self._asked(ValuesQuery, name, select=selection))
@@ -147,6 +169,11 @@ class ArrayFile(Group):
         return query.model_validate({**self._choice, "name": name, **more})
 
     def _follow(self, node: Node) -> Group | Dataset:
+        other, name = self._leads_to(node)
+        return other.at(name)
+
+    def _leads_to(self, node: Node) -> tuple[ArrayFile, str]:
+        """Return the file that a link leads to, and the name there."""
         if self._followed >= MAX_FOLLOWED:
             raise InvalidError(f'"{node.name}" leads from file to file without an end')
         beside = posixpath.normpath(
@@ -157,7 +184,7 @@ class ArrayFile(Group):
                 f'"{node.name}" is in "{node.target_file}", which is not in this experiment: it is not followed'
             )
         other = self._lookup(RelPath(beside))
-        return self._arrays.open(other, None, self._lookup, self._followed + 1).at(node.target_name)
+        return self._arrays.open(other, None, self._lookup, self._followed + 1), posixpath.normpath(node.target_name)
 
     def __enter__(self) -> Self:
         return self
@@ -272,7 +299,7 @@ class Dataset:
     def _read(self, selection: str) -> NDArray[Any]:
         content = io.BytesIO(self.file.npy(self.name, selection))
         found: NDArray[Any] = _numpy().lib.format.read_array(content, allow_pickle=False)
-        return found.astype(object) if self._node.is_text else found
+        return found.astype(object)[()] if self._node.is_text else found  # one text is no array
 
     def __repr__(self) -> str:
         return f'<dataset "{self.name}" of "{show_path(self.file.path)}": {self._node.dtype} {self.shape}>'

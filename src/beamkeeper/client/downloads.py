@@ -34,11 +34,12 @@ class Downloads:
     def __init__(self, http: Callable[[], Http]) -> None:
         self._http = http
 
-    def read(self, file: File, begin: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of the version that a file has, from a position on."""
-        query = ContentQuery(path_b64=file.path_b64, version=file.version)
+    def read(self, file: File, begin: int = 0, *, area_uid: UUID | None = None) -> Iterator[bytes]:
+        """Yield the bytes of the version that a file has, from a position on; of its copy in another area, if named."""
+        told = str(file.checksums[0]) if file.checksums else None
+        query = ContentQuery(path_b64=file.path_b64, version=file.version, storage_area_uid=area_uid, checksum=told)
         path = f"/api/v1/experiments/{file.experiment_uid}/content"
-        with self._http().stream(path, query=query.model_dump(exclude={"path"}), begin=begin) as response:
+        with self._http().stream(path, query=query.model_dump(mode="json", exclude={"path"}), begin=begin) as response:
             yield from response.iter_raw()
 
     def freeze(self, experiment_uid: UUID, name: str, files: Iterator[File]) -> FileSet:

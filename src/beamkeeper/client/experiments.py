@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import UUID
 
+from uuid6 import uuid7
+
 from beamkeeper.client.http import Http
 from beamkeeper.client.metadata import changes
+from beamkeeper.client.places import asked
 from beamkeeper.domain.errors import ConflictError, NotFoundError
 from beamkeeper.domain.experiments import (
     Experiment,
@@ -24,9 +27,12 @@ from beamkeeper.domain.experiments import (
     NewExperiment,
     NewExperimentType,
     NewStation,
+    SentExperiment,
     ServiceKey,
     Station,
     StationChange,
+    UnsentChange,
+    UnsentExperiment,
 )
 from beamkeeper.domain.metadata import MetadataChange
 from beamkeeper.domain.status import Service
@@ -105,9 +111,39 @@ class Experiments:
         self._client = client
 
     def create(self, new: NewExperiment) -> Experiment:
-        """Make an experiment and its directories."""
-        made: Experiment = self._http().call("POST", "/api/v1/experiments", Experiment, body=new)
+        """Make an experiment and its directories.
+
+        Where the site cannot be reached, its station makes it for now, if it knows that it is cut off.
+        """
+        if new.uid is None:
+            new = new.model_copy(update={"uid": UUID(bytes=uuid7().bytes)})
+        made: Experiment = self._asked(lambda http: http.call("POST", "/api/v1/experiments", Experiment, body=new))
         return made
+
+    def send(self, made: SentExperiment) -> Experiment:
+        """Have the site make what was made at a station; for its services."""
+        path = f"{_station(made.new.station)}/experiments"
+        taken: Experiment = self._http().call("POST", path, Experiment, body=made)
+        return taken
+
+    def _asked(self, ask: Callable[[Http], Any]) -> Any:
+        return asked(self._client, ask)
+
+    def unsent(self) -> Sequence[UnsentExperiment]:
+        """Return what was made at this client's station while it was cut off, and that the site does not have yet."""
+        path = "/api/v1/unsent-experiments"
+        found: Sequence[UnsentExperiment] = self._station().get(path, Sequence[UnsentExperiment])
+        return found
+
+    def resend(self, uid: UUID, change: UnsentChange) -> UnsentExperiment:
+        """Have such an experiment sent to the site now, with changes."""
+        body, path = change.model_dump(mode="json", exclude_unset=True), f"/api/v1/unsent-experiments/{uid}:send"
+        sent: UnsentExperiment = self._station().call("POST", path, UnsentExperiment, body=body)
+        return sent
+
+    def drop(self, uid: UUID) -> None:
+        """Give such an experiment up; its files stay at the source."""
+        self._station().call("DELETE", f"/api/v1/unsent-experiments/{uid}")
 
     def get(self, name: str, *, station: str | None = None) -> Experiment:
         """Return an experiment by its name; of this client's station, where there are several."""
@@ -124,18 +160,23 @@ class Experiments:
 
     def by_uid(self, uid: UUID) -> Experiment:
         """Return an experiment by its uid."""
-        found: Experiment = self._http().get(f"/api/v1/experiments/{uid}", Experiment)
+        found: Experiment = self._asked(lambda http: http.get(f"/api/v1/experiments/{uid}", Experiment))
         return found
 
     def list(self, query: ExperimentQuery | None = None) -> Iterator[Experiment]:
         """Yield every experiment that is wanted and that one may see, newest first."""
         wanted = query or ExperimentQuery(limit=1000)
         while True:
-            page: ExperimentPage = self._http().get("/api/v1/experiments", ExperimentPage, query=wanted)
+            page = self.page(wanted)
             yield from page.items
             if page.next is None:
                 return
             wanted = wanted.model_copy(update={"after": page.next})
+
+    def page(self, query: ExperimentQuery) -> ExperimentPage:
+        """Return one page of the experiments that are wanted and that one may see."""
+        page: ExperimentPage = self._asked(lambda http: http.get("/api/v1/experiments", ExperimentPage, query=query))
+        return page
 
     def update(self, uid: UUID, change: ExperimentChange) -> Experiment:
         """Change what is given of an experiment."""
@@ -154,7 +195,8 @@ class Experiments:
 
     def people(self, uid: UUID) -> Sequence[Member]:
         """Return the people of an experiment with their roles."""
-        found: Sequence[Member] = self._http().get(f"/api/v1/experiments/{uid}/people", Sequence[Member])
+        path = f"/api/v1/experiments/{uid}/people"
+        found: Sequence[Member] = self._asked(lambda http: http.get(path, Sequence[Member]))
         return found
 
     def add_user(self, uid: UUID, username: str, role: Role = Role.USER) -> Member:
@@ -168,6 +210,9 @@ class Experiments:
 
     def _http(self) -> Http:
         return self._client.http(Service.STORAGE)
+
+    def _station(self) -> Http:
+        return self._client.http(Service.ACQUISITION)
 
 
 def _station(name: str) -> str:

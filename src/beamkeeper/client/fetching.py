@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from enum import StrEnum
-from threading import Event, Semaphore
+from threading import Event
 from typing import Protocol
+from uuid import UUID
 
 from blake3 import blake3
 
@@ -22,6 +23,7 @@ from beamkeeper.domain.errors import (
     DmError,
     FileError,
     InvalidError,
+    NotFoundError,
     UnavailableError,
 )
 from beamkeeper.domain.files import File
@@ -29,6 +31,9 @@ from beamkeeper.domain.names import Algorithm, from_b64, show_path
 
 READ = 4 * 1024 * 1024
 TRIES = 8
+AHEAD = 4
+"""So many files are looked up for each that is on its way."""
+
 LONGEST_PAUSE_S = 30.0
 
 
@@ -67,7 +72,8 @@ def _digest(file: File) -> _Digest | None:
 class Fetcher:
     """Brings files into a directory, some at the same time.
 
-    `progress` is told of bytes as they arrive (and of those that were there), from several threads.
+    `progress` is told of bytes as they arrive (and of those that were there), from several threads. `elsewhere` names
+    storage areas with other copies of a file: they are tried where the first copy is not there, or is not right.
     """
 
     def __init__(
@@ -78,29 +84,27 @@ class Fetcher:
         overwrite: bool = False,
         progress: Callable[[int], None] = lambda count: None,
         patience: int = TRIES,
+        elsewhere: Callable[[File], Sequence[UUID]] = lambda file: (),
     ) -> None:
         self._downloads = downloads
         self._landing = landing
         self._overwrite = overwrite
         self._progress = progress
         self._patience = patience
+        self._elsewhere = elsewhere
         self._ends = Event()
 
     def fetch_all(self, files: Iterable[File], jobs: int) -> Iterator[Fetched]:
-        """Yield what became of each file; not more are looked up than are needed."""
-        room = Semaphore(jobs * 4)
+        """Yield what became of each file as it ends; not more are looked up, and kept, than are needed."""
         with ThreadPoolExecutor(jobs, thread_name_prefix="download") as pool:
-            waiting = []
+            going: set[Future[Fetched]] = set()
             try:
                 for file in files:
-                    room.acquire()
-                    future = pool.submit(self.fetch, file)
-                    future.add_done_callback(lambda _: room.release())
-                    waiting.append(future)
-                    while waiting and waiting[0].done():
-                        yield waiting.pop(0).result()
-                for future in waiting:
-                    yield future.result()
+                    going.add(pool.submit(self.fetch, file))
+                    if len(going) >= jobs * AHEAD:
+                        ended, going = wait(going, return_when=FIRST_COMPLETED)
+                        yield from (future.result() for future in ended)
+                yield from (future.result() for future in as_completed(going))
             except BaseException:
                 self._ends.set()
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -128,8 +132,11 @@ class Fetcher:
         with self._landing.existing(file.relpath) as descriptor:
             if descriptor is None:
                 return False
-            if os.fstat(descriptor).st_size == file.size and _right(file, _read(descriptor)):
-                return True
+            try:
+                if os.fstat(descriptor).st_size == file.size and _right(file, _read(descriptor)):
+                    return True
+            except OSError as error:
+                raise DestinationError(f"what is there already cannot be read: {error.strerror}") from error
         if not self._overwrite:
             raise ConflictError("another file is there already: move it away, or give --overwrite")
         return False
@@ -138,13 +145,9 @@ class Fetcher:
         part = f"{file.version_uid}.part"
         descriptor = self._landing.open_part(part)
         try:
-            for attempt in range(2):
-                if self._receive(file, descriptor):
-                    self._landing.land(part, file.relpath, mtime_ns=round(file.modified_at.timestamp() * 1e9))
-                    return
-                os.ftruncate(descriptor, 0)
-                if attempt == 0:
-                    self._progress(-file.size)
+            if self._is_brought(file, descriptor):
+                self._landing.land(part, file.relpath, mtime_ns=round(file.modified_at.timestamp() * 1e9))
+                return
         except OSError as error:
             raise DestinationError(f"it cannot be written: {error.strerror}") from error
         finally:
@@ -152,7 +155,28 @@ class Fetcher:
         self._landing.drop_part(part)
         raise FileError("what arrived twice has another checksum than the catalogue: `dm scrub` finds out why")
 
-    def _receive(self, file: File, descriptor: int) -> bool:
+    def _is_brought(self, file: File, descriptor: int) -> bool:
+        """Receive a file, twice where it is not right, and then its other copies; tell whether one was right."""
+        fault: DmError | None = None
+        others: Sequence[UUID | None] | None = None
+        waiting: list[UUID | None] = [None, None]
+        while waiting:
+            area_uid = waiting.pop(0)
+            try:
+                if self._receive(file, descriptor, area_uid):
+                    return True
+            except (NotFoundError, ConflictError) as error:
+                fault = fault or error
+                waiting = [uid for uid in waiting if uid is not None]
+            self._progress(-os.fstat(descriptor).st_size)
+            os.ftruncate(descriptor, 0)
+            if not waiting and others is None:
+                waiting = list(others := self._elsewhere(file))
+        if fault is not None:
+            raise fault
+        return False
+
+    def _receive(self, file: File, descriptor: int, area_uid: UUID | None) -> bool:
         """Receive what is missing, trying again where the service goes away; tell whether the whole is right."""
         digest = _digest(file)
         if os.fstat(descriptor).st_size > file.size:
@@ -160,17 +184,19 @@ class Fetcher:
         have = 0
         for block in _read(descriptor):
             have += self._take(block, digest)
-        failures = 0
+        failures, proven = 0, -1
         while have < file.size:
             before = have
             try:
-                for block in self._downloads.read(file, have):
+                for block in self._downloads.read(file, have, area_uid=area_uid):
                     _write(descriptor, block)
                     have += self._take(block, digest)
                 if have < file.size:
                     raise UnavailableError(f"the connection ended after {have} of {file.size} bytes")
-            except UnavailableError:
-                failures = 0 if have > before else failures + 1
+            except UnavailableError as error:
+                so_far = _so_far(error)
+                failures = 0 if have > before or so_far > proven else failures + 1
+                proven = max(proven, so_far)
                 if failures >= self._patience or self._ends.is_set():
                     raise
                 self._ends.wait(min(LONGEST_PAUSE_S, random.uniform(0.05, 0.2) * 2**failures))
@@ -184,6 +210,12 @@ class Fetcher:
             digest.update(block)
         self._progress(len(block))
         return len(block)
+
+
+def _so_far(error: UnavailableError) -> int:
+    """Return how much of another copy the service has read to see whether it is right; -1 where it is about no such."""
+    found = error.details.get("so_far")
+    return found if isinstance(found, int) else -1
 
 
 def _write(descriptor: int, block: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import quote
 from uuid import UUID
@@ -27,7 +28,9 @@ from beamkeeper.domain.files import (
     PathRef,
     Registered,
     RegisteredFiles,
+    ReplicaState,
 )
+from beamkeeper.domain.frames import FRAMES_LIMIT, NewFrame, NewFrames
 from beamkeeper.domain.ledger import (
     DIRECTORY_LIMIT,
     DirectoryCount,
@@ -64,11 +67,16 @@ class Files:
         must not keep the others from being registered.
         """
         answers: list[Registered] = []
-        for part in _parts(files):
-            done: RegisteredFiles = self._http().call(
-                "POST", "/api/v1/files:register", RegisteredFiles, body=b'{"files":[' + b",".join(part) + b"]}"
-            )
-            answers.extend(done.files)
+        parts = _parts(files)
+        part = next(parts, None)
+        with ThreadPoolExecutor(1, "register") as ahead:
+            while part is not None:
+                body = b'{"files":[' + b",".join(part) + b"]}"
+                # The next part is written while the service works on this one.
+                following = ahead.submit(next, parts, None)
+                done: RegisteredFiles = self._http().call("POST", "/api/v1/files:register", RegisteredFiles, body=body)
+                answers.extend(done.files)
+                part = following.result()
         return RegisteredFiles(files=answers)
 
     def lookup(self, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[File]:
@@ -135,6 +143,12 @@ class Files:
         found: FileHistory = self._http().get(f"/api/v1/files/{uid}/history", FileHistory)
         return found
 
+    def verified_elsewhere(self, file: File) -> Sequence[UUID]:
+        """Return the storage areas that have a verified copy of the version that a file has."""
+        found = self.history(file.uid).replicas
+        is_good = ReplicaState.VERIFIED
+        return [one.storage_area_uid for one in found if one.version_uid == file.version_uid and one.state is is_good]
+
     def set_metadata(self, uid: UUID, patch: Metadata) -> File:
         """Change a file's metadata: what is left out stays, a value of None goes, objects are merged."""
         file: File = self._http().call("PATCH", f"/api/v1/files/{uid}/metadata", File, body=MetadataPatch(patch))
@@ -196,6 +210,12 @@ class Files:
             )
             answers.extend(done.items)
         return answers
+
+    def note_frames(self, experiment_uid: UUID, frames: Sequence[NewFrame]) -> None:
+        """Tell what was found in the first frames of versions of an experiment, for services. Idempotent."""
+        for start in range(0, len(frames), FRAMES_LIMIT):
+            new = NewFrames(items=frames[start : start + FRAMES_LIMIT])
+            self._http().call("POST", f"/api/v1/experiments/{experiment_uid}/frames", None, body=new)
 
     def replicas(self, query: ReplicaQuery) -> ReplicaPage:
         """Return a page of replicas, for services: those looked at longest ago first."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -25,10 +27,24 @@ from beamkeeper.domain.errors import (
     error_classes,
 )
 from beamkeeper.domain.events import Cursor
+from beamkeeper.domain.status import HEARD_HEADER
 
 MIRROR_HEADER = "Beamkeeper-Mirror"
 TRIES = 4
 """How often a request is sent that is safe to send again."""
+
+SILENT_S = 15
+"""Where the network swallows everything, and nobody says so, a connection counts as broken after so long."""
+
+_ALIVE = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_S // 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_S * 1000),
+)
+"""The kernel asks whether the other side is there, also while an answer is waited for that takes long to make."""
 
 ModelT = TypeVar("ModelT")
 _CLASSES = error_classes()
@@ -44,6 +60,8 @@ class Credentials:
         self.token = token
         self.renew = renew
         self.mirror = ""
+        self.on_behalf_of = ""
+        """The address of whom a portal asks for, by which failed logins are counted and changes recorded."""
 
     def saw(self, mirror: str) -> None:
         """Remember the newest change of identities: other services are told to wait until they know of it."""
@@ -57,6 +75,8 @@ class Credentials:
             found["Authorization"] = f"Bearer {self.token}"
         if self.mirror:
             found[MIRROR_HEADER] = self.mirror
+        if self.on_behalf_of:
+            found["X-Forwarded-For"] = self.on_behalf_of
         return found
 
 
@@ -92,13 +112,15 @@ class Http:
         self.url = url.rstrip("/")
         self.credentials = credentials
         self.timeout_s = timeout_s
+        self.heard_at: datetime | None = None
+        """As a station said last: when it had heard of its site, and so from when it is what it tells of it."""
         self._tries = tries
         self._http = httpx2.Client(
             base_url=self.url,
             timeout=httpx2.Timeout(timeout_s, connect=5.0),
             headers={"User-Agent": f"beamkeeper/{beamkeeper.__version__}"},
-            transport=transport,
-            verify=_trust(self.url, ca),
+            transport=transport
+            or httpx2.HTTPTransport(verify=_trust(self.url, ca), trust_env=False, socket_options=_ALIVE),
             trust_env=False,
         )
 
@@ -150,7 +172,7 @@ class Http:
             headers["Range"] = f"bytes={begin}-"
         try:
             with self._http.stream("GET", path, headers=headers, params=_query(query) or None) as response:
-                if response.is_error:
+                if not response.is_success:  # one that leads elsewhere has done nothing
                     raise decode(response.status_code, response.read(), self.url)
                 yield response
         except httpx2.TransportError as error:
@@ -180,7 +202,8 @@ class Http:
                     raise
                 self.credentials.token, is_renewed = token, True
             except UnavailableError as error:
-                if attempt == self._tries or (isinstance(error, MirrorBehindError) and attempt > 1):
+                is_silent = isinstance(error.__cause__, httpx2.ConnectTimeout)  # it was tried for long enough
+                if attempt == self._tries or is_silent or (isinstance(error, MirrorBehindError) and attempt > 1):
                     raise
                 time.sleep(random.uniform(0.05, 0.2) * 2**attempt)
         raise UnavailableError(f"{self.url} did not answer {request.method} {request.path}")
@@ -204,10 +227,12 @@ class Http:
             raise UnavailableError(
                 f'"{self.url}" is no address of a service ({error}): use http://HOST:PORT'
             ) from error
-        if response.is_error:
+        if not response.is_success:  # one that leads elsewhere has done nothing
             raise decode(response.status_code, response.content, self.url)
         if seen := response.headers.get(MIRROR_HEADER):
             self.credentials.saw(seen)
+        if heard := response.headers.get(HEARD_HEADER):
+            self.heard_at = datetime.fromisoformat(heard)
         return response
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationEr
 
 from beamkeeper.domain.errors import SettingsError
 from beamkeeper.domain.names import UtcTime
+from beamkeeper.domain.status import StationServices
 
 
 class Profile(BaseModel):
@@ -30,6 +31,8 @@ class Profile(BaseModel):
     station: str = ""
     mirror: str = ""
     ca: str = ""
+    stations: tuple[StationServices, ...] = ()
+    """Where the services of stations are, as the site told last: they are asked when it cannot be reached."""
 
 
 _PROFILES = TypeAdapter(dict[str, Profile])

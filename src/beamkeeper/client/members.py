@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from uuid import UUID
 
 from beamkeeper.client.http import Http
-from beamkeeper.domain.datasets import Changed, FileUids, Member, MemberPage, MemberQuery
+from beamkeeper.domain.datasets import BelongingFiles, Changed, FilesAsked, FileUids, Member, MemberPage, MemberQuery
 from beamkeeper.domain.files import REGISTER_LIMIT
 
 
@@ -19,6 +19,19 @@ def members(http: Callable[[], Http], path: str) -> Iterator[Member]:
         if page.next is None:
             return
         query = query.model_copy(update={"after": page.next})
+
+
+def holders(
+    http: Callable[[], Http], path: str, experiment_uid: UUID, file_uids: Sequence[UUID]
+) -> Mapping[UUID, UUID]:
+    """Return what each of some files of an experiment belongs to, by a question for each thousand."""
+    found: dict[UUID, UUID] = {}
+    for start in range(0, len(file_uids), REGISTER_LIMIT):
+        some = tuple(file_uids[start : start + REGISTER_LIMIT])
+        body = FilesAsked(experiment_uid=experiment_uid, file_uids=some)
+        answer: BelongingFiles = http().call("POST", path, BelongingFiles, body=body)
+        found.update({one.file_uid: one.uid for one in answer.items})
+    return found
 
 
 def change_members(http: Callable[[], Http], path: str, file_uids: Sequence[UUID]) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from uuid import UUID
 
 from beamkeeper.client.http import Http
-from beamkeeper.client.members import change_members, members
+from beamkeeper.client.members import change_members, holders, members
 from beamkeeper.client.metadata import changes
 from beamkeeper.domain.datasets import Member
 from beamkeeper.domain.errors import NotFoundError
@@ -56,6 +56,10 @@ class Runs:
     def files(self, uid: UUID) -> Iterator[Member]:
         """Yield every file of a run."""
         return members(self._http, f"/api/v1/runs/{uid}/files")
+
+    def of_files(self, experiment_uid: UUID, file_uids: Sequence[UUID]) -> Mapping[UUID, UUID]:
+        """Return the newest run of each of some files of an experiment; those of none are left out."""
+        return holders(self._http, "/api/v1/runs:of-files", experiment_uid, file_uids)
 
     def count(self, uid: UUID) -> FileCount:
         """Return how many files a run has, and how large they are together."""

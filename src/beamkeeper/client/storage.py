@@ -13,6 +13,7 @@ from uuid6 import uuid7
 
 from beamkeeper.client.http import Http
 from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.domain.replicas import Copy, NewCopy
 from beamkeeper.domain.storage import (
     AreaCheck,
     Check,
@@ -150,6 +151,23 @@ class Checks:
         asked = self.request(new)
         alive = _Alive(longest_s, is_alive)
         return _awaited(asked, lambda wait_s: self.get(new.uid, wait_s), patience_s=patience_s, stop=stop, alive=alive)
+
+
+class Copies:
+    """Copies between storage areas, for services."""
+
+    def __init__(self, http: Callable[[], Http]) -> None:
+        self._http = http
+
+    def request(self, new: NewCopy) -> Copy:
+        """Ask for versions to be copied or removed; the same uid again gives the same copy."""
+        asked: Copy = self._http().call("POST", "/api/v1/copies", Copy, body=new)
+        return asked
+
+    def get(self, uid: UUID, wait_s: float = 0.0) -> Copy:
+        """Return what became of a copy, waiting so long for its end."""
+        found: Copy = self._http().get(f"/api/v1/copies/{uid}", Copy, query={"wait": wait_s}, timeout_s=wait_s + 30)
+        return found
 
 
 class Discards:

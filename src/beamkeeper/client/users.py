@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 from beamkeeper.client.http import Http
+from beamkeeper.client.places import asked
+from beamkeeper.domain.errors import ConflictError, NotFoundError, SettingsError, UnavailableError
 from beamkeeper.domain.people import AuthenticatorFinding
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.status import OFFLINE_LOGIN, Health, Service
 from beamkeeper.domain.users import (
     EndedJobs,
     Grant,
@@ -31,11 +33,15 @@ if TYPE_CHECKING:
     from beamkeeper.client.api import Client
 
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
 class Sessions:
     """Logging in and out."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._proof = ""
 
     def login(
         self, username: str, password: str, *, experiment: str | None = None, experiment_uid: UUID | None = None
@@ -50,11 +56,42 @@ class Sessions:
         credentials = self._client.credentials
         renew, credentials.renew = credentials.renew, None  # a refused login must not log in again by itself
         try:
-            new: NewSession = self._http().call("POST", "/api/v1/sessions", NewSession, body=wanted)
+            new = self._begun(wanted)
         finally:
             credentials.renew = renew
-        credentials.token = new.token
+        credentials.token, self._proof = new.token, new.password_proof
         return new
+
+    def _begun(self, wanted: dict[str, str | None]) -> NewSession:
+        """Log in at the site; or at the station where the site cannot be reached, if it lets one."""
+        new: NewSession
+        try:
+            new = self._http().call("POST", "/api/v1/sessions", NewSession, body=wanted)
+        except UnavailableError as fault:
+            self._client.away.note(fault)
+            try:
+                here = self._client.http(Service.ACQUISITION)
+                new = here.call("POST", "/api/v1/offline-sessions", NewSession, body=wanted)
+            except UnavailableError:
+                raise fault from None
+            except (NotFoundError, ConflictError, SettingsError) as error:
+                raise UnavailableError(f"{fault.message}; {error.message}", **fault.details) from error
+        return new
+
+    def prepare_offline(self, password: str) -> bool:
+        """Be able to log in at this client's station while it is cut off; tell whether that is so now.
+
+        For who has just logged in by this client, with this password. It goes to a station on this machine, or through
+        TLS, and nowhere else.
+        """
+        here = self._client.http(Service.ACQUISITION)
+        if not (here.url.startswith("https://") or urlsplit(here.url).hostname in LOOPBACK):
+            return False
+        health: Health = here.get("/health", Health, timeout_s=3.0)
+        if OFFLINE_LOGIN not in health.features:
+            return False
+        here.call("PUT", "/api/v1/offline-login", body={"password": password, "proof": self._proof})
+        return True
 
     def logout(self) -> None:
         """End this client's session."""
@@ -63,7 +100,7 @@ class Sessions:
 
     def whoami(self) -> Whoami:
         """Return who this client's session belongs to."""
-        found: Whoami = self._http().get("/api/v1/whoami", Whoami)
+        found: Whoami = asked(self._client, lambda http: http.get("/api/v1/whoami", Whoami))
         return found
 
     def try_authenticators(self, username: str | None = None) -> Sequence[AuthenticatorFinding]:
@@ -82,9 +119,9 @@ class Sessions:
         """End a session."""
         self._http().call("DELETE", f"/api/v1/sessions/{uid}")
 
-    def begin_for_jobs(self, jobs: Sequence[NewJobSession]) -> Sequence[JobSession]:
-        """Begin sessions in the names of jobs' owners, each for its experiment only; for services."""
-        body = NewJobSessions(jobs=tuple(jobs))
+    def begin_for_jobs(self, jobs: Sequence[NewJobSession], *, ended: Sequence[UUID] = ()) -> Sequence[JobSession]:
+        """Begin sessions in the names of jobs' owners, each for its experiment only, and end others; for services."""
+        body = NewJobSessions(jobs=tuple(jobs), ended=tuple(ended))
         made: JobSessions = self._http().call("POST", "/api/v1/job-sessions", JobSessions, body=body)
         return made.items
 
@@ -106,10 +143,16 @@ class Users:
         """Yield every account, by name."""
         after: str | None = None
         while True:
-            page: UserPage = self._http().get("/api/v1/users", UserPage, query={"after": after, "limit": 1000})
+            page = self.page(after, limit=1000)
             yield from page.items
             if (after := page.next) is None:
                 return
+
+    def page(self, after: str | None = None, *, limit: int = 100, text: str | None = None) -> UserPage:
+        """Return one page of accounts, by name; with a text those that have it in username, name or e-mail."""
+        query = {"text": text, "after": after, "limit": limit}
+        page: UserPage = self._http().get("/api/v1/users", UserPage, query=query)
+        return page
 
     def get(self, username: str) -> User:
         """Return an account."""

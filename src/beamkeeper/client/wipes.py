@@ -17,6 +17,7 @@ from beamkeeper.domain.wipes import (
     Hold,
     NewHold,
     NewWipe,
+    Verdict,
     Wipe,
     WipeEntry,
     WipeEntryPage,
@@ -53,6 +54,11 @@ class Wipes:
         body = WipeRun(expected_files=plan.proven_files, remove_directories=remove_directories)
         asked: Wipe = self._http().call("POST", f"{self.path}/{plan.uid}:run", Wipe, body=body)
         return asked
+
+    def verdict(self) -> Verdict:
+        """Return whether all that was taken lately may be wiped, as far as is known; for staff and services."""
+        found: Verdict = self._http().call("POST", f"{self.path}:verdict", Verdict)
+        return found
 
     def get(self, uid: Uid, wait_s: float = 0.0) -> Wipe:
         """Return a plan and what became of it, waiting so long for the engine."""

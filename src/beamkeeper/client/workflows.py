@@ -50,11 +50,16 @@ class Workflows:
         """Yield workflows by name, each in its newest version."""
         wanted = query or WorkflowQuery(limit=1000)
         while True:
-            page: WorkflowPage = self._http().get("/api/v1/workflows", WorkflowPage, query=wanted)
+            page = self.page(wanted)
             yield from page.items
             if page.next is None:
                 return
             wanted = wanted.model_copy(update={"after": page.next})
+
+    def page(self, query: WorkflowQuery) -> WorkflowPage:
+        """Return one page of workflows by name, each in its newest version."""
+        page: WorkflowPage = self._http().get("/api/v1/workflows", WorkflowPage, query=query)
+        return page
 
     def named(self, name: str, owner: str | None = None) -> Workflow:
         """Return a workflow by its name; the owner may be left out where only one has it."""

@@ -112,6 +112,30 @@ class CopyPoint(StrEnum):
     """The site's answer has arrived; the station has not used it yet."""
 
 
+class ReplicaPoint(StrEnum):
+    """Every place on the way of a copy to another storage area, and of one that is dropped."""
+
+    REPLICA_HANDED_OUT = "replica-handed-out"
+    """The catalogue has handed out a batch; the storage was not asked."""
+    REPLICA_STAGED = "replica-staged"
+    """The bytes are in the staging directory of the other area; nothing is verified."""
+    REPLICA_NAMED = "replica-named"
+    """The copies have their names, or are removed; the storage's database does not say so yet."""
+    REPLICA_SETTLING = "replica-settling"
+    """The storage has answered; the catalogue does not know it yet."""
+    REPLICA_DROPPING = "replica-dropping"
+    """The catalogue counts copies no more that are to be dropped; their bytes are still there."""
+
+
+class PicturePoint(StrEnum):
+    """Every place in the way of small pictures."""
+
+    PICTURES_MAKING = "pictures-making"
+    """Pictures are wanted; the first of a batch is about to be made."""
+    PICTURES_KEPT = "pictures-kept"
+    """The storage and the catalogue have what was made; the acquisition's database still wants it."""
+
+
 class JobPoint(StrEnum):
     """Every place in the way of a job's attempt: in the service, in the spawner, and in the runner."""
 
@@ -139,11 +163,25 @@ class JobPoint(StrEnum):
     """The service has read results; the database does not know them."""
     RESULT_KEPT = "result-kept"
     """The database knows them; nothing followed from them."""
+    INPUTS_SENDING = "inputs-sending"
+    """It is written down that something may lie at an executor's nodes; nothing is sent."""
+    INPUTS_SENT = "inputs-sent"
+    """All is there that an attempt needs; its executor was not asked."""
+    OUTPUTS_GATHERING = "outputs-gathering"
+    """On the node: the command has its result; it is not told what it made."""
+    OUTPUTS_FETCHED = "outputs-fetched"
+    """All that it made is here and verified; nothing has its name."""
+    OUTPUTS_NAMED = "outputs-named"
+    """Everything has its name; that is not written down."""
+    OUTPUTS_BROUGHT = "outputs-brought"
+    """It is; what lies at the nodes is still there, and the attempt is not over."""
 
 
-Point = FailPoint | TroublePoint | WipePoint | CopyPoint | JobPoint
+Point = FailPoint | TroublePoint | WipePoint | CopyPoint | ReplicaPoint | PicturePoint | JobPoint
 _NAMES: dict[str, Point] = {
-    str(point): point for kind in (FailPoint, TroublePoint, WipePoint, CopyPoint, JobPoint) for point in kind
+    str(point): point
+    for kind in (FailPoint, TroublePoint, WipePoint, CopyPoint, ReplicaPoint, PicturePoint, JobPoint)
+    for point in kind
 }
 
 

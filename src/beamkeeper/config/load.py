@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -233,6 +232,8 @@ def _refuse_unknown(key: Key, where: str) -> NoReturn:
     keys += [*Settings.model_fields, *(f"{table}.NAME.OPTION" for table in PLUGIN_TABLES)]
     written = dotted(key)
     near = [each for each in keys if each.rpartition(".")[2] == key[-1]]
-    near = near or difflib.get_close_matches(written, keys, n=1)
+    from difflib import get_close_matches
+
+    near = near or get_close_matches(written, keys, n=1)
     hint = f'did you mean "{near[0]}"?' if near else "`dm config show` lists those that there are"
     raise SettingsError(f'{where}: there is no setting "{written}": {hint}', key=written, where=where)

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from beamkeeper.config.values import LONGEST_HOURS, Number, Section, Whole
+from beamkeeper.domain.errors import InvalidError
+from beamkeeper.domain.groups import DEFAULT_NAME, check_group_name
+
+
+def _group_name(value: str) -> str:
+    try:
+        return check_group_name(value)
+    except InvalidError as error:
+        raise ValueError(error.message) from error
+
+
+GroupName = Annotated[str, AfterValidator(_group_name)]
 
 
 class People(Section):
@@ -17,6 +31,22 @@ class People(Section):
     proposals: str = Field(default="", description="The plugin that knows the facility's proposals; none where empty.")
     accounts: str = Field(
         default="", description="The plugin that keeps the accounts of a directory server of ours, for --to-ldap."
+    )
+    groups: str = Field(
+        default="", description="The plugin that keeps a group for each experiment in a directory server."
+    )
+    group_name: GroupName = Field(
+        default=DEFAULT_NAME, description="How groups are named: {experiment}, {station} and {number} are filled in."
+    )
+    first_gid: Whole = Field(
+        default=0, ge=0, le=2**32 - 2, description="The first number for new groups; 0 where others make groups."
+    )
+    last_gid: Whole = Field(default=2**31 - 1, ge=0, le=2**32 - 2, description="The last such number.")
+    foreign_members: Literal["report", "remove"] = Field(
+        default="report", description="What is done with people in a group who were never of its experiment."
+    )
+    groups_minutes: Number = Field(
+        default=10.0, ge=0, le=LONGEST_HOURS * 60, description="Minutes after which a group is compared again; 0 never."
     )
     sync_minutes: Number = Field(
         default=0.0, ge=0, le=LONGEST_HOURS * 60, description="Minutes between syncs by themselves; 0 for none."

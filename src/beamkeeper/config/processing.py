@@ -11,6 +11,7 @@ from beamkeeper.config.values import AbsolutePath, Address, Number, OptionalAddr
 
 Limit = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}=[1-9][0-9]{0,5}$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*=[^\x00]*$")]
+Role = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}=[a-z][a-z0-9_-]{0,31}$")]
 Secret = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*=/[^\x00]+$")]
 SocketClient = Annotated[str, StringConstraints(pattern=r"^[!-~]{40}=[^/\x00]{1,64}(/[^/\x00]{1,128})?$")]
 
@@ -23,9 +24,21 @@ class Processing(ServiceSection):
         default=Path("jobs"),
         description="Directory for what jobs write: output, results, working directories; jobs in data_dir unless set.",
     )
+    keep_days: Number = Field(
+        default=30.0,
+        ge=0,
+        le=36500,
+        description="Days for which what a job wrote below `work` is kept after its end, also results that lie there; "
+        "its record stays. 0: for ever.",
+    )
     slots: Whole = Field(default=8, ge=1, le=10_000, description="How many commands run at the same time.")
     workflow_limits: tuple[Limit, ...] = Field(
         default=(), description='How many jobs of a workflow run at the same time at most: ["average=2"].'
+    )
+    roles: tuple[Role, ...] = Field(
+        default=(),
+        description='Where stages run, by the role that each names as its executor: ["heavy=hpc", "default=local"]. '
+        "`default` is of those that name none; a role that is not named here is that of an executor, or runs here.",
     )
     most_queued: Whole = Field(
         default=100_000, ge=1, le=10**7, description="No more jobs are taken when so many wait or run."
@@ -64,7 +77,8 @@ class Processing(ServiceSection):
         default=8_000_000, ge=1000, le=10**10, description="Bytes that are kept of its end, where it is longer."
     )
     path: str = Field(
-        default="/usr/local/bin:/usr/bin:/bin", description="Where commands find programs: their variable PATH."
+        default="/usr/local/bin:/usr/bin:/bin",
+        description="Where commands find programs: their variable PATH. Beamkeeper's own are found at last.",
     )
     environment: tuple[Variable, ...] = Field(
         default=(),

@@ -8,15 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from beamkeeper.config.people import People
+from beamkeeper.config.portal import Portal
 from beamkeeper.config.processing import Processing
 from beamkeeper.config.values import (
     LONGEST_HOURS,
@@ -25,6 +21,7 @@ from beamkeeper.config.values import (
     Address,
     Cycle,
     DataDir,
+    Endpoint,
     HourlyLimit,
     Layout,
     Number,
@@ -37,10 +34,11 @@ from beamkeeper.config.values import (
     Whole,
     split_address,
 )
+from beamkeeper.config.wiping import Wipe
 from beamkeeper.domain.experiments import DEFAULT_LAYOUT
-from beamkeeper.domain.files import Verify
+from beamkeeper.domain.files import AreaNames, Verify
 from beamkeeper.domain.names import StationName, Title
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.status import PORTAL, SERVED, Service
 
 
 def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -69,6 +67,10 @@ class Station(Section):
         gt=0,
         le=LONGEST_HOURS,
         description="So long after it last heard from the site the station still lets people in who were logged in.",
+    )
+    offline_login: bool = Field(
+        default=False,
+        description="Whether who has logged in here may do so while the site is away: a verifier is kept here.",
     )
     agent: Annotated[str, StringConstraints(min_length=1, max_length=255)] = Field(
         default_factory=socket.gethostname, description="The name under which this process's disks are known."
@@ -136,6 +138,10 @@ class Acquisition(ServiceSection):
         description="read-back: copies are read back before they get their names; deferred: they are stored "
         "unverified, and read later; none: they are read by scrubs only. Each DAQ and upload may say otherwise.",
     )
+    also: AreaNames = Field(
+        default=(),
+        description="Storage areas that are to have a copy of every file too, unless a DAQ or upload says otherwise.",
+    )
     verify_bytes_s: Whole = Field(
         default=200_000_000,
         ge=1,
@@ -166,6 +172,12 @@ class Acquisition(ServiceSection):
         le=3600,
         description="A transfer that showed no sign of life for so many seconds hangs: its storage area is paused.",
     )
+    ahead_bytes: Whole = Field(
+        default=1_000_000_000,
+        ge=0,
+        le=10**15,
+        description="A file that is still written is staged while it grows, from so many bytes on; 0 for never.",
+    )
     lease_s: Number = Field(
         default=60.0,
         ge=1,
@@ -180,27 +192,6 @@ class Acquisition(ServiceSection):
         le=100,
         description="A file that fails so often by itself is put aside and listed with the reason; "
         "between two attempts are 2, 4, 8 ... and at most 60 seconds.",
-    )
-
-
-class Wipe(Section):
-    """What has to be proven before a directory at the source may be wiped, and how much one run may delete."""
-
-    min_age_hours: Number = Field(
-        default=24.0, ge=0, le=LONGEST_HOURS, description="Files must be older than this many hours."
-    )
-    within_days: Number = Field(
-        default=7.0,
-        gt=0,
-        le=3660,
-        description="A copy that was read from its device within so many days is believed; others are read again.",
-    )
-    max_files: Whole = Field(default=100_000, ge=1, le=10**7, description="The most files that one run deletes.")
-    heard_within_s: Number = Field(
-        default=60.0, gt=0, le=86400, description="Nothing is wiped when the site was not heard of for this long."
-    )
-    patience_s: Number = Field(
-        default=30.0, gt=0, le=3600, description="Seconds to wait for a storage or catalogue that does not answer."
     )
 
 
@@ -244,6 +235,7 @@ class Settings(Section):
     catalog: Catalog = Field(default_factory=Catalog, description="The catalog service.")
     acquisition: Acquisition = Field(default_factory=Acquisition, description="The acquisition service.")
     processing: Processing = Field(default_factory=Processing, description="The processing service.")
+    portal: Portal = Field(default_factory=Portal, description="Pages for browsers.")
     wipe: Wipe = Field(default_factory=Wipe, description="What has to be proven before a directory may be wiped.")
     tls: Tls = Field(default_factory=Tls, description="How the services prove who they are, and whom they believe.")
     people: People = Field(default_factory=People, description="Where a facility's people come from.")
@@ -254,6 +246,12 @@ class Settings(Section):
         "or of any name, with `plugin` saying of which, for storage areas that name it as their transfer.",
     )
     processor: Tables = Field(default_factory=dict, description="A table of options for each file processor, by name.")
+
+    executors: Tables = Field(
+        default_factory=dict,
+        description="A table for each executor that runs stages elsewhere: its `plugin` (parsl unless set), commands "
+        "at once (`slots`), how data get there (`staging`, `_root`, `_transfer`), and the plugin's options.",
+    )
 
     facility: Tables = Field(
         default_factory=dict,
@@ -276,6 +274,10 @@ class Settings(Section):
         }
         return sections[service]
 
+    def endpoint(self, name: str) -> Endpoint:
+        """Return the settings of what listens: a service, or the portal."""
+        return self.portal if name == PORTAL else self.section(name)
+
     def database_url(self, service: str) -> str:
         """Return the URL of a service's database, with its password and its driver."""
         url = self.section(service).database.get_secret_value()
@@ -283,15 +285,15 @@ class Settings(Section):
 
     def url(self, service: str) -> str:
         """Return the address that others reach a service at."""
-        return self.section(service).url
+        return self.endpoint(service).url
 
     def listen(self, service: str) -> tuple[str, int]:
         """Return host and port that a service listens on."""
-        return split_address(self.section(service).listen)
+        return split_address(self.endpoint(service).listen)
 
     def certificate(self, service: str) -> tuple[str, str]:
         """Return the files with a service's certificate and its key; empty where it speaks plain HTTP."""
-        own = self.section(service)
+        own = self.endpoint(service)
         given = own if own.certificate_file or own.key_file else self.tls
         return given.certificate_file, given.key_file
 
@@ -305,7 +307,7 @@ class Settings(Section):
             return values
         base = Path(data_dir)
         filled = {"service_key_file": base / "service.key", **values, "data_dir": base}
-        for service in Service:
+        for service in SERVED:
             section = filled.get(service, {})
             if isinstance(section, BaseModel):
                 section = section.model_dump(exclude_unset=True)
@@ -316,7 +318,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _certificates_whole(self) -> Self:
-        sections: dict[str, Tls | ServiceSection] = {"tls": self.tls, **{str(s): self.section(s) for s in Service}}
+        sections: dict[str, Tls | Endpoint] = {"tls": self.tls, **{str(s): self.endpoint(s) for s in SERVED}}
         for name, section in sections.items():
             if bool(section.certificate_file) is not bool(section.key_file):
                 given, other = ("certificate_file", "key_file")[:: 1 if section.certificate_file else -1]
@@ -329,8 +331,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _listen_apart(self) -> Self:
-        seen: dict[tuple[str, int], Service] = {}
-        for service in Service:
+        seen: dict[tuple[str, int], str] = {}
+        for service in SERVED:
             address = self.listen(service)
             if address in seen and address[1] != 0:
                 raise PydanticCustomError(
@@ -339,7 +341,7 @@ class Settings(Section):
                     {
                         "key": f"{service}.listen",
                         "other": f"{seen[address]}.listen",
-                        "address": self.section(service).listen,
+                        "address": self.endpoint(service).listen,
                     },
                 )
             seen[address] = service
@@ -351,15 +353,16 @@ def _has_certificate(section: Any) -> bool:
     return bool(value or (isinstance(section, Tls) and section.certificate_file))
 
 
-def _derived(service: Service, section: Mapping[str, Any], base: Path, *, has_tls: bool) -> dict[str, Any]:
+def _derived(service: str, section: Mapping[str, Any], base: Path, *, has_tls: bool) -> dict[str, Any]:
     """Return what a service's settings are where they are not set, as far as it depends on others."""
-    models: dict[Service, type[ServiceSection]] = {
+    models: dict[str, type[Endpoint]] = {
         Service.STORAGE: Storage,
         Service.CATALOG: Catalog,
         Service.ACQUISITION: Acquisition,
         Service.PROCESSING: Processing,
+        PORTAL: Portal,
     }
-    found: dict[str, Any] = {"database": f"sqlite:///{base / service}.db"}
+    found: dict[str, Any] = {} if service == PORTAL else {"database": f"sqlite:///{base / service}.db"}
     try:
         host, port = split_address(str(section.get("listen", models[service].model_fields["listen"].default)))
     except ValueError:

@@ -110,19 +110,24 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class ServiceSection(Section):
-    """What every service has."""
+class Endpoint(Section):
+    """What everything has that listens."""
 
     listen: Address = Field(description="HOST:PORT to listen on; port 0 takes a free one.")
     url: HttpUrl = Field(
         default="http://127.0.0.1", description="The address that others reach it at; http://<listen> unless set."
     )
+    certificate_file: OptionalFile = Field(
+        default="", description="Its own certificate with the chain, instead of tls.certificate_file."
+    )
+    key_file: OptionalFile = Field(default="", description="The key of its own certificate.")
+
+
+class ServiceSection(Endpoint):
+    """What every service has that keeps something."""
+
     database: DatabaseUrl = Field(
         default=SecretStr("sqlite:///"),
         description="Its database: sqlite:///PATH, or postgresql://USER:PASSWORD@HOST/DATABASE; "
         "an SQLite file in data_dir unless set.",
     )
-    certificate_file: OptionalFile = Field(
-        default="", description="Its own certificate with the chain, instead of tls.certificate_file."
-    )
-    key_file: OptionalFile = Field(default="", description="The key of its own certificate.")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from beamkeeper.config import Settings
-from beamkeeper.core import rights, sources, spool
+from beamkeeper.core import destinations, rights, sources, spool
 from beamkeeper.core.job_sessions import made_by
 from beamkeeper.core.pauses import with_pause
 from beamkeeper.core.sources import Place, Rules
@@ -78,16 +78,8 @@ def start_daq(tx: AcquisitionTransaction, caller: Caller, new: NewDaq, *, place:
         raise _overlap(tx, caller, held[0], place=place, way_out=", or start with --take-over")
     for daq in held:
         _check_take_over(tx, caller, daq, place=place)
-    options = _options(
-        caller,
-        new,
-        place,
-        kind=Kind.DAQ,
-        with_existing=new.with_existing,
-        finished=new.finished,
-        quiet_s=new.quiet_s,
-    )
-    options = replace(options, poll=new.poll, sentinel=new.sentinel)
+    options = _options(caller, new, place, kind=Kind.DAQ, with_existing=new.with_existing, finished=new.finished)
+    options = replace(options, quiet_s=new.quiet_s, poll=new.poll, sentinel=new.sentinel)
     started = tx.acquisitions.add(experiment, options)
     for daq in held:
         tx.events.add(changed(tx.acquisitions.take_over(daq.uid, by=started.uid)))
@@ -116,7 +108,8 @@ def start_put(tx: AcquisitionTransaction, caller: Caller, new: NewPut, *, rules:
     if (same := _asked_before(tx, new, Kind.UPLOAD)) is not None:
         return same
     uid = new.uid or new_uid()
-    place = Place(sources.agent_of(new, rules), spool.files_of(rules.spool, uid), rules.verify)
+    also = destinations.chosen(tx, caller, new, default=rules.also)
+    place = Place(sources.agent_of(new, rules), spool.files_of(rules.spool, uid), rules.verify, also=also)
     # Files of a put are whole when they are there: nobody writes to the spool but us.
     options = _options(
         caller, new, place, uid=uid, kind=Kind.UPLOAD, finished=Finished.CLOSED, quiet_s=0.0, is_put=True
@@ -344,6 +337,7 @@ def _options(
         is_put=is_put,
         started_by=caller.username,
         verify=new.verify or place.verify,
+        also=place.also,
         first=new.first,
         workflow=new.workflow,
         made_by=made_by(caller, new.attempt_uid),

@@ -27,6 +27,10 @@ class Reader(Protocol):
         """Return what stands at a name and below it, in order, and whether that is cut."""
         ...
 
+    def members(self, name: str, limit: int) -> tuple[list[NodeFacts], bool]:
+        """Return what stands at a name and directly in it, with attributes, and whether that is cut."""
+        ...
+
     def values(self, name: str, select: str) -> memoryview:
         """Return values of a dataset."""
         ...

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from beamkeeper.core.array_formats import NodeFacts, check_size, npy
-from beamkeeper.domain.errors import InvalidError, NotFoundError, TooLargeError
+from beamkeeper.domain.errors import DmError, InvalidError, NotFoundError, TooLargeError
 from beamkeeper.domain.jsonable import json_safe, text
 from beamkeeper.domain.slices import ARRAY_BYTES, parse, size_of
 from beamkeeper.plugins.hdf5 import is_shape_elsewhere
@@ -22,6 +22,9 @@ MAX_MEMBERS = 10_000
 MAX_ATTRIBUTES = 200
 MAX_ATTRIBUTE_BYTES = 64 * 1024
 MAX_ATTRIBUTES_BYTES = 1024 * 1024
+MAX_MEMBERS_BYTES = 4 * 1024 * 1024
+"""So many bytes of attributes are told of all members of a group together."""
+
 MAX_TEXTS = 1_000_000
 _NAMED_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 _PLUGIN_FILTERS = {
@@ -68,7 +71,7 @@ class HDF5Reader:
         found, rest = self._resolve(name)
         facts = _facts(name, found, rest)
         if isinstance(found, h5py.HLObject):
-            facts["attrs"] = _attributes(found)
+            facts["attrs"] = _attributes(found, MAX_ATTRIBUTES_BYTES)[0]
         if isinstance(found, h5py.Group):
             names = list(islice(found, MAX_MEMBERS + 1))
             facts["members"] = [{"name": text(name, 4096), "kind": _kind(found, name)} for name in names[:MAX_MEMBERS]]
@@ -82,6 +85,30 @@ class HDF5Reader:
         walk = _below(found, name, set(), 0)
         nodes += islice(walk, limit - 1)
         return nodes, next(walk, None) is not None
+
+    def members(self, name: str, limit: int) -> tuple[list[NodeFacts], bool]:
+        """Return what stands at a name, and what stands at the names in it, links within the file followed."""
+        found, rest = self._resolve(name)
+        nodes = [_facts(name, found, rest)]
+        if isinstance(found, h5py.HLObject):
+            nodes[0]["attrs"] = _attributes(found, MAX_ATTRIBUTES_BYTES)[0]
+        names = list(islice(found, limit)) if isinstance(found, h5py.Group) else []
+        left = MAX_MEMBERS_BYTES
+        for part in names[: limit - 1]:
+            facts, left = self._member(f"{name.rstrip('/')}/{part}", left)
+            nodes.append(facts)
+        return nodes, len(names) == limit
+
+    def _member(self, name: str, left: int) -> tuple[NodeFacts, int]:
+        """Return a member of a group with its attributes, and for how many bytes of others' there is room then."""
+        try:
+            found, rest = self._resolve(name)
+            facts = _facts(name, found, rest)
+            if isinstance(found, h5py.HLObject):
+                facts["attrs"], left = _attributes(found, left)
+        except (DmError, *_DAMAGE):
+            return {"name": text(name, 4096), "kind": "broken"}, left
+        return facts, left
 
     def values(self, name: str, select: str) -> memoryview:
         """Return values of a dataset."""
@@ -204,10 +231,9 @@ def _below(found: Found, name: str, seen: set[tuple[int, int]], depth: int) -> I
             yield {"name": text(below, 4096), "kind": "other", "target_name": target}
 
 
-def _attributes(found: h5py.HLObject) -> dict[str, Any]:
-    """Return attributes that are of bearable size; one that cannot be read is null."""
+def _attributes(found: h5py.HLObject, left: int) -> tuple[dict[str, Any], int]:
+    """Return attributes that are of bearable size, and how many bytes are left; one that cannot be read is null."""
     attributes: dict[str, Any] = {}
-    left = MAX_ATTRIBUTES_BYTES
     for name in islice(found.attrs, MAX_ATTRIBUTES):
         try:
             attribute = found.attrs.get_id(name)
@@ -217,7 +243,7 @@ def _attributes(found: h5py.HLObject) -> dict[str, Any]:
             attributes[text(name, 200)] = json_safe(found.attrs[name]) if is_small else None
         except _DAMAGE:
             attributes[text(name, 200)] = None
-    return attributes
+    return attributes, left
 
 
 def _is_text(dataset: h5py.Dataset) -> bool:
@@ -239,7 +265,13 @@ def _texts(dataset: h5py.Dataset, key: tuple[int | slice, ...], count: int) -> m
 
 def _refuse_elsewhere(dataset: h5py.Dataset, name: str) -> None:
     if dataset.is_virtual:
-        names = sorted({text(source.file_name) for source in islice(dataset.virtual_sources(), 1000)})
+        sources = list(islice(dataset.virtual_sources(), 1000))
+        names = sorted({text(source.file_name) for source in sources} - {"."})
+        if not names:
+            inner = sorted({text(source.dset_name) for source in sources})
+            raise InvalidError(
+                f'"{name}" is virtual: its values are in {", ".join(inner[:5])} of this file: open those'
+            )
         raise InvalidError(
             f'"{name}" is virtual: its values are in other files ({", ".join(names[:5])}): open those',
             target_files=names[:100],

@@ -34,7 +34,21 @@ def reader(descriptor: int) -> Reader:
         from beamkeeper.core.array_hdf5 import HDF5Reader
 
         return HDF5Reader(descriptor)
-    raise InvalidError("this file is neither HDF5 nor TIFF: arrays are read of these only")
+    return _other(descriptor, head)
+
+
+def _other(descriptor: int, head: bytes) -> Reader:
+    """Return what reads a file of the formats that are rarer, each imported when it is met."""
+    from beamkeeper.core import array_frames, array_hdf4, array_mda
+
+    if head.startswith(array_mda.MAGIC):
+        return array_mda.MdaReader(descriptor)
+    if head.startswith(array_hdf4.MAGIC):
+        return array_hdf4.Hdf4Reader(descriptor)
+
+    if kind := array_frames.recognise(os.pread(descriptor, 4096, 0)):
+        return array_frames.FrameReader(descriptor, kind)
+    raise InvalidError("this file is neither HDF5 nor TIFF, CBF, EDF, ADSC, HDF4 or MDA: arrays are read of these only")
 
 
 def answer(request: dict[str, object], descriptor: int | None) -> tuple[dict[str, object], bytes | memoryview]:
@@ -46,8 +60,9 @@ def answer(request: dict[str, object], descriptor: int | None) -> tuple[dict[str
             name = str(request["name"])
             if request["verb"] == "values":
                 return {}, file.values(name, str(request["select"]))
-            if request["verb"] == "tree":
-                nodes, is_cut = file.tree(name, int(str(request["limit"])))
+            if request["verb"] in ("tree", "members"):
+                ask = file.tree if request["verb"] == "tree" else file.members
+                nodes, is_cut = ask(name, int(str(request["limit"])))
                 return {"format": file.format, "nodes": nodes, "is_cut": is_cut}, b""
             return {"format": file.format, "node": file.node(name)}, b""
     except DmError as error:

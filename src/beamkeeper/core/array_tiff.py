@@ -66,6 +66,10 @@ class TiffReader:
         nodes = [{"name": "/", "kind": "group"}, *map(self._facts, self._sets)]
         return nodes[:limit], len(nodes) > limit
 
+    def members(self, name: str, limit: int) -> tuple[list[NodeFacts], bool]:
+        """Return what stands at a name and directly in it: there is nothing deeper."""
+        return self.tree(name, limit)
+
     def values(self, name: str, select: str) -> memoryview:
         """Return frames, or parts of them."""
         pages = self._pages(name)

@@ -15,7 +15,6 @@ from queue import LifoQueue
 from typing import cast
 from uuid import UUID
 
-from beamkeeper.core import rights
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.arrays import FileChoice, FileNode, FileTree, NodeQuery, TreeQuery, ValuesQuery
 from beamkeeper.domain.errors import (
@@ -31,7 +30,7 @@ from beamkeeper.domain.experiments import Experiment, Tree
 from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.slices import ARRAY_BYTES
 from beamkeeper.domain.storage import VERSIONS
-from beamkeeper.domain.users import Action, Caller
+from beamkeeper.plugins.below import DIRECTORY, open_below
 from beamkeeper.plugins.reading import ReadingError, ReadingProcess
 
 READERS = 2
@@ -40,21 +39,16 @@ IDLE_S = 60.0
 ANSWER_BYTES = ARRAY_BYTES + 1024 * 1024
 OPEN_TREES = frozenset({Tree.DATA, Tree.ANALYSIS})
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 
 
-def root(tx: StorageTransaction, caller: Caller, experiment_uid: UUID) -> str:
-    """Return the directory of an experiment whose files the caller may read."""
-    return directory(tx, rights.experiment(tx, caller, Action.FILE_READ, experiment_uid))
-
-
-def directory(tx: StorageTransaction, experiment: Experiment) -> str:
-    """Return the directory of an experiment."""
-    area = tx.storage.get(experiment.storage_area_uid)
+def directory(tx: StorageTransaction, experiment: Experiment, *, area_uid: UUID | None = None) -> str:
+    """Return the directory of an experiment, in its own storage area or in another one."""
+    area = tx.storage.get(area_uid or experiment.storage_area_uid)
     if not os.path.isabs(area.path):
-        raise ConflictError(f'storage area "{area.name}" is an object store: get its files by rclone from {area.path}')
+        why = f'storage area "{area.name}" is an object store, where no file can be opened: get it with `dm download`'
+        raise ConflictError(why)
     return os.path.join(area.path, experiment.directory)
 
 
@@ -94,7 +88,7 @@ def opened(directory: str, choice: FileChoice) -> Iterator[Opened]:
 
 def _first(directory: str, places: list[RelPath], path: RelPath) -> int:
     try:
-        root_descriptor = os.open(directory, _DIRECTORY)
+        root_descriptor = os.open(directory, DIRECTORY)
     except OSError as error:
         raise UnavailableError(
             f"the storage of this experiment cannot be opened: {os.strerror(error.errno or 0)}"
@@ -109,7 +103,7 @@ def _open_first(root_descriptor: int, places: list[RelPath], path: RelPath) -> i
     shown = f'"{show_path(path)[:1000]}"'
     for place in places:
         try:
-            return _open_below(root_descriptor, place)
+            return open_below(root_descriptor, place, _FILE)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 continue
@@ -119,19 +113,6 @@ def _open_first(root_descriptor: int, places: list[RelPath], path: RelPath) -> i
                 raise ConflictError(f"the storage service may not read {shown}: see its rights") from error
             raise UnavailableError(f"{shown} cannot be opened: {os.strerror(error.errno or 0)}") from error
     raise NotFoundError(f"there is no file {shown} in the storage")
-
-
-def _open_below(root_descriptor: int, path: RelPath) -> int:
-    here = os.dup(root_descriptor)
-    try:
-        *above, name = path.split(b"/")
-        for part in above:
-            below = os.open(part, _DIRECTORY, dir_fd=here)
-            os.close(here)
-            here = below
-        return os.open(name, _FILE, dir_fd=here)
-    finally:
-        os.close(here)
 
 
 class ArrayReaders:
@@ -157,6 +138,11 @@ class ArrayReaders:
     def tree(self, file: Opened, query: TreeQuery) -> FileTree:
         """Return what stands at a name and below it."""
         header, _ = self._ask("tree", file, {"name": query.name, "limit": query.limit})
+        return FileTree.model_validate({**header, "state": file.state, "size": file.size})
+
+    def members(self, file: Opened, query: TreeQuery) -> FileTree:
+        """Return what stands at a name and directly in it, with attributes."""
+        header, _ = self._ask("members", file, {"name": query.name, "limit": query.limit})
         return FileTree.model_validate({**header, "state": file.state, "size": file.size})
 
     def values(self, file: Opened, query: ValuesQuery) -> memoryview:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from pydantic import SecretStr
 
-from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.domain.errors import SettingsError, UnavailableError
 from beamkeeper.domain.people import Finding
 from beamkeeper.plugins.people import Authenticator
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 8
 """So many logins may wait for a slow server; the rest of the service goes on."""
@@ -30,12 +33,15 @@ class Authenticators:
         """
         fault: UnavailableError | None = None
         with self._slot():
-            for plugin in self._plugins.values():
+            for name, plugin in self._plugins.items():
                 try:
                     if plugin.is_right(username, password):
                         return True
                 except UnavailableError as error:
                     fault = error
+                except SettingsError as error:  # it names our files and accounts, and nobody is logged in yet
+                    logger.error("an authenticator cannot do its part", extra={"plugin": name, "why": error.message})
+                    fault = UnavailableError("an administrator sees why with `dm auth check`")
         if fault is not None:
             raise UnavailableError(f"nobody can log in at present: {fault.message}") from fault
         return False

@@ -52,7 +52,12 @@ def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Command:
 def list_(tx: StorageTransaction, caller: Caller, station: str, *, limit: int) -> Sequence[Command]:
     """Return the commands of a station that the caller may see, newest first."""
     uid = tx.experiments.station_named(station).uid
-    return [_command(tx, each) for each in tx.commands.of_station(uid, limit=limit) if _may_see(caller, each)]
+    if may(caller, Action.STATION_READ, Target(station_uid=uid)):
+        return [_command(tx, each) for each in tx.commands.of_station(uid, limit=limit)]
+    if caller.user_uid is None:
+        return ()
+    own = tx.commands.of_station(uid, limit=limit, user_uid=caller.user_uid, bound=caller.bound_experiment_uid)
+    return [_command(tx, each) for each in own]
 
 
 def _may_see(caller: Caller, found: HeldCommand) -> bool:

@@ -7,11 +7,14 @@ from uuid import UUID
 from beamkeeper.core import rights
 from beamkeeper.db import CatalogTransaction
 from beamkeeper.domain.datasets import (
+    BelongingFiles,
+    Belongs,
     Changed,
     Dataset,
     DatasetPage,
     DatasetQuery,
     DatasetState,
+    FilesAsked,
     MemberPage,
     MemberQuery,
     NewDataset,
@@ -64,6 +67,13 @@ def files(tx: CatalogTransaction, caller: Caller, uid: UUID, *, query: MemberQue
     """Return some files of a dataset."""
     dataset, _ = _dataset(tx, caller, uid, action=Action.FILE_READ)
     return tx.datasets.files(dataset, query)
+
+
+def of_files(tx: CatalogTransaction, caller: Caller, asked: FilesAsked) -> BelongingFiles:
+    """Return the newest dataset of each of some files of an experiment."""
+    rights.experiment(tx, caller, Action.FILE_READ, asked.experiment_uid)
+    found = tx.datasets.of_files(asked.experiment_uid, asked.file_uids)
+    return BelongingFiles(items=tuple(Belongs(file_uid=file, uid=uid) for file, uid in found.items()))
 
 
 def count(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileCount:

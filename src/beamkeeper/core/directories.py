@@ -5,25 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from beamkeeper.domain.acls import ACCESS, DEFAULT
 from beamkeeper.domain.errors import AlreadyExistsError, DestinationError
-from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.file_rights import DIRECTORY_MODES, PLACES, Place, Rights
 from beamkeeper.domain.names import show_path
 
-PARENT_MODE = 0o755
-TOP_MODE = 0o2750
-
-TREES: Mapping[str, int] = {
-    Tree.DATA: 0o2750,
-    Tree.ANALYSIS: 0o2770,
-    Tree.SYSTEM: 0o2750,
-    ".dm": 0o700,
-    ".dm/staging": 0o700,
-    ".dm/versions": 0o700,
-}
-"""Below an experiment's directory, each after its parent: data is ours to write, analysis is people's too."""
+PARENT_MODE = 0o751
+"""Members pass through to their experiment's directory; what others there are is not theirs to read."""
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -48,6 +39,24 @@ def made(area_path: str, directory: str) -> Iterator[None]:
                 with suppress(OSError):  # somebody has put something there meanwhile: it is not ours to remove
                     os.rmdir(path)
             raise
+
+
+def ensure(area_path: str, directory: str, *, like: str | None) -> None:
+    """Make the directories of an experiment in a further storage area, where they are not there yet.
+
+    They get groups and access control lists as those below `like` have, where both places let us.
+    """
+    top = os.path.join(area_path, directory)
+    if os.path.isdir(os.path.join(top, ".dm/versions")):
+        return
+    with made(area_path, directory):
+        for name in ("", *PLACES) if like is not None else ():
+            here, there = os.path.join(str(like), name), os.path.join(top, name)
+            with suppress(OSError):
+                os.chown(there, -1, os.stat(here).st_gid)
+            for kind in (ACCESS, DEFAULT):
+                with suppress(OSError):
+                    os.setxattr(there, kind, os.getxattr(here, kind))
 
 
 @contextmanager
@@ -80,24 +89,27 @@ def _make(area_path: str, directory: str, new: list[str]) -> None:
         path, parts = area_path, directory.split("/")
         for depth, part in enumerate(parts, start=1):
             path = os.path.join(path, part)
-            is_top = depth == len(parts)
-            below = _enter(above, part, path, new, mode=TOP_MODE if is_top else PARENT_MODE, is_parent=not is_top)
+            place = Place.TOP if depth == len(parts) else None
+            below = _enter(above, part, path, new, place=place)
             os.close(above)
             above = below
         _check_unused(above, path)
-        for name, mode in TREES.items():
+        for name, tree in PLACES.items():
             parent, _, last = name.rpartition("/")
             inside = os.open(parent, _OPEN, dir_fd=above) if parent else os.dup(above)
             try:
-                os.close(_enter(inside, last, os.path.join(path, name), new, mode=mode, is_parent=False))
+                os.close(_enter(inside, last, os.path.join(path, name), new, place=tree))
             finally:
                 os.close(inside)
     finally:
         os.close(above)
 
 
-def _enter(above: int, part: str, path: str, new: list[str], *, mode: int, is_parent: bool) -> int:
-    """Return a descriptor of a directory, made where it was not there; a link is not followed."""
+def _enter(above: int, part: str, path: str, new: list[str], *, place: Place | None) -> int:
+    """Return a descriptor of a directory, made where it was not there; a link is not followed.
+
+    Without a place it is a parent, whose rights are its own matter where it was there.
+    """
     is_new = True
     try:
         os.mkdir(part, 0o700, dir_fd=above)
@@ -107,8 +119,11 @@ def _enter(above: int, part: str, path: str, new: list[str], *, mode: int, is_pa
         is_new = False
     entered = os.open(part, _OPEN, dir_fd=above)
     try:
-        if is_new or not is_parent:
-            _set_mode(entered, mode)
+        if place is not None:
+            _set_mode(entered, DIRECTORY_MODES[place])
+            _set_default(entered, place)
+        elif is_new:
+            _set_mode(entered, PARENT_MODE)
         if is_new:
             os.fsync(above)  # the name of a directory is durable once the one above it is
     except BaseException:
@@ -126,6 +141,14 @@ def _set_mode(descriptor: int, mode: int) -> None:
             os.fchmod(descriptor, mode & 0o777)
 
 
+def _set_default(descriptor: int, place: Place) -> None:
+    """Let what is made here have the rights of its tree, whatever the umask of who makes it."""
+    inherited = Rights().default_acl(place)
+    if inherited is not None:
+        with suppress(OSError):  # a file system without access control lists: there the umask decides
+            os.setxattr(descriptor, DEFAULT, inherited.encode())
+
+
 def _check_unused(top: int, path: str) -> None:
     waiting = [""]
     while waiting:
@@ -135,7 +158,7 @@ def _check_unused(top: int, path: str) -> None:
             for entry in os.listdir(descriptor):
                 name = f"{above}/{entry}" if above else entry
                 is_directory = stat.S_ISDIR(os.stat(entry, dir_fd=descriptor, follow_symlinks=False).st_mode)
-                if name not in TREES or not is_directory:
+                if name not in PLACES or not is_directory:
                     raise AlreadyExistsError(
                         f"{show_path(os.fsencode(path))} is there already and not empty: "
                         f"move it away, or give another directory with --root-path"

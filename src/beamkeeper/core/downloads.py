@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 from blake3 import blake3
 
-from beamkeeper.core import arrays, rights
-from beamkeeper.core.archive import END, ArchiveSource, FileSource, Source, length
+from beamkeeper.core import copies_read, rights
+from beamkeeper.core.archive import END, ArchiveSource, FileSource, Source, StoredSource, length
+from beamkeeper.core.copies_read import CopiesRead, Places
 from beamkeeper.core.sessions import renewed
+from beamkeeper.core.stored import Stored
 from beamkeeper.db import Database, StorageTransaction
 from beamkeeper.db.downloads import SetItem
 from beamkeeper.domain.arrays import FileChoice
@@ -20,6 +23,7 @@ from beamkeeper.domain.errors import ConflictError, NotFoundError, NotPermittedE
 from beamkeeper.domain.names import from_b64, path_fields, show_path
 from beamkeeper.domain.users import Action, Caller
 
+AT_ONCE = 8
 PAGE = 500
 """How many files of a set are looked up at a time."""
 
@@ -40,11 +44,14 @@ class Content:
     path_b64: str | None = None
 
 
-def content(database: Database[StorageTransaction], caller: Caller, uid: UUID, query: ContentQuery) -> Content:
+def content(
+    database: Database[StorageTransaction], copies: CopiesRead, caller: Caller, uid: UUID, query: ContentQuery
+) -> Content:
     """Open a file of an experiment that the caller may read."""
     with database.read() as tx:
-        directory = arrays.root(tx, caller, uid)
-    source, state = _open(directory, FileChoice(**path_fields(query.relpath), version=query.version))
+        where = copies_read.root(tx, caller, uid, area_uid=query.storage_area_uid)
+    choice = FileChoice(**path_fields(query.relpath), version=query.version, checksum=query.checksum)
+    source, state = _open(copies, where, choice)
     return Content(
         source=source,
         etag=f'"{state}"',
@@ -56,9 +63,11 @@ def content(database: Database[StorageTransaction], caller: Caller, uid: UUID, q
     )
 
 
-def _open(directory: str, choice: FileChoice) -> tuple[Source, str]:
-    with arrays.opened(directory, choice) as file:
-        source = FileSource(os.dup(file.descriptor), file.size, show_path(choice.relpath))
+def _open(copies: CopiesRead, where: Places, choice: FileChoice) -> tuple[Source, str]:
+    with copies.readable(where, choice) as file:
+        if isinstance(file, Stored):
+            return StoredSource(file), file.state
+        source = FileSource(os.dup(file.descriptor), file.size, copies=copies, where=where, choice=choice)
         return source, file.state
 
 
@@ -114,35 +123,40 @@ def add_files(tx: StorageTransaction, caller: Caller, uid: UUID, more: SetFiles,
         "files": found.files + len(placed),
         "bytes": found.bytes + sum(item.size for item in placed),
         "size": end,
+        "etag": _etag(found.etag, placed),
     }
     if more.is_end:
-        values |= {"size": end + len(END), "is_frozen": True, "etag": _etag(tx, uid)}
+        values |= {"size": end + len(END), "is_frozen": True}
     return tx.downloads.change_set(uid, **values)
 
 
 def find_files(
-    database: Database[StorageTransaction], caller: Caller, uid: UUID, files: Sequence[NewSetFile]
+    database: Database[StorageTransaction], copies: CopiesRead, caller: Caller, uid: UUID, files: Sequence[NewSetFile]
 ) -> Sequence[SetItem]:
     """Look at the files of a set as they lie in the storage; no transaction is open meanwhile."""
     with database.read() as tx:
         found = get_set(tx, caller, uid)
-        directory = arrays.root(tx, caller, found.experiment_uid)
-    return [_frozen(directory, file) for file in files]
+        where = copies_read.root(tx, caller, found.experiment_uid)
+    if where.store is None:
+        return [_frozen(copies, where, file) for file in files]
+    with ThreadPoolExecutor(AT_ONCE, "look at objects") as pool:  # each is a question over the network
+        return list(pool.map(lambda file: _frozen(copies, where, file), files))
 
 
-def _frozen(directory: str, file: NewSetFile) -> SetItem:
-    told = "" if file.checksum is None else f"{file.checksum.algorithm}:{file.checksum.value}"
+def _frozen(copies: CopiesRead, where: Places, file: NewSetFile) -> SetItem:
+    told = "" if file.checksum is None else str(file.checksum)
     target = None if file.link_target_b64 is None else from_b64(file.link_target_b64)
     if target is not None:
         return SetItem(file.relpath, file.version, 0, 0, "", told, target, 0)
-    with arrays.opened(directory, FileChoice(**path_fields(file.relpath), version=file.version)) as opened:
+    choice = FileChoice(**path_fields(file.relpath), version=file.version, checksum=told or None)
+    with copies.readable(where, choice, size=file.size) as opened:
         if opened.size != file.size:
             raise ConflictError(
                 f'"{show_path(file.relpath)}" has {opened.size} bytes in the storage and {file.size} in the catalogue: '
                 f"`dm scrub` finds out why"
             )
-        modified_s = int(os.fstat(opened.descriptor).st_mtime)
-        return SetItem(file.relpath, file.version, file.size, modified_s, opened.state, told, None, 0)
+        at = opened.modified_s if isinstance(opened, Stored) else int(os.fstat(opened.descriptor).st_mtime)
+        return SetItem(file.relpath, file.version, file.size, at, opened.state, told, None, 0)
 
 
 def _placed(name: str, items: Sequence[SetItem], *, begin: int) -> tuple[Sequence[SetItem], int]:
@@ -154,29 +168,28 @@ def _placed(name: str, items: Sequence[SetItem], *, begin: int) -> tuple[Sequenc
     return placed, begin
 
 
-def _etag(tx: StorageTransaction, uid: UUID) -> str:
-    """Return the digest of everything that the archive is made of: names, sizes, states and checksums."""
-    digest, at = blake3(), 0
-    while items := [item for item in tx.downloads.items(uid, at, limit=PAGE) if item.begin >= at]:
-        for item in items:
-            digest.update(repr((item.path, item.size, item.modified_s, item.state, item.checksum, item.begin)).encode())
-        at = items[-1].begin + 1
-    return digest.hexdigest()
+def _etag(before: str, items: Sequence[SetItem]) -> str:
+    """Return the digest of all that an archive is made of, from the one of the files before; in whatever calls."""
+    for item in items:
+        facts = repr((item.path, item.size, item.modified_s, item.state, item.checksum, item.link_target, item.begin))
+        before = blake3(before.encode() + facts.encode()).hexdigest()
+    return before
 
 
-def archive(database: Database[StorageTransaction], caller: Caller, uid: UUID) -> Content:
+def archive(database: Database[StorageTransaction], copies: CopiesRead, caller: Caller, uid: UUID) -> Content:
     """Return the archive of a frozen set of an experiment that the caller may read."""
     with database.read() as tx:
         found = get_set(tx, caller, uid)
-        directory = arrays.root(tx, caller, found.experiment_uid)
+        where = copies_read.root(tx, caller, found.experiment_uid)
     check = still_readable(database, caller, found.experiment_uid)
-    return archive_of(database, found, directory, username=caller.username, check=check)
+    return archive_of(database, copies, found, where, username=caller.username, check=check)
 
 
 def archive_of(
     database: Database[StorageTransaction],
+    copies: CopiesRead,
     found: FileSet,
-    directory: str,
+    where: Places,
     *,
     username: str,
     check: Callable[[], None],
@@ -191,7 +204,7 @@ def archive_of(
             return tx.downloads.items(found.uid, begin, limit=PAGE)
 
     return Content(
-        source=ArchiveSource(directory, found.name, found.size, items),
+        source=ArchiveSource(copies, where, found.name, found.size, items),
         etag=f'"{found.etag}"',
         filename=f"{found.name}.tar",
         experiment_uid=found.experiment_uid,

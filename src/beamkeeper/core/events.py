@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from beamkeeper.core import sessions
 from beamkeeper.db import Transaction
 from beamkeeper.domain.events import Cursor, Event, EventPage
 from beamkeeper.domain.names import Uid
 from beamkeeper.domain.users import Action, Caller, Reach, reach
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """Whose events somebody may see: of everything, or of some experiments, and of some stations themselves."""
+
+    is_all: bool = False
+    experiments: frozenset[Uid] = frozenset()
+    stations: frozenset[Uid] = frozenset()
+
+    def has(self, event: Event) -> bool:
+        """Whether an event is among them."""
+        if event.experiment_uid is None:
+            return self.is_all or event.station_uid in self.stations
+        return self.is_all or event.experiment_uid in self.experiments
 
 
 def events_after(tx: Transaction, caller: Caller, cursor: Cursor | None, *, limit: int) -> EventPage:
@@ -24,12 +40,13 @@ def all_after(tx: Transaction, cursor: Cursor, *, limit: int) -> tuple[Sequence[
     return tx.events.after(cursor, limit=limit, reach=Reach(is_all=True))
 
 
-def visible(tx: Transaction, caller: Caller) -> tuple[bool, frozenset[Uid]]:
-    """Return whether a caller may see the events of everything, and else of which experiments."""
+def visible(tx: Transaction, caller: Caller) -> Visible:
+    """Return whose events a caller may see."""
     reached = reach(caller, Action.EXPERIMENT_READ)
-    return reached.is_all, frozenset() if reached.is_all else frozenset(tx.experiments.uids(reached))
+    uids = frozenset() if reached.is_all else frozenset(tx.experiments.uids(reached))
+    return Visible(is_all=reached.is_all, experiments=uids, stations=reached.stations)
 
 
 def still(tx: Transaction, caller: Caller) -> Caller:
     """Return the caller as it is now; NotAuthenticatedError where its session has ended."""
-    return caller if caller.session_uid is None else sessions.renewed(tx, caller.session_uid)
+    return sessions.again(tx, caller)

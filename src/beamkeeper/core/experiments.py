@@ -9,7 +9,7 @@ from datetime import datetime
 from uuid import UUID
 
 from beamkeeper.core import directories, proposals, rights
-from beamkeeper.db import StorageTransaction
+from beamkeeper.db import StorageTransaction, Transaction
 from beamkeeper.domain.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError
 from beamkeeper.domain.experiments import (
     Experiment,
@@ -22,6 +22,7 @@ from beamkeeper.domain.experiments import (
     MemberRole,
     NewExperiment,
     NewExperimentType,
+    SentExperiment,
     Station,
     experiment_directory,
     layout_fields,
@@ -40,6 +41,9 @@ from beamkeeper.domain.users import (
     reach,
     require,
 )
+
+MOST_NAME = 120
+"""So much of a name is kept where a number is put behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,13 @@ def plan(tx: StorageTransaction, caller: Caller, new: NewExperiment) -> Plan:
 
     What it does not say is taken from its proposal and its form, where those are known.
     """
-    asked, new = new, proposals.filled(tx, new)
     station = tx.experiments.station_named(new.station)
     require(caller, Action.EXPERIMENT_CREATE, Target(station_uid=station.uid), f'station "{station.name}"')
+    return _plan(tx, station, new)
+
+
+def _plan(tx: StorageTransaction, station: Station, new: NewExperiment) -> Plan:
+    asked, new = new, proposals.filled(tx, new)
     _check(tx, kind=new.type, starts_at=new.starts_at, ends_at=new.ends_at)
     check_metadata(new.metadata)
     area_uid = new.storage_area_uid or station.storage_area_uid
@@ -112,14 +120,62 @@ def plan(tx: StorageTransaction, caller: Caller, new: NewExperiment) -> Plan:
         area=tx.storage.get(area_uid),
         directory=directory,
         cycle=layout_fields(new, station=station, now=tx.now)["cycle"],
-        pi=None if asked.pi is None else tx.users.named(asked.pi),
+        pi=None if asked.pi is None else pi_named(tx, asked.pi),
     )
+
+
+def pi_named(tx: Transaction, username: str) -> User:
+    """Return who is to lead an experiment: one person."""
+    user = tx.users.named(username)
+    if user.is_shared:
+        raise InvalidError(f'"{username}" is a shared account, which cannot be a PI: name a person')
+    return user
 
 
 def create(tx: StorageTransaction, caller: Caller, planned: Plan) -> Experiment:
     """Make an experiment whose directories are there; its PI gets the role."""
     tx.events.claim()  # from here on nobody else makes one, and what is checked again stays true
-    again = plan(tx, caller, planned.asked)
+    return _make(tx, planned, plan(tx, caller, planned.asked))
+
+
+def made_before(tx: StorageTransaction, caller: Caller, uid: UUID | None) -> Experiment | None:
+    """Return what was made already by the same question; its answer was lost."""
+    return None if uid is None or not tx.experiments.is_there(uid) else show(tx, caller, uid)
+
+
+def plan_sent(tx: StorageTransaction, caller: Caller, station: str, sent: SentExperiment) -> Plan | Experiment:
+    """Check what an experiment needs that a station made while it was cut off, or return it where it is made already.
+
+    The station has decided that it may be made, and files of it may wait there. A name that was given meanwhile gets a
+    number behind it.
+    """
+    of = tx.experiments.station_named(station)
+    require(caller, Action.COMMAND_COLLECT, Target(station_uid=of.uid), f'station "{of.name}"')
+    if sent.new.uid is not None and tx.experiments.is_there(sent.new.uid):
+        found = tx.experiments.get(sent.new.uid)
+        if found.station_uid != of.uid:
+            raise NotFoundError(f'station "{of.name}" has no experiment {sent.new.uid}')
+        return found
+    if sent.new.station != of.name:
+        raise InvalidError(f'experiment "{sent.new.name}" is for station "{sent.new.station}", not for "{of.name}"')
+    return _plan(tx, of, sent.new.model_copy(update={"name": _free_name(tx, of, sent.new.name)}))
+
+
+def create_sent(tx: StorageTransaction, planned: Plan) -> Experiment:
+    """Make an experiment that a station has sent."""
+    tx.events.claim()
+    return _make(tx, planned, _plan(tx, planned.station, planned.asked))
+
+
+def _free_name(tx: StorageTransaction, station: Station, name: str) -> str:
+    number, free = 1, name
+    while tx.experiments.find(station.uid, free) is not None:
+        number += 1
+        free = f"{name[:MOST_NAME]}-{number}"
+    return free
+
+
+def _make(tx: StorageTransaction, planned: Plan, again: Plan) -> Experiment:
     if (again.area.path, again.directory) != (planned.area.path, planned.directory):
         raise ConflictError(f'the layout of station "{again.station.name}" was changed meanwhile: try again')
     made = tx.experiments.add(
@@ -131,13 +187,13 @@ def create(tx: StorageTransaction, caller: Caller, planned: Plan) -> Experiment:
     return made
 
 
-def page(tx: StorageTransaction, caller: Caller, query: ExperimentQuery) -> ExperimentPage:
+def page(tx: Transaction, caller: Caller, query: ExperimentQuery) -> ExperimentPage:
     """Return the experiments that the caller may see; deleted ones for those who may delete."""
     action = Action.EXPERIMENT_DELETE if query.with_deleted else Action.EXPERIMENT_READ
     return tx.experiments.page(query, reach(caller, action))
 
 
-def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Experiment:
+def show(tx: Transaction, caller: Caller, uid: UUID) -> Experiment:
     """Return an experiment."""
     return rights.experiment(tx, caller, Action.EXPERIMENT_READ, uid)
 
@@ -173,7 +229,7 @@ def delete(tx: StorageTransaction, caller: Caller, uid: UUID) -> Experiment:
     return tx.experiments.delete(uid)
 
 
-def people(tx: StorageTransaction, caller: Caller, uid: UUID) -> Sequence[Member]:
+def people(tx: Transaction, caller: Caller, uid: UUID) -> Sequence[Member]:
     """Return the people of an experiment."""
     rights.experiment(tx, caller, Action.EXPERIMENT_READ, uid)
     return tx.users.members(uid)
@@ -184,9 +240,7 @@ def put_member(tx: StorageTransaction, caller: Caller, uid: UUID, username: str,
     experiment = rights.experiment(tx, caller, Action.EXPERIMENT_PEOPLE, uid)
     if role.role not in EXPERIMENT_ROLES:
         raise InvalidError(f'"{role.role}" is no role in an experiment: use pi, manager or user')
-    user = tx.users.named(username)
-    if user.is_shared and role.role is Role.PI:
-        raise InvalidError(f'"{username}" is a shared account, which cannot be a PI: name a person')
+    user = pi_named(tx, username) if role.role is Role.PI else tx.users.named(username)
     for other in EXPERIMENT_ROLES - {role.role}:
         tx.users.revoke(Grant(user_uid=user.uid, role=other, experiment_uid=uid))
     tx.users.grant(Grant(user_uid=user.uid, role=role.role, experiment_uid=uid))

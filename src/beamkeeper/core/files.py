@@ -28,6 +28,7 @@ from beamkeeper.domain.files import (
     RegisteredAs,
     RegisteredFiles,
 )
+from beamkeeper.domain.frames import NewFrames
 from beamkeeper.domain.metadata import MetadataHistory, removal
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.users import Action, Caller, may, reach, require
@@ -99,6 +100,18 @@ def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Me
     tx.run_rules.apply([uid])
     tx.events.add(_news(CHANGED, experiment, FileCount(files=1, bytes=file.size), uids=[uid]))
     return changed
+
+
+def note_frames(tx: CatalogTransaction, caller: Caller, experiment_uid: UUID, new: NewFrames) -> None:
+    """Add to the metadata of files what was found in their first frames: those who register files may."""
+    experiment = rights.experiment(tx, caller, Action.FILE_REGISTER, experiment_uid)
+    rights.check_own(tx, experiment)
+    tx.files.lock([experiment.uid])  # before the files' own rows, in the order in which registering takes them
+    if changed := tx.files.note_frames(experiment.uid, new.items):
+        uids = [uid for uid, _ in changed]
+        tx.run_rules.apply(uids)
+        count = FileCount(files=len(uids), bytes=sum(size for _, size in changed))
+        tx.events.add(_news(CHANGED, experiment, count, uids=uids))
 
 
 def metadata_history(

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from beamkeeper.core.identity_providers import IdentityProviders
-from beamkeeper.core.sessions import FORGOTTEN_AFTER, begin_session, too_many
+from beamkeeper.core.sessions import begin_session, too_many
 from beamkeeper.core.tokens import new_token, token_sha256
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotAuthenticatedError, NotFoundError
@@ -125,7 +125,7 @@ def login(
     """Begin a session for somebody whom a provider vouches for."""
     tx.events.claim()
     _end(tx, open_login)
-    tx.users.forget_sessions(before=tx.now - FORGOTTEN_AFTER)
+    tx.users.forget_sessions()
     user = known(tx, proven) or _created(tx, provider, proven)
     if not user.is_enabled or user.is_shared:
         raise NotAuthenticatedError(f'the account "{user.username}" is disabled: ask an administrator')

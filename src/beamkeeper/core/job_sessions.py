@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from beamkeeper.core import rights
 from beamkeeper.core.tokens import new_token, token_sha256
 from beamkeeper.db import StorageTransaction, Transaction
+from beamkeeper.db.base import new_uid
 from beamkeeper.domain.acquisition import MadeBy
 from beamkeeper.domain.errors import NotPermittedError
 from beamkeeper.domain.experiments import Experiment
@@ -20,6 +21,7 @@ from beamkeeper.domain.users import (
     JobSessions,
     NewJobSession,
     Role,
+    SessionRecord,
     Target,
     User,
     may,
@@ -31,27 +33,51 @@ LIFE = timedelta(hours=24)
 """The longest that a token holds where nobody can say any more that its job has ended."""
 
 
-def begin(tx: StorageTransaction, caller: Caller, wanted: Sequence[NewJobSession]) -> JobSessions:
-    """Begin a session for each job whose owner may run jobs there; the service must be of the experiment's station."""
+def begin(
+    tx: StorageTransaction, caller: Caller, wanted: Sequence[NewJobSession], *, ended: Sequence[UUID] = ()
+) -> JobSessions:
+    """Begin a session for each job whose owner may run jobs there; the service must be of the experiment's station.
+
+    Those of jobs that have ended end as well.
+    """
     tx.events.claim()
-    return JobSessions(items=[made for one in wanted if (made := _begun(tx, caller, one)) is not None])
+    if ended:
+        end(tx, caller, ended)
+    tx.users.forget_sessions()
+    # Jobs that begin together are mostly of one experiment and one person.
+    people = {
+        key: _who(tx, caller, *key) for key in dict.fromkeys((one.experiment_uid, one.username) for one in wanted)
+    }
+    records, made = [], []
+    for one in wanted:
+        owner = people[one.experiment_uid, one.username]
+        if owner is not None:
+            token = new_token()
+            records.append(_session(one, owner, token, now=tx.now))
+            made.append(JobSession(job_uid=one.job_uid, token=token))
+    if records:
+        tx.users.add_sessions(records)
+    return JobSessions(items=made)
 
 
-def _begun(tx: StorageTransaction, caller: Caller, one: NewJobSession) -> JobSession | None:
-    experiment = rights.experiment(tx, caller, Action.JOB_SESSION, one.experiment_uid)
-    owner = tx.users.find(one.username)
-    if owner is None or not owner.is_enabled or not _may_run(tx, owner, experiment):
-        return None
-    token = new_token()
-    tx.users.add_session(
-        token_sha256(token),
+def _who(tx: StorageTransaction, caller: Caller, experiment_uid: UUID, username: str) -> User | None:
+    """Return the owner of a job, where they may run it."""
+    experiment = rights.experiment(tx, caller, Action.JOB_SESSION, experiment_uid)
+    owner = tx.users.find(username)
+    return owner if owner is not None and owner.is_enabled and _may_run(tx, owner, experiment) else None
+
+
+def _session(one: NewJobSession, owner: User, token: str, *, now: datetime) -> SessionRecord:
+    return SessionRecord(
+        uid=new_uid(),
+        token_sha256=token_sha256(token),
         user_uid=owner.uid,
-        experiment_uid=experiment.uid,
-        expires_at=tx.now + LIFE,
+        experiment_uid=one.experiment_uid,
+        created_at=now,
+        expires_at=now + LIFE,
         name=session_name(one.job_uid),
         scopes=JOB_SCOPES,
     )
-    return JobSession(job_uid=one.job_uid, token=token)
 
 
 def end(tx: StorageTransaction, caller: Caller, job_uids: Sequence[UUID]) -> None:

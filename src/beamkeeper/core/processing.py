@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from pydantic import JsonValue, ValidationError
-
 from beamkeeper.config import Settings
 from beamkeeper.core import rights
+from beamkeeper.core.job_files import files_of
 from beamkeeper.db import ProcessingTransaction
 from beamkeeper.db.processing.queries import Submission
-from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError, NotPermittedError, TooLargeError
+from beamkeeper.domain.errors import ConflictError, NotFoundError, NotPermittedError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Experiment
+from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.processing import (
-    MOST_FILES,
     Cause,
     Count,
     InputFileName,
@@ -67,10 +64,47 @@ class _Version:
     owner: str
     number: int
     definition: Definition
+    document: Metadata
 
 
 def _version(kept: Workflow) -> _Version:
-    return _Version(kept.uid, kept.name, kept.owner, kept.number, kept.definition)
+    document = kept.definition.model_dump(mode="json")
+    return _Version(kept.uid, kept.name, kept.owner, kept.number, kept.definition, document)
+
+
+class _Desk:
+    """Where jobs are submitted; what many of one request have in common is looked up and decided once."""
+
+    def __init__(self, tx: ProcessingTransaction, caller: Caller, rules: JobRules) -> None:
+        self.tx, self.caller, self.rules = tx, caller, rules
+        self._roots: dict[UUID | None, Path | None] = {}
+        self._versions: dict[tuple[str | None, str, int | None], _Version] = {}
+
+    @cached_property
+    def is_anywhere(self) -> bool:
+        """Whether the caller may have jobs work on any file."""
+        return self.caller.is_service or may(self.caller, Action.JOB_ANYWHERE, _station(self.tx, self.rules))
+
+    def root(self, uid: UUID | None) -> Path | None:
+        """Return the directory of an experiment that the caller may run jobs of; only managers may run one of none."""
+        if uid not in self._roots:
+            self._roots[uid] = self._root(uid)
+        return self._roots[uid]
+
+    def _root(self, uid: UUID | None) -> Path | None:
+        if uid is not None:
+            return _root(self.tx, rights.experiment(self.tx, self.caller, Action.JOB_RUN, uid))
+        station = self.rules.station
+        where = _station(self.tx, self.rules)
+        require(self.caller, Action.JOB_ANYWHERE, where, f'station "{station}" outside of experiments')
+        return None
+
+    def version(self, new: NewJob) -> _Version:
+        """Return the workflow that a job is to run, in the version wanted."""
+        key = (new.workflow_owner, new.workflow, new.version)
+        if key not in self._versions:
+            self._versions[key] = _version(self.tx.workflows.find(*key))
+        return self._versions[key]
 
 
 def submit(tx: ProcessingTransaction, caller: Caller, new: Sequence[NewJob], *, rules: JobRules) -> list[Job]:
@@ -80,7 +114,8 @@ def submit(tx: ProcessingTransaction, caller: Caller, new: Sequence[NewJob], *, 
         (_require_read if caller.is_service else _require_change)(tx, caller, same, rules)
     fresh = [one for one in new if one.uid is None or one.uid not in known]
     _check_room(tx, len(fresh), rules)
-    made = [_submission(tx, caller, one, rules) for one in fresh]
+    desk = _Desk(tx, caller, rules)
+    made = [_submission(desk, one) for one in fresh]
     if made:
         tx.jobs.add(made)
         _tell(tx, made)
@@ -99,16 +134,15 @@ def _check_room(tx: ProcessingTransaction, count: int, rules: JobRules) -> None:
         )
 
 
-def _submission(
-    tx: ProcessingTransaction, caller: Caller, new: NewJob, rules: JobRules, workflow: _Version | None = None
-) -> Submission:
+def _submission(desk: _Desk, new: NewJob, workflow: _Version | None = None) -> Submission:
+    caller = desk.caller
     if new.on_behalf_of and not caller.is_service:
         raise NotPermittedError(f"{caller.username} submits jobs as {caller.username}: only services do for others")
-    experiment = _where(tx, caller, new.experiment_uid, rules)
-    workflow = workflow or _version(tx.workflows.find(new.workflow_owner, new.workflow, new.version))
-    _check_account(workflow.definition, rules)
+    root = desk.root(new.experiment_uid)
+    workflow = workflow or desk.version(new)
+    _check_account(workflow.definition, desk.rules)
     checked = checked_arguments(workflow.definition, new.arguments)
-    files = _files(tx, caller, new, experiment, rules)
+    files = files_of(new, root, is_anywhere=desk.is_anywhere)
     values: dict[str, Any] = {
         "uid": new.uid,
         "owner": (caller.is_service and new.on_behalf_of) or caller.username,
@@ -124,8 +158,7 @@ def _submission(
         "priority": new.priority,
         "rerun_of": None,
     }
-    definition = workflow.definition.model_dump(mode="json")
-    return Submission({**values, **_fate(tx, workflow.definition, files)}, definition, files)
+    return Submission({**values, **_fate(desk.tx, workflow.definition, files)}, workflow.document, files)
 
 
 def _fate(tx: ProcessingTransaction, definition: Definition, files: Sequence[InputFileName]) -> dict[str, Any]:
@@ -146,88 +179,9 @@ def _check_account(definition: Definition, rules: JobRules) -> None:
         )
 
 
-def _where(tx: ProcessingTransaction, caller: Caller, uid: UUID | None, rules: JobRules) -> Experiment | None:
-    """Return the experiment of a job; only managers of the station may run one without."""
-    if uid is not None:
-        return rights.experiment(tx, caller, Action.JOB_RUN, uid)
-    require(caller, Action.JOB_ANYWHERE, _station(tx, rules), f'station "{rules.station}" outside of experiments')
-    return None
-
-
-def _files(
-    tx: ProcessingTransaction, caller: Caller, new: NewJob, experiment: Experiment | None, rules: JobRules
-) -> list[InputFileName]:
-    """Return the input files: given one by one, or by the arguments that name them."""
-    root = None if experiment is None else _root(tx, experiment)
-    is_anywhere = caller.is_service or may(caller, Action.JOB_ANYWHERE, _station(tx, rules))
-    named = [*new.files, *(_named(word, root) for word in (*new.paths, *_paths(new.arguments)))]
-    if not is_anywhere:
-        _require_inside([file.path for file in named], root)
-    if pattern := new.arguments.get("filePathPattern"):
-        found = _matching(str(pattern), root, is_anywhere=is_anywhere)
-        if len(named) + len(found) > MOST_FILES:
-            raise TooLargeError(f"there are more than {MOST_FILES} files, which are too many for one job: name fewer")
-        named += found
-    return named
-
-
-def _require_inside(paths: Sequence[str], root: Path | None) -> None:
-    for path in paths:
-        if root is None or not _is_below(path, root):
-            raise NotPermittedError(
-                f'"{path}" is not in the experiment: jobs of its people work on its own files', path=path
-            )
-
-
-def _paths(arguments: Mapping[str, JsonValue]) -> list[str]:
-    """Return the paths that arguments name, as they are given."""
-    words: list[str] = []
-    for key in ("filePath", "filePathList"):
-        value = arguments.get(key)
-        if isinstance(value, list):
-            words += [str(word) for word in value]
-        elif value not in (None, ""):
-            words += str(value).split(",") if key == "filePathList" else [str(value)]
-    return words
-
-
-def _named(word: str, root: Path | None) -> InputFileName:
-    path = Path(word) if root is None else root / word
-    if not path.is_absolute():
-        raise InvalidError(f'"{word}" is no absolute path, and no experiment is named: give one of both', path=word)
-    plain = os.path.normpath(path)
-    below = os.path.relpath(plain, root) if root is not None and _is_below(plain, root) else ""
-    try:
-        return InputFileName(path=plain, experiment_path=below)
-    except (ValidationError, UnicodeError) as error:
-        raise InvalidError(f"{word[:200]!r} cannot be the name of an input file") from error
-
-
-def _matching(pattern: str, root: Path | None, *, is_anywhere: bool) -> list[InputFileName]:
-    """Return the files that match; who may not work anywhere learns nothing of what there is elsewhere."""
-    where = pattern if root is None else str(root / pattern)
-    matches = (path for path in glob.iglob(where, recursive=True) if os.path.isfile(path))
-    if not is_anywhere:
-        if root is None or not Path(os.path.normpath(where)).is_relative_to(root):
-            raise NotPermittedError(
-                f'"{pattern}" leads out of the experiment: jobs of its people work on its own files', path=pattern
-            )
-        real = os.path.realpath(root)
-        matches = (path for path in matches if Path(os.path.realpath(path)).is_relative_to(real))
-    found = sorted(islice(matches, MOST_FILES + 1))
-    if not found:
-        raise InvalidError(f'no file matches "{pattern}"', pattern=pattern)
-    return [_named(path, root) for path in found]
-
-
 def _root(tx: ProcessingTransaction, experiment: Experiment) -> Path | None:
     url = urlsplit(tx.storage.get(experiment.storage_area_uid).station_url)
     return Path(unquote(url.path)) / experiment.directory if url.scheme == "file" else None
-
-
-def _is_below(path: str, root: Path) -> bool:
-    real = os.path.realpath(path)  # a link in the experiment must not lead out of it
-    return Path(real).is_relative_to(os.path.realpath(root))
 
 
 def show(tx: ProcessingTransaction, caller: Caller, uid: UUID, *, rules: JobRules) -> Job:
@@ -275,18 +229,22 @@ def rerun(tx: ProcessingTransaction, caller: Caller, uid: UUID, new: Rerun, *, r
     before = record(tx, caller, uid, rules=rules)
     _require_change(tx, caller, before, rules)
     _check_room(tx, 1, rules)
-    made = _again(tx, caller, before, new, rules)
+    made = _again(_Desk(tx, caller, rules), before, new)
     tx.jobs.add([made])
     _tell(tx, [made])
     return tx.jobs.get(made.uid)
 
 
 def retry(tx: ProcessingTransaction, caller: Caller, selection: JobSelection, *, rules: JobRules) -> list[Job]:
-    """Run failed jobs again, all of a selection: by their cause, for example."""
+    """Run failed jobs again, all of a selection: by their cause, for example, without those that were repeated."""
     failed = (JobStatus.FAILED, JobStatus.ABORTED)
     jobs = [job for job in _selected(tx, caller, selection, rules) if job.status in failed]
+    if not selection.uids:  # each once, however often it is asked
+        repeated = tx.jobs.repeated()
+        jobs = [job for job in jobs if job.uid not in repeated]
     _check_room(tx, len(jobs), rules)
-    made = [_again(tx, caller, tx.jobs.record(job.uid), Rerun(), rules) for job in jobs]
+    desk = _Desk(tx, caller, rules)
+    made = [_again(desk, tx.jobs.record(job.uid), Rerun()) for job in jobs]
     if made:
         tx.jobs.add(made)
         _tell(tx, made)
@@ -294,11 +252,13 @@ def retry(tx: ProcessingTransaction, caller: Caller, selection: JobSelection, *,
     return [found[one.uid] for one in made]
 
 
-def _again(tx: ProcessingTransaction, caller: Caller, before: JobRecord, new: Rerun, rules: JobRules) -> Submission:
+def _again(desk: _Desk, before: JobRecord, new: Rerun) -> Submission:
     workflow = None
     if not new.newest:
         ran = before.workflow
-        workflow = _Version(ran.uid, ran.name, ran.owner, ran.version, Definition.model_validate(before.definition))
+        definition = Definition.model_validate(before.definition)
+        document = definition.model_dump(mode="json")
+        workflow = _Version(ran.uid, ran.name, ran.owner, ran.version, definition, document)
     names_files = {"filePath", "filePathList", "filePathPattern"}
     is_other = bool(names_files & set(new.arguments))
     arguments = {k: v for k, v in before.arguments.items() if k not in names_files} | new.arguments
@@ -315,7 +275,7 @@ def _again(tx: ProcessingTransaction, caller: Caller, before: JobRecord, new: Re
         run_uid=before.run_uid,
         on_behalf_of=None,
     )
-    made = _submission(tx, caller, given, rules, workflow)
+    made = _submission(desk, given, workflow)
     made.values = {**made.values, "rerun_of": before.uid}
     return made
 

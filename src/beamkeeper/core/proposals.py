@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from beamkeeper.db import StorageTransaction
-from beamkeeper.domain.errors import NotFoundError
+from beamkeeper.domain.errors import NotFoundError, NotPermittedError
 from beamkeeper.domain.experiments import NewExperiment
-from beamkeeper.domain.people import Proposal, ProposalKind
+from beamkeeper.domain.people import Proposal, ProposalKind, ProposalPage, ProposalQuery
+from beamkeeper.domain.users import Action, Caller, reach
+
+
+def page(tx: StorageTransaction, caller: Caller, query: ProposalQuery) -> ProposalPage:
+    """Return proposals and forms, for those who make experiments of them."""
+    reached = reach(caller, Action.EXPERIMENT_CREATE)
+    if not (reached.is_all or reached.stations):
+        raise NotPermittedError(
+            f"{caller.username} manages no station: proposals are shown to those who make experiments of them"
+        )
+    return tx.proposals.page(query)
 
 
 def filled(tx: StorageTransaction, new: NewExperiment) -> NewExperiment:

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 EVERY_S = 1.0
 """What a crash can lose of the record; the bytes themselves do not depend on it."""
 
+MOST_KEPT = 10_000
+"""So many deliveries wait for a database that takes nothing; then the oldest are forgotten."""
+
 
 class Recorder:
     """Takes what is told of deliveries, and writes it to the database once a second while there is news."""
@@ -62,4 +65,6 @@ class Recorder:
             with self._database.write() as tx:
                 tx.downloads.record(list(news.values()))
         except DmError as error:
-            logger.warning("deliveries were not recorded", extra={"count": len(news), "why": error.message})
+            with self._lock:  # what has come of them since is told already
+                self._news = dict([*news.items(), *self._news.items()][-MOST_KEPT:])
+            logger.warning("deliveries are not recorded yet", extra={"count": len(news), "why": error.message})

@@ -25,7 +25,7 @@ def experiment(tx: Transaction, caller: Caller, action: Action, uid: UUID) -> Ex
         raise NotFoundError(f"there is no experiment {uid}", uid=str(uid))
     require(caller, action, target, f'experiment "{found.name}"')
     if is_hidden and action not in _EVEN_DELETED:
-        raise ConflictError(f'experiment "{found.name}" is deleted: nothing of it can be changed')
+        raise ConflictError(f'experiment "{found.name}" is deleted: nothing of it can be read or changed')
     return found
 
 

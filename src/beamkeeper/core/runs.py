@@ -6,7 +6,7 @@ from uuid import UUID
 
 from beamkeeper.core import rights
 from beamkeeper.db import CatalogTransaction
-from beamkeeper.domain.datasets import Changed, MemberPage, MemberQuery
+from beamkeeper.domain.datasets import BelongingFiles, Belongs, Changed, FilesAsked, MemberPage, MemberQuery
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Experiment
@@ -66,6 +66,13 @@ def files(tx: CatalogTransaction, caller: Caller, uid: UUID, *, query: MemberQue
     """Return some files of a run."""
     _run(tx, caller, uid, action=Action.FILE_READ)
     return tx.runs.files(uid, query)
+
+
+def of_files(tx: CatalogTransaction, caller: Caller, asked: FilesAsked) -> BelongingFiles:
+    """Return the newest run of each of some files of an experiment."""
+    rights.experiment(tx, caller, Action.FILE_READ, asked.experiment_uid)
+    found = tx.runs.of_files(asked.experiment_uid, asked.file_uids)
+    return BelongingFiles(items=tuple(Belongs(file_uid=file, uid=uid) for file, uid in found.items()))
 
 
 def count(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileCount:

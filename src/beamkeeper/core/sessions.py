@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from pydantic import SecretStr
+
+from beamkeeper.core import offline_tokens
 from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.core.job_sessions import grants_there
-from beamkeeper.core.passwords import Passwords
+from beamkeeper.core.passwords import Passwords, marked
 from beamkeeper.core.tokens import new_token, token_sha256
 from beamkeeper.db import StorageTransaction, Transaction
 from beamkeeper.domain.errors import (
@@ -26,11 +29,13 @@ from beamkeeper.domain.login_limits import LIMITS, limit_keys
 from beamkeeper.domain.people import AuthenticatorFinding
 from beamkeeper.domain.users import (
     EXPERIMENT_ROLES,
+    OFFLINE_PREFIX,
     SITE,
     Action,
     Caller,
     Login,
     NewSession,
+    OfflineSession,
     Scope,
     Session,
     SessionRecord,
@@ -43,9 +48,6 @@ from beamkeeper.domain.users.jobs import job_of
 
 SHARED_HOURS = 12
 """A login on a shared account ends with its experiment, or after this many hours."""
-
-FORGOTTEN_AFTER = timedelta(days=7)
-"""Sessions that expired so long ago are removed at the next login."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,41 @@ class Attempt:
 
 def authenticate(tx: Transaction, token: str) -> Caller:
     """Return who a token belongs to; refuse one that is unknown, expired or revoked, or whose user is disabled."""
+    if token.startswith(OFFLINE_PREFIX):
+        return offline_caller(tx, offline_tokens.opened(token, tx.database.offline_key))
     record = tx.users.session_of(token_sha256(token))
     if record is None:
         raise NotAuthenticatedError("the session has ended: log in again with `dm login`")
     return _caller(tx, record)
 
 
+def offline_caller(tx: Transaction, login: OfflineSession) -> Caller:
+    """Return who logged in at this station while it was cut off; what is heard of the site since then counts.
+
+    No table has such a login: each service of the station knows it by its seal.
+    """
+    user = tx.users.get(login.user_uid)
+    if user.password_changed_at != login.password_changed_at:
+        raise NotAuthenticatedError("the session has ended: log in again with `dm login`")
+    times = {"created_at": login.created_at, "expires_at": login.expires_at}
+    record = SessionRecord(uid=login.uid, token_sha256="", user_uid=user.uid, **times)
+    return replace(_caller(tx, record), session_uid=None, offline=login)
+
+
+def again(tx: Transaction, caller: Caller) -> Caller:
+    """Return the caller as it is now; NotAuthenticatedError where its session has ended."""
+    if caller.offline is not None:
+        return offline_caller(tx, caller.offline)
+    return caller if caller.session_uid is None else renewed(tx, caller.session_uid)
+
+
 def renewed(tx: Transaction, session_uid: UUID) -> Caller:
     """Return who a session belongs to, as that is now; refuse as `authenticate` does."""
-    return _caller(tx, tx.users.get_session(session_uid))
+    try:
+        record = tx.users.get_session(session_uid)
+    except NotFoundError as error:  # it ended so long ago, or with the site's database, that it is kept no more
+        raise NotAuthenticatedError("the session has ended: log in again with `dm login`") from error
+    return _caller(tx, record)
 
 
 def machine(tx: Transaction, username: str, key: str | None, scope: Scope) -> Caller:
@@ -108,7 +136,7 @@ def _caller(tx: Transaction, record: SessionRecord) -> Caller:
         raise NotAuthenticatedError("the session has expired: log in again with `dm login`")
     if record.user_uid is None:
         return _service(tx, record)
-    _check_heard(tx)
+    check_heard(tx)
     user = tx.users.get(record.user_uid)
     if not user.is_enabled:
         raise NotAuthenticatedError(f'the account "{user.username}" is disabled: ask an administrator')
@@ -131,7 +159,7 @@ def _caller(tx: Transaction, record: SessionRecord) -> Caller:
     )
 
 
-def _check_heard(tx: Transaction) -> None:
+def check_heard(tx: Transaction) -> None:
     """Refuse people at a station that was cut off for too long: it cannot know who has lost their rights since."""
     state = None if isinstance(tx, StorageTransaction) else tx.mirror.state()
     grace = tx.database.offline_grace
@@ -179,21 +207,21 @@ def check_password(attempt: Attempt, passwords: Passwords, authenticators: Authe
     if passwords.is_right(password, attempt.password_hash):
         return passwords.renewed(password, attempt.password_hash)
     if not authenticators.is_right(attempt.name_elsewhere, password):
-        raise _refused(attempt.login)
+        raise refused(attempt.login)
     return None
 
 
 def login(tx: StorageTransaction, attempt: Attempt, *, hours: float, renewed_hash: str | None = None) -> NewSession:
     """Begin a session for somebody whose password was checked."""
-    tx.users.forget_sessions(before=tx.now - FORGOTTEN_AFTER)
+    tx.users.forget_sessions()
     user = None if attempt.user is None else tx.users.get(attempt.user.uid)
     if user is None or not user.is_enabled or tx.users.password_hash(user.uid) != attempt.password_hash:
-        raise _refused(attempt.login)  # changed since the password was checked
+        raise refused(attempt.login)  # changed since the password was checked
     tx.login_attempts.succeeded(attempt.keys)
     if renewed_hash is not None:
-        tx.users.set_password_hash(user.uid, renewed_hash)
+        tx.users.renew_password_hash(user.uid, renewed_hash)
     if not user.is_shared:
-        return begin_session(tx, user, expires_at=tx.now + timedelta(hours=hours))
+        return begin_session(tx, user, expires_at=tx.now + timedelta(hours=hours), password=attempt.login.password)
     experiment = _experiment_meant(tx, user, attempt.login)
     ends = tx.now + timedelta(hours=SHARED_HOURS)
     if experiment.ends_at is not None:
@@ -202,17 +230,23 @@ def login(tx: StorageTransaction, attempt: Attempt, *, hours: float, renewed_has
 
 
 def begin_session(
-    tx: Transaction, user: User, *, expires_at: datetime, experiment: Experiment | None = None
+    tx: Transaction,
+    user: User,
+    *,
+    expires_at: datetime,
+    experiment: Experiment | None = None,
+    password: SecretStr | None = None,
 ) -> NewSession:
-    """Begin a session and return its token, which is shown this once."""
-    token = new_token()
+    """Begin a session and return its token, which is shown this once, and the proof of its password if it has one."""
+    token, proof = new_token(), new_token() if password else ""
     record = tx.users.add_session(
         token_sha256(token),
         user_uid=user.uid,
         experiment_uid=None if experiment is None else experiment.uid,
         expires_at=expires_at,
+        password_mark=marked(password, proof) if password else None,
     )
-    return NewSession(session=_session(tx, record, user), token=token)
+    return NewSession(session=_session(tx, record, user), token=token, password_proof=proof)
 
 
 def begin_service_key(tx: Transaction, station: Station) -> str:
@@ -256,8 +290,13 @@ def revoke(tx: StorageTransaction, caller: Caller, uid: UUID) -> None:
     tx.users.revoke_sessions([uid])
 
 
-def whoami(tx: StorageTransaction, caller: Caller) -> Whoami:
+def whoami(tx: Transaction, caller: Caller) -> Whoami:
     """Return who the caller is and what it may do."""
+    if (held := caller.offline) is not None:
+        user = tx.users.get(held.user_uid)
+        times = {"created_at": held.created_at, "expires_at": held.expires_at}
+        session = Session(uid=held.uid, user_uid=user.uid, username=user.username, **times)
+        return Whoami(user=user, session=session, grants=caller.grants)
     if caller.user_uid is None or caller.session_uid is None:
         return Whoami(user=None, session=None, is_service=caller.is_service, station_uid=caller.station_uid)
     user = tx.users.get(caller.user_uid)
@@ -287,7 +326,8 @@ def _session(tx: Transaction, record: SessionRecord, user: User) -> Session:
     )
 
 
-def _refused(login: Login) -> NotAuthenticatedError:
+def refused(login: Login) -> NotAuthenticatedError:
+    """Return the one answer to a login that is not right, whatever it is."""
     return NotAuthenticatedError(f'user "{login.username[:64]}" and this password do not fit: try again')
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from beamkeeper.core import arrays, rights
+from beamkeeper.core import copies_read, rights
+from beamkeeper.core.copies_read import CopiesRead
 from beamkeeper.core.downloads import Content, archive_of, get_set
 from beamkeeper.core.tokens import new_token, token_sha256
 from beamkeeper.db import Database, StorageTransaction
@@ -118,16 +119,17 @@ def _usable(tx: StorageTransaction, held: HeldLink) -> Experiment:
     return experiment
 
 
-def shared(database: Database[StorageTransaction], token: str) -> Content:
+def shared(database: Database[StorageTransaction], copies: CopiesRead, token: str) -> Content:
     """Return what a link leads to; for anybody who has its address."""
-    with database.write() as tx:
+    with database.read() as tx:  # nobody holds up those who write by asking for links that there are not
         held = _valid(tx, token)
         experiment = _usable(tx, held)
         found = tx.downloads.get_set(held.set_uid)
-        directory = arrays.directory(tx, experiment)
+        where = copies_read.of(tx, experiment)
+    with database.write() as tx:
         tx.downloads.count_use(held.uid)
     check = _still_valid(database, token)
-    return archive_of(database, found, directory, username=held.created_by, check=check, link_uid=held.uid)
+    return archive_of(database, copies, found, where, username=held.created_by, check=check, link_uid=held.uid)
 
 
 def _valid(tx: StorageTransaction, token: str) -> HeldLink:

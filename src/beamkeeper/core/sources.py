@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from uuid import UUID
 
 from beamkeeper.config import Settings
+from beamkeeper.core import destinations
 from beamkeeper.core.mounts import Whereabouts
 from beamkeeper.db import AcquisitionTransaction
 from beamkeeper.domain.acquisition import NewDaq, NewUpload, overlaps
@@ -34,6 +35,7 @@ class Rules:
     forbidden: Sequence[Path]
     verify: Verify = Verify.READ_BACK
     put_hours: float = 24.0
+    also: Sequence[str] = ()
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
@@ -45,6 +47,7 @@ class Rules:
             forbidden=(settings.data_dir, settings.acquisition.spool, settings.storage.area_path),
             verify=settings.acquisition.verify,
             put_hours=settings.acquisition.put_hours,
+            also=settings.acquisition.also,
         )
 
 
@@ -67,6 +70,8 @@ class Place:
     """When copies are read back, unless the request says otherwise."""
     held_as: frozenset[UUID] = frozenset()
     """DAQs that hold the same files under another path, such as a bind mount's."""
+    also: tuple[str, ...] = ()
+    """The storage areas that are to have a copy too."""
 
 
 def agent_of(new: WithAgent, rules: Rules) -> str:
@@ -91,7 +96,8 @@ def look(tx: AcquisitionTransaction, caller: Caller, new: NewDaq | NewUpload, *,
         _check_upload(given, agent)
     else:
         _check_watched(given, agent, wait=new.wait)
-    return Place(agent, RelPath(real.lstrip(b"/")), rules.verify, _held_as(tx, agent, real))
+    also = destinations.chosen(tx, caller, new, default=rules.also)
+    return Place(agent, RelPath(real.lstrip(b"/")), rules.verify, _held_as(tx, agent, real), also)
 
 
 def _held_as(tx: AcquisitionTransaction, agent: str, real: bytes) -> frozenset[UUID]:

@@ -21,6 +21,7 @@ from uuid import UUID
 from beamkeeper.domain.acquisition import PUT_CHUNK_BYTES
 from beamkeeper.domain.errors import ConflictError, DestinationError, DmError, InvalidError, TooLargeError
 from beamkeeper.domain.names import RelPath, show_path
+from beamkeeper.plugins.below import DIRECTORY, open_made
 
 FILES, PARTS = b"files", b"parts"
 LONGEST_PATH = 3500
@@ -29,7 +30,6 @@ DEEPEST_PATH = 200
 NAMED = 5
 """So many files are named in a sentence."""
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PART = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TAKEN = frozenset({errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EEXIST, errno.ENXIO})
@@ -97,15 +97,12 @@ def _check(chunk: Chunk) -> None:
 @contextmanager
 def _parent(top: bytes, path: RelPath) -> Iterator[int]:
     """Yield the directory of a path below `top`, making what is missing."""
-    here = os.open(top, _DIRECTORY)
+    above = os.open(top, DIRECTORY)
     try:
-        for part in path.split(b"/")[:-1]:
-            if _lstat(part, here) is None:
-                with suppress(FileExistsError):  # another file of the same directory arrives at the same time
-                    os.mkdir(part, 0o700, dir_fd=here)
-            below = os.open(part, _DIRECTORY, dir_fd=here)
-            os.close(here)
-            here = below
+        here = open_made(above, path.rpartition(b"/")[0])
+    finally:
+        os.close(above)
+    try:
         yield here
     finally:
         os.close(here)
@@ -217,7 +214,7 @@ def _walk(top: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _sync(directory: bytes) -> None:
-    descriptor = os.open(directory, _DIRECTORY)
+    descriptor = os.open(directory, DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

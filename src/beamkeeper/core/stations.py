@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from beamkeeper.config import Settings
 from beamkeeper.core.sessions import begin_service_key
 from beamkeeper.core.tokens import new_token, token_sha256
 from beamkeeper.db import StorageTransaction
+from beamkeeper.domain.addresses import check_service_url
 from beamkeeper.domain.errors import InvalidError, NotAuthenticatedError
 from beamkeeper.domain.experiments import (
     Join,
@@ -21,7 +21,7 @@ from beamkeeper.domain.experiments import (
     StationChange,
     check_layout,
 )
-from beamkeeper.domain.status import SiteServices, StationServices
+from beamkeeper.domain.status import PORTAL, SiteServices, StationServices
 from beamkeeper.domain.users import SITE, Action, Caller, Target, may, require
 
 JOIN_HOURS = 24
@@ -38,10 +38,12 @@ def site(tx: StorageTransaction, settings: Settings) -> SiteServices:
             catalog=station.catalog_url,
             acquisition=station.acquisition_url,
             processing=station.processing_url,
+            timezone=station.timezone,
         )
         for station in tx.experiments.stations()
     ]
-    return SiteServices(site=settings.site, storage=settings.url("storage"), stations=stations)
+    portal = settings.url(PORTAL) if settings.portal.enabled else ""
+    return SiteServices(site=settings.site, storage=settings.url("storage"), portal=portal, stations=stations)
 
 
 def list_(tx: StorageTransaction, caller: Caller) -> Sequence[Station]:
@@ -112,7 +114,7 @@ def _check(tx: StorageTransaction, station: NewStation | StationChange) -> None:
                 f'there is no time zone "{station.timezone}": use an IANA name such as America/Chicago'
             ) from error
     for url in (station.catalog_url, station.acquisition_url, station.processing_url):
-        if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
-            raise InvalidError(f'"{url}" is no address of a service: use http://HOST:PORT')
+        if url:
+            check_service_url(url)
     if station.storage_area_uid is not None:
         tx.storage.get(station.storage_area_uid)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from uuid import UUID
 
-from beamkeeper.core import pauses, replication
+from beamkeeper.core import copies, pauses, replication
 from beamkeeper.db import (
     AcquisitionTransaction,
     CatalogTransaction,
@@ -15,6 +16,7 @@ from beamkeeper.db import (
     Transaction,
 )
 from beamkeeper.domain.replication import Follower, SiteLink
+from beamkeeper.domain.status import Contact
 from beamkeeper.domain.storage import AreaPause
 
 
@@ -27,14 +29,20 @@ class Unfinished:
     paused: tuple[AreaPause, ...] = ()
     site: SiteLink | None = None
     followers: tuple[Follower, ...] = ()
+    unsent: tuple[int, int] = (0, 0)
+    """Experiments that the site does not have, and how many of them it refuses."""
 
 
 def unfinished(tx: Transaction, site_url: str = "") -> Unfinished:
     """Return what this service has still to do; `site_url` is where the site's catalogue is that follows it."""
     if isinstance(tx, StorageTransaction):
-        return _of(tx, *tx.publishes.queue())
+        queues, since = tx.publishes.queue()
+        return replace(_of(tx, {**queues, **tx.copies.queue()}, since), paused=copies.failing(tx))
     if isinstance(tx, AcquisitionTransaction):
-        return replace(_of(tx, *tx.journal.queue()), paused=pauses.paused(tx))
+        queues, since = tx.journal.queue()
+        if pictures := tx.pictures.count():
+            queues["pictures"] = pictures
+        return replace(_of(tx, queues, since), paused=pauses.paused(tx), unsent=tx.unsent.counts())
     if isinstance(tx, ProcessingTransaction):
         counts = {f"jobs {status}": count for status, count in tx.jobs.counts().items()}
         return _of(tx, counts, tx.jobs.oldest())
@@ -42,8 +50,21 @@ def unfinished(tx: Transaction, site_url: str = "") -> Unfinished:
         files, since = tx.search.lag()
         link = replication.link(tx, site_url)
         queues = {"index": files} | ({} if link is None else {"changes for the site": link.waiting})
+        if copies_wait := tx.replica_orders.count():
+            queues["copies"] = copies_wait
         return replace(_of(tx, queues, since), site=link, followers=tuple(replication.followers(tx)))
     return Unfinished()
+
+
+def contacts(tx: Transaction, heard: Mapping[UUID, tuple[datetime, str]]) -> tuple[Contact, ...]:
+    """Return when which station was heard of, and its version; stations that are gone are left out."""
+    if not isinstance(tx, StorageTransaction):
+        return ()
+    stations = [station for station in tx.experiments.stations() if station.uid in heard]
+    return tuple(
+        Contact(station=one.name, at=heard[one.uid][0], version=heard[one.uid][1].removeprefix("beamkeeper/"))
+        for one in stations
+    )
 
 
 def behind_s(tx: Transaction) -> float | None:

@@ -8,15 +8,17 @@ import os
 import secrets
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from beamkeeper.core import file_rights
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.errors import ConflictError, DestinationError, InvalidError, NotPermittedError
 from beamkeeper.domain.names import Uid
 from beamkeeper.domain.storage import TRANSFERS, AreaCheck, NewStorageArea, StorageArea, is_object_path
 from beamkeeper.domain.users import SITE, Action, Caller, reach, require
+from beamkeeper.plugins.programs import parts_of
 from beamkeeper.plugins.rclone import Rclone, RcloneOptions, Refused, place_of
 
 PROBE_BYTES = 64 * 1024
@@ -51,6 +53,8 @@ def add(tx: StorageTransaction, caller: Caller, new: NewStorageArea) -> StorageA
     if not new.plugin:
         known = ", ".join(f"{scheme}:" for scheme in TRANSFERS)
         raise InvalidError(f'"{new.station_url}" is no address of a storage area: use file:///PATH, or one of {known}')
+    if new.is_remote:
+        parts_of(new.station_url)
     tx.events.claim()
     for area in tx.storage.list():
         if area.is_objects == is_object_path(new.path) and overlaps(area.path, new.path):
@@ -77,13 +81,17 @@ def require_check(caller: Caller) -> None:
     _require_anywhere(caller, Action.STORAGE_CHECK if caller.is_service else Action.STATION_MANAGE)
 
 
-def check(area: StorageArea, options: RcloneOptions | None = None) -> AreaCheck:
-    """Write a probe file, make it durable, read it back and remove it; no transaction should be open."""
+def check(area: StorageArea, options: RcloneOptions | None = None, gids: Collection[int] = ()) -> AreaCheck:
+    """Write a probe file, make it durable, read it back and remove it; no transaction should be open.
+
+    `gids` are groups of experiments there: whether files can be given to them, and whether the host knows them.
+    """
     if area.is_objects:
         return _check_objects(area, options or RcloneOptions())
     try:
         _probe(Path(area.path))
         space = os.statvfs(area.path)
+        rights = file_rights.look(area.path, gids)
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, f"cannot be used ({error.strerror or error})")
         return AreaCheck(name=area.name, is_ok=False, message=f"{area.path} {reason}")
@@ -93,6 +101,7 @@ def check(area: StorageArea, options: RcloneOptions | None = None) -> AreaCheck:
         message=f"{area.path} can be written and read",
         free_bytes=space.f_bavail * space.f_frsize,
         total_bytes=space.f_blocks * space.f_frsize,
+        rights=rights,
     )
 
 
@@ -127,13 +136,17 @@ class Probes:
         self._lock = threading.Lock()
         self._under_way: dict[Uid, threading.Thread] = {}
 
-    def check(self, area: StorageArea, options: RcloneOptions | None = None) -> AreaCheck:
+    def check(self, area: StorageArea, options: RcloneOptions | None = None, gids: Collection[int] = ()) -> AreaCheck:
         """Return what a check shows; that it does not answer is an answer as well."""
+        return self.run(area, lambda: check(area, options, gids))
+
+    def run(self, area: StorageArea, look: Callable[[], AreaCheck]) -> AreaCheck:
+        """Return what a look at an area shows; that it does not answer is an answer as well."""
         found: list[AreaCheck] = []
         with self._lock:
             before = self._under_way.get(area.uid)
             if before is None or not before.is_alive():
-                probe = threading.Thread(target=lambda: found.append(check(area, options)), name="check", daemon=True)
+                probe = threading.Thread(target=lambda: found.append(look()), name="check", daemon=True)
                 self._under_way[area.uid] = probe
                 probe.start()
             else:
@@ -141,8 +154,8 @@ class Probes:
         probe.join(self._timeout_s)
         if found:
             return found[0]
-        if not probe.is_alive():  # it was somebody else's, and has ended: it need not be ours that hangs
-            return self.check(area, options)
+        if probe is before and not probe.is_alive():  # somebody else's has ended: it need not be ours that hangs
+            return self.run(area, look)
         return AreaCheck(name=area.name, is_ok=False, message=f"{area.path} does not answer: is its server up?")
 
 

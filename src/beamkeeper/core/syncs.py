@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from uuid import UUID
 
 from beamkeeper.core import audit_log
 from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.audit_log import NewAuditEntry
 from beamkeeper.domain.errors import ConflictError, NotFoundError
-from beamkeeper.domain.people import NewSync, Person, Sync, SyncReport, SyncState
+from beamkeeper.domain.people import NewSync, Sync, SyncPage, SyncReport, SyncState
 from beamkeeper.domain.users import SITE, Action, Caller, Role, require
 
 
@@ -31,10 +31,15 @@ def show(tx: StorageTransaction, caller: Caller, uid: UUID) -> Sync:
     return found
 
 
-def part_with(tx: StorageTransaction, present: Sequence[Person], *, source: str, cap: int) -> tuple[int, int]:
+def page(tx: StorageTransaction, caller: Caller, *, after: str | None, limit: int) -> SyncPage:
+    """Return syncs, newest first."""
+    require(caller, Action.SITE_ADMINISTER, SITE, "the site")
+    return tx.syncs.page(after=after, limit=limit)
+
+
+def part_with(tx: StorageTransaction, staying: Collection[str], *, source: str, cap: int) -> tuple[int, int]:
     """Deactivate who left, if those are not more than the cap; return how many were, and how many were held back."""
     tx.events.claim()
-    staying = {person.username for person in present if person.is_active}
     leaving = [uid for username, uid in tx.people.active(source).items() if username not in staying]
     if len(leaving) > cap:
         return 0, len(leaving)

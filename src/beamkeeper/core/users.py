@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from beamkeeper.core.passwords import Passwords
-from beamkeeper.db import Transaction
+from beamkeeper.db import StorageTransaction, Transaction
 from beamkeeper.domain.errors import (
     ConflictError,
     InvalidError,
@@ -61,13 +61,13 @@ def create(tx: Transaction, caller: Caller, new: NewUser, *, password_hash: str 
         tx.users.set_password_hash(user.uid, password_hash)
     if new.is_administrator:
         tx.users.grant(Grant(user_uid=user.uid, role=Role.ADMINISTRATOR))
-    return user
+    return tx.users.get(user.uid)
 
 
-def page(tx: Transaction, caller: Caller, *, after: str | None, limit: int) -> UserPage:
-    """Return accounts in the order of their names."""
+def page(tx: Transaction, caller: Caller, *, after: str | None, limit: int, text: str | None = None) -> UserPage:
+    """Return accounts in the order of their names, or those that have a text in username, name or e-mail."""
     require(caller, Action.USER_READ, SITE, "the accounts of the site")
-    return tx.users.page(after=after, limit=limit)
+    return tx.users.page(after=after, limit=limit, text=text)
 
 
 def show(tx: Transaction, caller: Caller, username: str) -> User:
@@ -75,12 +75,14 @@ def show(tx: Transaction, caller: Caller, username: str) -> User:
     return _account(tx, caller, username, action=Action.USER_READ)
 
 
-def change(tx: Transaction, caller: Caller, username: str, change: UserChange) -> User:
+def change(tx: StorageTransaction, caller: Caller, username: str, change: UserChange) -> User:
     """Change an account; only an administrator enables, disables, and changes the badge and the institution."""
     user = _account(tx, caller, username, action=Action.USER_CHANGE_OWN)
     if change.is_enabled is not None or change.badge is not None or change.institution is not None:
         require(caller, Action.SITE_ADMINISTER, SITE, f'the account "{username}"')
     changed = tx.users.change(user.uid, change)
+    if change.is_enabled is not None:
+        tx.people.forget_departure(user.uid)  # from now on it is as somebody here wants it
     if change.is_enabled is False:
         _check_administered(tx, user.uid, what=f'disabling "{username}"')
         held = [*tx.users.sessions_of(user.uid), *tx.users.keys_of(user.uid)]

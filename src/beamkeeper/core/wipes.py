@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 from uuid import UUID
 
@@ -12,14 +14,18 @@ from beamkeeper.config import Settings
 from beamkeeper.core import sources
 from beamkeeper.core.sources import Place
 from beamkeeper.db import AcquisitionTransaction
+from beamkeeper.domain.acquisition import ACTIVE, UNDELIVERED
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError, NotPermittedError, SourceError
 from beamkeeper.domain.names import RelPath, show_path
 from beamkeeper.domain.users import Action, Caller, Target, may, reach, require
 from beamkeeper.domain.wipes import (
+    ACTIVE_WIPES,
     PLAN_GOOD_FOR,
     Hold,
     NewHold,
     NewWipe,
+    Reason,
+    Verdict,
     Wipe,
     WipeEntryPage,
     WipeEntryQuery,
@@ -27,7 +33,13 @@ from beamkeeper.domain.wipes import (
     WipeQuery,
     WipeRun,
     WipeState,
+    is_at_or_below,
+    rest_after,
+    verdict_of,
 )
+
+RECENT = 20
+"""So many of the newest DAQs and uploads say where files were taken from lately; those that run do always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ class WipeRules:
     min_age_hours: float
     within_days: float
     max_files: int
+    glance: timedelta = timedelta(seconds=60)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -49,6 +62,7 @@ class WipeRules:
             min_age_hours=settings.wipe.min_age_hours,
             within_days=settings.wipe.within_days,
             max_files=settings.wipe.max_files,
+            glance=timedelta(seconds=settings.wipe.glance_s),
         )
 
 
@@ -133,6 +147,51 @@ def entries(
     """Return the entries of a directory: what is proven, what is not and why, what was deleted."""
     _require(tx, caller, rules)
     return tx.wipe_entries.page(tx.wipes.key(uid), query)
+
+
+def verdict(tx: AcquisitionTransaction, caller: Caller, *, rules: WipeRules) -> Verdict:
+    """Say whether all may be wiped that lies where files were taken from lately, and have old answers found anew.
+
+    What it knows was proven by the rules of every plan, less those by which bytes are read: that is for who asks.
+    """
+    require(caller, Action.STATION_READ, _target(tx, rules), f'station "{rules.station}"')
+    recent = tx.acquisitions.recent(rules.sources.agent, RECENT)
+    glances = [_glance(tx, top, rules) for top in _outermost({one.relpath for one in recent})]
+    found = verdict_of(glances, tx.now, rules.glance)
+    if any(one.count(*UNDELIVERED) for one in recent if one.state in ACTIVE):
+        reasons = tuple(sorted({*found.reasons, Reason.ON_ITS_WAY}))
+        return found.model_copy(update={"is_safe": False, "reasons": reasons, "proven_files": 0})
+    return found
+
+
+def _glance(tx: AcquisitionTransaction, path: bytes, rules: WipeRules) -> Wipe | None:
+    """Return the newest glance at a directory that has ended, and ask for another where that is old."""
+    agent = rules.sources.agent
+    glances = tx.wipes.glances(agent, path)
+    ended = next((one for one in glances if one.state not in ACTIVE_WIPES), None)
+    is_old = ended is not None and tx.now - ended.created_at > rest_after(ended, rules.glance)
+    if not glances or (glances[0] is ended and is_old):
+        new = tx.wipes.add(
+            None,
+            agent=agent,
+            path=path,
+            min_age_hours=rules.min_age_hours,
+            within_days=rules.within_days,
+            max_files=rules.max_files,
+            by=rules.station,
+            is_glance=True,
+        )
+        tx.wipes.forget_glances(agent, path, but=new.uid if ended is None else ended.uid)
+    return ended
+
+
+def _outermost(paths: Iterable[bytes]) -> list[bytes]:
+    """Return those that lie in none of the others."""
+    found: list[bytes] = []
+    for path in sorted(bytes(path) for path in paths):
+        if not any(is_at_or_below(path, above) for above in found):
+            found.append(path)
+    return found
 
 
 def hold(tx: AcquisitionTransaction, caller: Caller, new: NewHold, *, rules: WipeRules) -> Hold:

@@ -80,15 +80,15 @@ class Acquisitions:
             poll=options.poll,
             sentinel=options.sentinel,
             verify=options.verify,
-            first=list(options.first),
             retries=0,
             is_retry=False,
             workflow=options.workflow and options.workflow.model_dump(mode="json"),
             made_by=options.made_by and options.made_by.model_dump(mode="json"),
         )
-        return self._added(row)
+        return self._added(row, options)
 
-    def _added(self, row: AcquisitionRow) -> Acquisition:
+    def _added(self, row: AcquisitionRow, options: Options) -> Acquisition:
+        row.also, row.first = list(options.also), list(options.first)
         self._session.add(row)
         self._session.flush()  # so that the uid's constraint speaks here, and later queries see the row
         return to_acquisition(row)
@@ -139,6 +139,14 @@ class Acquisitions:
         is_active = AcquisitionRow.state.in_(sorted(ACTIVE))
         rows = self._session.scalars(wanted.order_by(is_active.desc(), AcquisitionRow.id.desc()))
         return [to_acquisition(row) for row in rows]
+
+    def recent(self, agent: str, limit: int) -> list[Acquisition]:
+        """Return what runs on an agent's directories, and so many of the newest that ran."""
+        wanted = select(AcquisitionRow).where(AcquisitionRow.agent == agent, ~AcquisitionRow.is_put)
+        newest = wanted.order_by(AcquisitionRow.created_at.desc(), AcquisitionRow.id.desc()).limit(limit)
+        active = wanted.where(AcquisitionRow.state.in_(sorted(ACTIVE)))
+        rows = {row.id: row for found in (newest, active) for row in self._session.scalars(found)}
+        return [to_acquisition(row) for row in rows.values()]
 
     def holding(self, agent: str) -> list[Acquisition]:
         """Return the DAQs that hold directories of an agent; one that was taken over holds none any more."""
@@ -234,6 +242,13 @@ class Acquisitions:
     def lock(self, uid: UUID) -> None:
         """Let no other transaction change it, or add to it, before this one ends."""
         self._row(uid, for_update=True)
+
+    def goes_on(self, uid: UUID) -> bool:
+        """Whether it has not ended; nobody ends it before this transaction does."""
+        state = self._session.scalar(
+            select(AcquisitionRow.state).where(AcquisitionRow.uid == uid).with_for_update(read=True)
+        )
+        return state in ACTIVE
 
     def root(self, uid: UUID) -> Metadata | None:
         """Return what was written down of its directory, so that another one is not taken for it."""

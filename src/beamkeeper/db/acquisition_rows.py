@@ -62,6 +62,7 @@ class AcquisitionRow(Base):
     sentinel: Mapped[str | None]
     root: Mapped[Metadata | None]
     verify: Mapped[str]
+    also: Mapped[list[str]] = mapped_column(JsonDocument)
     first: Mapped[list[str]] = mapped_column(JsonDocument)
     retries: Mapped[int]
     """How often somebody asked that files be tried again."""
@@ -99,6 +100,7 @@ class Options:
     poll: bool = False
     sentinel: str | None = None
     verify: Verify = Verify.READ_BACK
+    also: Sequence[str] = ()
     first: Sequence[str] = ()
     workflow: JobPlan | None = None
     made_by: MadeBy | None = None
@@ -150,6 +152,7 @@ def to_acquisition(row: AcquisitionRow) -> Acquisition:
         max_run_time_s=row.max_run_time_s,
         is_put=row.is_put,
         verify=Verify(row.verify),
+        also=row.also,
         first=row.first,
         workflow=None if row.workflow is None else JobPlan.model_validate(row.workflow),
         made_by=None if row.made_by is None else MadeBy.model_validate(row.made_by),

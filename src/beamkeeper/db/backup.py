@@ -33,8 +33,8 @@ from beamkeeper.db import migrations, schema, upgrade
 from beamkeeper.db.audit_log import protect, release
 from beamkeeper.db.base import EPOCH, MICROSECOND, Database, UtcMicroseconds, translated
 from beamkeeper.db.events import Events, SequenceRow
+from beamkeeper.db.opening import open_database
 from beamkeeper.db.search import note_all
-from beamkeeper.db.transaction import open_database
 from beamkeeper.domain.errors import ConflictError, DestinationError, InvalidError, NotFoundError
 from beamkeeper.domain.status import Service
 

@@ -11,16 +11,18 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 from uuid import UUID
+from weakref import WeakSet
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     ColumnElement,
     Connection,
     Engine,
+    Insert,
     Integer,
     LargeBinary,
     MetaData,
@@ -31,12 +33,11 @@ from sqlalchemy import (
     make_url,
 )
 from sqlalchemy import Uuid as SqlUuid
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DatabaseError, DataError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, registry
 
+from beamkeeper.db.kinds import Document, insert_into
 from beamkeeper.db.many import execute_many
 from beamkeeper.domain.errors import InvalidError, SettingsError, UnavailableError
 from beamkeeper.domain.names import Metadata
@@ -70,6 +71,11 @@ def new_uids(count: int) -> Iterator[UUID]:
         yield UUID(int=(high << 64) | low)
 
 
+def to_microseconds(value: datetime | None) -> int | None:
+    """Return the microseconds from 1970 to an aware time."""
+    return None if value is None else (value - EPOCH) // MICROSECOND
+
+
 class UtcMicroseconds(TypeDecorator[datetime]):
     """An aware UTC time, stored as integer microseconds: compares alike on both databases, loses nothing."""
 
@@ -78,17 +84,17 @@ class UtcMicroseconds(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Store the microseconds since 1970."""
-        return None if value is None else (value - EPOCH) // MICROSECOND
+        return to_microseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Give the time back."""
         return None if value is None else EPOCH + timedelta(microseconds=value)
 
 
-JsonDocument = JSON().with_variant(JSONB(), "postgresql")
-"""A JSON document; JSONB on PostgreSQL."""
+JsonDocument = Document()
+"""A JSON document; what is None is `null`."""
 
-NullableDocument = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+NullableDocument = Document(none_as_null=True)
 """A JSON document, or nothing."""
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
@@ -155,6 +161,8 @@ class Database(Generic[TransactionT]):
         """The station that this database is of; what it has of other stations is a copy. None: all is its own."""
         self.offline_grace = OFFLINE_GRACE
         """So long logins count at a mirror that hears nothing of the site."""
+        self.offline_key: bytes | None = None
+        """What seals the logins that a station gives while it is cut off; None where it gives and takes none."""
         self._news = threading.Condition()
         self._news_count = 0
 
@@ -259,9 +267,12 @@ def make_engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         engine = create_engine(
-            parsed, json_serializer=_dump, connect_args={"timeout": SQLITE_BUSY_S, "check_same_thread": False}
+            parsed,
+            json_serializer=_dump,
+            connect_args={"timeout": SQLITE_BUSY_S, "check_same_thread": False, "factory": _SqliteConnection},
         )
         event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "reset", _end_reading)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if not find_spec("psycopg"):
@@ -275,6 +286,28 @@ def make_engine(url: str) -> Engine:
         isolation_level="READ COMMITTED",
         connect_args={"options": "-c timezone=UTC", "connect_timeout": 5},
     )
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """Knows what is being read by it.
+
+    A query that is not read to its end keeps SQLite's view of the data as it was, also beyond the end of its
+    transaction: whoever had the connection next would read the past, and not find what was just written.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+
+    def cursor(self, *args: Any, **options: Any) -> sqlite3.Cursor:  # type: ignore[override]
+        made: sqlite3.Cursor = super().cursor(*args, **options)
+        self.cursors.add(made)
+        return made
+
+
+def _end_reading(connection: _SqliteConnection, _record: object, _state: object) -> None:
+    for cursor in list(connection.cursors):
+        cursor.close()
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -325,10 +358,23 @@ def upsert(
     if not rows:
         return
     is_postgres = session.get_bind().dialect.name == "postgresql"
-    statement = (postgresql.insert if is_postgres else sqlite.insert)(table)
-    changed = {name: statement.excluded[name] for name in rows[0] if name not in keep and name not in key}
-    if changed:
-        statement = statement.on_conflict_do_update(index_elements=list(key), set_=changed, where=where)
-    else:
-        statement = statement.on_conflict_do_nothing(index_elements=list(key))
-    execute_many(session, statement, rows)
+    changed = tuple(name for name in rows[0] if name not in keep and name not in key)
+    make = _upserting if where is None else _upserting.__wrapped__
+    execute_many(session, make(table, tuple(key), changed, where, is_postgres=is_postgres), rows)
+
+
+@lru_cache(maxsize=256)
+def _upserting(
+    table: type[Base],
+    key: tuple[str, ...],
+    changed: tuple[str, ...],
+    where: ColumnElement[bool] | None,
+    *,
+    is_postgres: bool,
+) -> Insert:
+    """Build the statement of `upsert`: that takes longer than to execute it for a few rows."""
+    statement: Any = insert_into(table, is_postgres=is_postgres)
+    if not changed:
+        return cast(Insert, statement.on_conflict_do_nothing(index_elements=list(key)))
+    new = {name: statement.excluded[name] for name in changed}
+    return cast(Insert, statement.on_conflict_do_update(index_elements=list(key), set_=new, where=where))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, cast
+from uuid import UUID
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Dialect, LargeBinary, Table, func, select
+from sqlalchemy import Uuid as SqlUuid
 from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeEngine
 
-from beamkeeper.db.base import Base
+from beamkeeper.db.base import Base, UtcMicroseconds, to_microseconds
 
 Row = Sequence[Any]
 
@@ -25,10 +28,7 @@ def insert_rows(
     connection = session.connection()
     target = cast(Table, table.__table__)
     dialect = connection.dialect
-    processors = [
-        None if name in as_text else target.c[name].type.dialect_impl(dialect).bind_processor(dialect)
-        for name in columns
-    ]
+    processors = [None if name in as_text else _processor(target.c[name].type, dialect) for name in columns]
     prepared = _prepared(rows, processors)
     names = ", ".join(dialect.identifier_preparer.quote(name) for name in columns)
     cursor = cast(Any, connection.connection.cursor())
@@ -42,6 +42,21 @@ def insert_rows(
             cursor.executemany(f"INSERT INTO {target.name} ({names}) VALUES ({marks})", prepared)  # noqa: S608
     finally:
         cursor.close()
+
+
+def _processor(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    """Return what binds a value, in one call for the types of which rows have most."""
+    if isinstance(type_, UtcMicroseconds):
+        return to_microseconds
+    if dialect.name == "sqlite" and isinstance(type_, SqlUuid):
+        return _to_hex
+    if dialect.name == "sqlite" and isinstance(type_, LargeBinary):
+        return None  # bytes are bound as they are
+    return type_.dialect_impl(dialect).bind_processor(dialect)
+
+
+def _to_hex(value: UUID | None) -> str | None:
+    return None if value is None else value.hex
 
 
 def _prepared(rows: Iterable[Row], processors: Sequence[Callable[[Any], Any] | None]) -> Iterable[Row]:

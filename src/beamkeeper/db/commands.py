@@ -116,9 +116,15 @@ class StationCommands:
         rows = self._session.scalars(wanted.order_by(StationCommandRow.id).limit(MOST_AT_ONCE))
         return [self._held(row) for row in rows]
 
-    def of_station(self, station_uid: UUID, *, limit: int) -> Sequence[HeldCommand]:
-        """Return the commands of a station, newest first."""
+    def of_station(
+        self, station_uid: UUID, *, limit: int, user_uid: UUID | None = None, bound: UUID | None = None
+    ) -> Sequence[HeldCommand]:
+        """Return the commands of a station, newest first: all, or those of a user, or those within one experiment."""
         wanted = select(StationCommandRow).where(StationCommandRow.station_uid == station_uid)
+        if user_uid is not None:
+            wanted = wanted.where(StationCommandRow.user_uid == user_uid)
+        if bound is not None:
+            wanted = wanted.where(StationCommandRow.experiment_uid == bound)
         return [
             self._held(row) for row in self._session.scalars(wanted.order_by(StationCommandRow.id.desc()).limit(limit))
         ]

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.base import new_uid, upsert
 from beamkeeper.db.changes import changed
 from beamkeeper.db.files import Files
-from beamkeeper.db.files.members import IS_NEWEST, file_ids, page_of, version_of
+from beamkeeper.db.files.members import IS_NEWEST, file_ids, newest_of, page_of, version_of
 from beamkeeper.db.files.tables import FileRow, VersionRow
 from beamkeeper.db.finding import Exactly
 from beamkeeper.db.linked import DatasetFileRow, DatasetRow
@@ -151,6 +151,14 @@ class Datasets:
         page = Files(self._session, self._now).find(wanted, Reach(is_all=True))
         items = [Member(file=file, version=version_of(file)) for file in page.items]
         return MemberPage(items=items, next=page.next)
+
+    def of_files(self, experiment_uid: UUID, file_uids: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Return the dataset that lists each of these files, or holds it frozen; of several the newest."""
+        linked = select(FileRow.uid, DatasetRow.uid).join(DatasetFileRow, DatasetFileRow.file_id == FileRow.id)
+        wanted = linked.join(DatasetRow, DatasetRow.id == DatasetFileRow.dataset_id).where(
+            FileRow.uid.in_(file_uids), DatasetRow.experiment_uid == experiment_uid, DatasetRow.deleted_at.is_(None)
+        )
+        return newest_of(self._session, wanted)
 
     def count(self, dataset: Dataset) -> FileCount:
         """Return how many files a dataset has, and how large the versions are that belong to it."""

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Index, Table, UniqueConstraint, delete, insert, select, update
+from sqlalchemy import Index, Select, Table, UniqueConstraint, delete, insert, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, upsert
@@ -21,6 +21,9 @@ from beamkeeper.domain.status import Service
 
 KEPT = timedelta(days=30)
 """A set that no valid link leads to can be used for so long."""
+
+SWEPT = 5000
+"""So many files of an old set are forgotten at a time."""
 
 
 class FileSetRow(Base):
@@ -182,7 +185,9 @@ class Downloads:
 
     def get_set(self, uid: UUID) -> FileSet:
         """Return a set."""
-        if (found := self.find_set(uid)) is None:
+        found = self.find_set(uid)
+        is_old = found is not None and found.created_at < self._now - KEPT
+        if found is None or (is_old and self._session.scalar(self._linked.where(LinkRow.set_uid == uid)) is None):
             raise NotFoundError(f"there is no set of files {uid}: it was never made, or is {KEPT.days} days old")
         return found
 
@@ -223,12 +228,23 @@ class Downloads:
         return [_to_item(row) for row in self._session.execute(wanted.limit(limit))]
 
     def sweep(self) -> None:
-        """Forget sets that nobody can use any more."""
-        linked = select(LinkRow.set_uid).where(LinkRow.expires_at > self._now, LinkRow.revoked_at.is_(None))
-        old = select(FileSetRow.id).where(FileSetRow.created_at < self._now - KEPT, FileSetRow.uid.not_in(linked))
-        ids = list(self._session.scalars(old.limit(100)))
-        self._session.execute(delete(FileSetItemRow).where(FileSetItemRow.set_id.in_(ids)))
-        self._session.execute(delete(FileSetRow).where(FileSetRow.id.in_(ids)))
+        """Forget some of what nobody can use any more: no request may take long for the sets of others."""
+        old = select(FileSetRow.id).where(FileSetRow.created_at < self._now - KEPT, FileSetRow.uid.not_in(self._linked))
+        set_id = self._session.scalar(old.order_by(FileSetRow.created_at).limit(1))
+        if set_id is None:
+            return
+        ours = FileSetItemRow.set_id == set_id
+        positions = select(FileSetItemRow.position).where(ours).order_by(FileSetItemRow.position)
+        kept_from = self._session.scalar(positions.offset(SWEPT).limit(1))
+        if kept_from is None:
+            self._session.execute(delete(FileSetItemRow).where(ours))
+            self._session.execute(delete(FileSetRow).where(FileSetRow.id == set_id))
+        else:
+            self._session.execute(delete(FileSetItemRow).where(ours, FileSetItemRow.position < kept_from))
+
+    @property
+    def _linked(self) -> Select[UUID]:
+        return select(LinkRow.set_uid).where(LinkRow.expires_at > self._now, LinkRow.revoked_at.is_(None))
 
     def add_link(self, new: NewLink, of: FileSet, *, token_sha256: str, user_uid: UUID, by: str) -> HeldLink:
         """Keep a new link."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import cast
 from uuid import UUID
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import Table, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, new_uid
@@ -41,6 +42,13 @@ class EventRow(Base):
     station_uid: Mapped[UUID | None]
     experiment_uid: Mapped[UUID | None] = mapped_column(index=True)
     data: Mapped[Metadata]
+
+
+# Each transaction that writes asks these: they are built once, of tables.
+_SEQUENCE, _EVENTS = cast(Table, SequenceRow.__table__), cast(Table, EventRow.__table__)
+_NEXT = update(_SEQUENCE).values(number=_SEQUENCE.c.number + bindparam("count")).returning(_SEQUENCE.c.number)
+_END = select(_SEQUENCE.c.epoch, _SEQUENCE.c.number)
+_WRITTEN = insert(_EVENTS)
 
 
 class Events:
@@ -79,9 +87,7 @@ class Events:
 
     def next_number(self, count: int = 1) -> int:
         """Take `count` numbers and return the first; others who want one wait until this transaction ends."""
-        taken = self._session.execute(
-            update(SequenceRow).values(number=SequenceRow.number + count).returning(SequenceRow.number)
-        ).scalar_one()
+        taken: int = self._session.connection().execute(_NEXT, {"count": count}).scalar_one()
         return taken - count + 1
 
     def finish(self) -> bool:
@@ -90,7 +96,7 @@ class Events:
             return False
         first = self.first = self._first_number(len(self._new))
         rows = [{"number": first + i, "at": self._now, **event.model_dump()} for i, event in enumerate(self._new)]
-        self._session.execute(insert(EventRow), rows)
+        self._session.connection().execute(_WRITTEN, rows)
         self._new.clear()
         return True
 
@@ -104,7 +110,7 @@ class Events:
 
     def cursor(self) -> Cursor:
         """Return the cursor at the end of the feed."""
-        row = self._session.execute(select(SequenceRow.epoch, SequenceRow.number)).one()
+        row = self._session.connection().execute(_END).one()
         return Cursor(row.epoch, row.number)
 
     def after(self, cursor: Cursor, *, limit: int, reach: Reach) -> tuple[Sequence[Event], Cursor]:

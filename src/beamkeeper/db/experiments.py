@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, Select, Table, UniqueConstraint, func, insert, or_, select, update
+from sqlalchemy import ForeignKey, Index, Table, UniqueConstraint, bindparam, func, insert, or_, select, tuple_, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, NullableDocument, new_uid
 from beamkeeper.db.events import Events
 from beamkeeper.db.metadata import Change, MetadataChanges
 from beamkeeper.db.pages import from_cursor, to_cursor
-from beamkeeper.db.scope import experiment_uids
+from beamkeeper.db.scope import experiment_uids, experiments_in_reach
+from beamkeeper.db.texts import has_text
 from beamkeeper.domain.errors import AlreadyExistsError, NotFoundError
 from beamkeeper.domain.experiments import (
     Experiment,
     ExperimentChange,
+    ExperimentOrder,
     ExperimentPage,
     ExperimentQuery,
     ExperimentType,
@@ -115,12 +116,19 @@ class ExperimentRow(Base):
     deleted_at: Mapped[datetime | None]
     revision: Mapped[int] = mapped_column(BigId, index=True)
 
-    __table_args__ = (UniqueConstraint("station_uid", "name"), Index(None, "storage_area_uid", "directory"))
+    __table_args__ = (
+        UniqueConstraint("station_uid", "name"),
+        Index(None, "storage_area_uid", "directory"),
+        Index(None, "publicity"),  # the few that are open, beside those of one's own
+    )
 
 
 _TABLE = cast(Table, ExperimentRow.__table__)
-_ASCII_LOWER = {ord(upper): ord(upper.lower()) for upper in string.ascii_uppercase}
-"""Both databases fold the case of ASCII only, where text compares by bytes."""
+_STATION = select(StationRow).where(StationRow.uid == bindparam("uid")).execution_options(populate_existing=True)
+_NAMED = select(ExperimentRow, StationRow.name).join(StationRow, StationRow.uid == ExperimentRow.station_uid)
+_ALL = _NAMED.execution_options(populate_existing=True)
+_ONE = _ALL.where(ExperimentRow.uid == bindparam("uid"))
+"""Made once: they are asked with most requests."""
 
 
 class Experiments:
@@ -137,7 +145,7 @@ class Experiments:
 
     def get_station(self, uid: UUID) -> Station:
         """Return a station by its uid."""
-        row = self._session.scalars(select(StationRow).where(StationRow.uid == uid)).one_or_none()
+        row = self._session.scalars(_STATION, {"uid": uid}).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no station {uid}", uid=str(uid))
         return to_station(row)
@@ -220,27 +228,31 @@ class Experiments:
 
     def get(self, uid: UUID) -> Experiment:
         """Return an experiment by its uid, deleted or not."""
-        row = self._session.execute(_experiments().where(ExperimentRow.uid == uid)).one_or_none()
+        row = self._session.execute(_ONE, {"uid": uid}).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no experiment {uid}", uid=str(uid))
         return to_experiment(*row)
 
+    def is_there(self, uid: UUID) -> bool:
+        """Whether there is an experiment of this uid, deleted or not."""
+        return self._session.scalar(select(ExperimentRow.id).where(ExperimentRow.uid == uid)) is not None
+
     def find(self, station_uid: UUID, name: str) -> Experiment | None:
         """Return an experiment by its station and name, deleted or not; or None."""
-        wanted = _experiments().where(ExperimentRow.station_uid == station_uid, ExperimentRow.name == name)
+        wanted = _ALL.where(ExperimentRow.station_uid == station_uid, ExperimentRow.name == name)
         row = self._session.execute(wanted).one_or_none()
         return None if row is None else to_experiment(*row)
 
     def page(self, query: ExperimentQuery, reach: Reach) -> ExperimentPage:
-        """Return the experiments that are wanted and within reach, newest first."""
-        wanted = _experiments().order_by(ExperimentRow.number.desc()).limit(query.limit + 1)
+        """Return the experiments that are wanted and within reach, in the order that is wanted."""
+        wanted = _ALL.order_by(*_ORDERS[query.order]).limit(query.limit + 1)
         wanted = wanted.where(*_conditions(query))
         if not reach.is_all:
-            wanted = wanted.where(ExperimentRow.uid.in_(experiment_uids(reach, self._now)))
+            wanted = wanted.where(ExperimentRow.uid.in_(experiments_in_reach(reach, self._now)))
         if query.after is not None:
-            wanted = wanted.where(ExperimentRow.number < from_cursor(query.after, int)[0])
+            wanted = wanted.where(_after(query.order, query.after))
         found = [to_experiment(*row) for row in self._session.execute(wanted)]
-        more = to_cursor(found[query.limit - 1].number) if len(found) > query.limit else None
+        more = _cursor(query.order, found[query.limit - 1]) if len(found) > query.limit else None
         return ExperimentPage(items=found[: query.limit], next=more)
 
     def uids(self, reach: Reach) -> Sequence[UUID]:
@@ -253,13 +265,13 @@ class Experiments:
         above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
         # "0" follows "/" in bytes, so this range holds all that begins with the directory and a slash.
         below = (ExperimentRow.directory > f"{directory}/") & (ExperimentRow.directory < f"{directory}0")
-        wanted = _experiments().where(ExperimentRow.storage_area_uid == storage_area_uid)
+        wanted = _ALL.where(ExperimentRow.storage_area_uid == storage_area_uid)
         row = self._session.execute(wanted.where(or_(ExperimentRow.directory.in_(above), below)).limit(1)).first()
         return None if row is None else to_experiment(*row)
 
     def add(self, new: NewExperiment, *, station: Station, cycle: str, area_uid: UUID, directory: str) -> Experiment:
         """Make an experiment; the name must be free for ever."""
-        uid = new_uid()
+        uid = new.uid or new_uid()
         revision = self._events.revise(experiment_uid=uid)
         if self.find(station.uid, new.name) is not None:
             raise AlreadyExistsError(
@@ -275,9 +287,26 @@ class Experiments:
             cycle=cycle,
             directory=directory,
             created_at=self._now,
-            **new.model_dump(exclude={"cycle", "root_path", "storage_area_uid"}),
+            **new.model_dump(exclude={"uid", "cycle", "root_path", "storage_area_uid"}),
         )
         values = {**experiment.model_dump(exclude={"station"}), "revision": revision}
+        self._session.execute(insert(_TABLE).values(values))
+        return experiment
+
+    def add_unsent(self, new: NewExperiment, uid: UUID, *, station: Station, area_uid: UUID) -> Experiment:
+        """Make an experiment of which the site knows nothing yet, and which has no directory until it does."""
+        lowest = self._session.execute(select(func.min(ExperimentRow.number))).scalar_one_or_none()
+        experiment = Experiment(
+            uid=uid,
+            number=min(0, lowest or 0) - 1,
+            station_uid=station.uid,
+            storage_area_uid=area_uid,
+            cycle=new.cycle or station.cycle,
+            directory="",
+            created_at=self._now,
+            **new.model_dump(exclude={"uid", "cycle", "root_path", "storage_area_uid"}),
+        )
+        values = {**experiment.model_dump(exclude={"station"}), "revision": 0}
         self._session.execute(insert(_TABLE).values(values))
         return experiment
 
@@ -308,9 +337,26 @@ class Experiments:
         self._session.execute(update(_TABLE).where(_TABLE.c.uid == uid).values(values))
 
 
-def _experiments() -> Select[ExperimentRow, str]:
-    wanted = select(ExperimentRow, StationRow.name).join(StationRow, StationRow.uid == ExperimentRow.station_uid)
-    return wanted.execution_options(populate_existing=True)
+_ORDERS: dict[ExperimentOrder, tuple[Any, ...]] = {
+    ExperimentOrder.NEWEST: (ExperimentRow.number.desc(),),
+    ExperimentOrder.OLDEST: (ExperimentRow.number,),
+    ExperimentOrder.NAME: (ExperimentRow.name, ExperimentRow.number),
+    ExperimentOrder.NAME_DOWN: (ExperimentRow.name.desc(), ExperimentRow.number.desc()),
+}
+_BY_NAME = frozenset({ExperimentOrder.NAME, ExperimentOrder.NAME_DOWN})
+
+
+def _cursor(order: ExperimentOrder, last: Experiment) -> str:
+    return to_cursor(last.name, last.number) if order in _BY_NAME else to_cursor(last.number)
+
+
+def _after(order: ExperimentOrder, cursor: str) -> Any:
+    """Return what holds for the experiments after a cursor in an order."""
+    if order in _BY_NAME:
+        place, key = tuple_(ExperimentRow.name, ExperimentRow.number), tuple_(*from_cursor(cursor, str, int))
+    else:
+        place, key = tuple_(ExperimentRow.number), tuple_(*from_cursor(cursor, int))
+    return place > key if order in (ExperimentOrder.OLDEST, ExperimentOrder.NAME) else place < key
 
 
 def _conditions(query: ExperimentQuery) -> list[Any]:
@@ -319,10 +365,11 @@ def _conditions(query: ExperimentQuery) -> list[Any]:
         found.append(StationRow.name == query.station)
     if query.name is not None:
         found.append(ExperimentRow.name == query.name)
+    if query.type is not None:
+        found.append(ExperimentRow.type == query.type)
     if query.text:
         columns = (ExperimentRow.name, ExperimentRow.title, ExperimentRow.proposal, ExperimentRow.pi)
-        text = query.text.translate(_ASCII_LOWER)
-        found.append(or_(*(func.lower(column).contains(text, autoescape=True) for column in columns)))
+        found.append(has_text(query.text, *columns))
     if not query.with_deleted:
         found.append(ExperimentRow.deleted_at.is_(None))
     return found

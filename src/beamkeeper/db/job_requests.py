@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import Index, UniqueConstraint, func, select, update
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import ColumnElement, Index, UniqueConstraint, func, select, update
+from sqlalchemy.orm import InstrumentedAttribute, Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, new_uid
 from beamkeeper.db.journal_rows import COLUMNS, Claimed, JournalRow, to_claimed
 from beamkeeper.domain.acquisition import JournalState
 from beamkeeper.domain.files import FileKind
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.workflows.plans import MOST_PER_JOB
 
+T = TypeVar("T", UUID, bytes)
 IN_CHUNK = 500
 WAITING, SUBMITTED, ENDED, REFUSED = "waiting", "submitted", "ended", "refused"
 
@@ -30,6 +31,7 @@ class JobRequestRow(Base):
         Index(None, "state", "next_at"),
         Index(None, "job_uid"),
         Index(None, "source"),
+        Index(None, "acquisition_uid", "path"),
     )
     services = frozenset({Service.ACQUISITION})
 
@@ -39,6 +41,7 @@ class JobRequestRow(Base):
     path: Mapped[bytes]
     source: Mapped[bytes]
     job_uid: Mapped[UUID | None]
+    run_uid: Mapped[UUID | None]
     state: Mapped[str]
     next_at: Mapped[datetime]
     message: Mapped[str]
@@ -51,6 +54,10 @@ class Wanted:
     version_uid: UUID
     path: bytes
     source: bytes
+    is_first: bool = True
+    """Whether it is the first version of its path, or counts as one."""
+    job_uid: UUID | None = None
+    """The job that it is to have alone; None where it shares one, which is found out later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,11 @@ class JobRequest:
     paths: Sequence[bytes]
     sources: Sequence[bytes]
     """Where they were, without the leading slash."""
+    run_uid: UUID | None = None
+
+
+def _mine(acquisition_uid: UUID) -> ColumnElement[bool]:
+    return JobRequestRow.acquisition_uid == acquisition_uid
 
 
 class JobRequests:
@@ -72,19 +84,16 @@ class JobRequests:
         self._now = now
 
     def add(self, acquisition_uid: UUID, files: Iterable[Wanted]) -> None:
-        """Note files, each version once; in the transaction that makes them available: neither is without the other."""
+        """Note files, each version once; in the transaction that makes them available: neither is without the other.
+
+        A new version of a file that was noted before is left out, unless it counts as a first one.
+        """
         asked = list(files)
-        known: set[UUID] = set()
-        for start in range(0, len(asked), IN_CHUNK):
-            part = [file.version_uid for file in asked[start : start + IN_CHUNK]]
-            is_mine = JobRequestRow.acquisition_uid == acquisition_uid
-            known.update(
-                self._session.scalars(
-                    select(JobRequestRow.version_uid).where(is_mine, JobRequestRow.version_uid.in_(part))
-                )
-            )
+        known = self._known(acquisition_uid, JobRequestRow.version_uid, [file.version_uid for file in asked])
+        later = [file.path for file in asked if not file.is_first]
+        had = self._known(acquisition_uid, JobRequestRow.path, later)
         for file in asked:
-            if file.version_uid in known:
+            if file.version_uid in known or (not file.is_first and file.path in had):
                 continue
             self._session.add(
                 JobRequestRow(
@@ -92,6 +101,7 @@ class JobRequests:
                     version_uid=file.version_uid,
                     path=file.path,
                     source=file.source,
+                    job_uid=file.job_uid,
                     state=WAITING,
                     next_at=self._now,
                     message="",
@@ -99,8 +109,19 @@ class JobRequests:
             )
         self._session.flush()
 
-    def unasked(self, acquisition_uid: UUID, limit: int) -> Sequence[Claimed]:
-        """Return files that are finished and on their way, and that no job was asked for yet."""
+    def _known(self, acquisition_uid: UUID, column: InstrumentedAttribute[T], values: Sequence[T]) -> set[T]:
+        """Return which of these values files of an acquisition have that were noted."""
+        known: set[T] = set()
+        for start in range(0, len(values), IN_CHUNK):
+            part = column.in_(values[start : start + IN_CHUNK])
+            known.update(self._session.scalars(select(column).where(_mine(acquisition_uid), part)))
+        return known
+
+    def unasked(self, acquisition_uid: UUID, limit: int, *, again: bool) -> Sequence[Claimed]:
+        """Return files that are finished and on their way, and that no job was asked for yet.
+
+        Those of which a version was stored before are left out, unless `again`.
+        """
         is_asked = (JobRequestRow.acquisition_uid == acquisition_uid) & (
             JobRequestRow.version_uid == JournalRow.version_uid
         )
@@ -113,11 +134,18 @@ class JobRequests:
                 JournalRow.kind == FileKind.FILE,
                 JournalRow.is_snapshot.is_(False),
                 ~select(JobRequestRow.id).where(is_asked).exists(),
+                *(() if again else (JournalRow.available_at.is_(None),)),
             )
             .order_by(JournalRow.id)
             .limit(limit)
         )
         return [to_claimed(row) for row in self._session.execute(wanted)]
+
+    def on_its_way_since(self, acquisition_uid: UUID) -> datetime | None:
+        """Return since when the file is seen that is on its way longest, those apart that go on growing."""
+        states = (JournalState.CANDIDATE, JournalState.READY, JournalState.STAGED, JournalState.STORED)
+        mine = (JournalRow.acquisition_uid == acquisition_uid) & JournalRow.state.in_(states)
+        return self._session.execute(select(func.min(JournalRow.first_seen_at)).where(mine)).scalar_one()
 
     def ungrouped(self) -> dict[UUID, int]:
         """Return how many files of each DAQ and upload belong to no job yet."""
@@ -128,26 +156,20 @@ class JobRequests:
         )
         return {row[0]: row[1] for row in self._session.execute(wanted)}
 
-    def group(self, acquisition_uid: UUID, count: int, *, with_rest: bool) -> None:
-        """Give so many files each to a job, in the order in which they came; the rest too, where it is the end."""
-        wanted = (
-            select(JobRequestRow)
-            .where(
-                JobRequestRow.acquisition_uid == acquisition_uid,
-                JobRequestRow.state == WAITING,
-                JobRequestRow.job_uid.is_(None),
-            )
-            .order_by(JobRequestRow.id)
-            .limit(10 * MOST_PER_JOB)
+    def alone(self, acquisition_uid: UUID, limit: int) -> dict[int, bytes]:
+        """Return files that belong to no job yet, in the order in which they came, by their rows: their paths."""
+        wanted = select(JobRequestRow.id, JobRequestRow.path).where(
+            _mine(acquisition_uid), JobRequestRow.state == WAITING, JobRequestRow.job_uid.is_(None)
         )
-        rows = self._session.scalars(wanted).all()
-        for start in range(0, len(rows), count):
-            part = rows[start : start + count]
-            if len(part) == count or with_rest:
-                uid = new_uid()
-                for row in part:
-                    row.job_uid = uid
-        self._session.flush()
+        rows = self._session.execute(wanted.order_by(JobRequestRow.id).limit(limit))
+        return {row.id: row.path for row in rows}
+
+    def give(self, ids: Sequence[int], *, run_uid: UUID | None = None) -> None:
+        """Let files be those of one job, of this run where it is one's."""
+        values = {"job_uid": new_uid(), "run_uid": run_uid}
+        for start in range(0, len(ids), IN_CHUNK):
+            some = JobRequestRow.id.in_(ids[start : start + IN_CHUNK])
+            self._session.execute(update(JobRequestRow).where(some).values(**values))
 
     def due(self, limit: int) -> Sequence[JobRequest]:
         """Return jobs that are to be submitted now, oldest first."""
@@ -161,15 +183,17 @@ class JobRequests:
             .limit(limit)
         )
         uids = [uid for uid in self._session.scalars(first) if uid is not None]
-        rows = self._session.scalars(
-            select(JobRequestRow).where(JobRequestRow.job_uid.in_(uids)).order_by(JobRequestRow.id)
-        ).all()
+        by_job: dict[UUID | None, list[JobRequestRow]] = {}
+        wanted = select(JobRequestRow).where(JobRequestRow.job_uid.in_(uids)).order_by(JobRequestRow.id)
+        for row in self._session.scalars(wanted):
+            by_job.setdefault(row.job_uid, []).append(row)
         return [
             JobRequest(
                 uid,
-                next(row.acquisition_uid for row in rows if row.job_uid == uid),
-                [row.path for row in rows if row.job_uid == uid],
-                [row.source for row in rows if row.job_uid == uid],
+                by_job[uid][0].acquisition_uid,
+                [row.path for row in by_job[uid]],
+                [row.source for row in by_job[uid]],
+                by_job[uid][0].run_uid,
             )
             for uid in uids
         ]

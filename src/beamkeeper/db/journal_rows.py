@@ -135,6 +135,8 @@ class Batch:
     acquisition_uid: UUID
     state: JournalState
     files: Sequence[Claimed]
+    ahead: tuple[int, Sequence[str]] | None = None
+    """How much of its only file is staged, from while that was written, and the digests of whole chunks."""
 
 
 def signed(value: int) -> int:

@@ -17,7 +17,7 @@ class LoginAttemptRow(Base):
     """Failures of one account, one source, or one account from one source."""
 
     __tablename__ = "login_attempts"
-    services = frozenset({Service.STORAGE})
+    services = frozenset({Service.STORAGE, Service.ACQUISITION})
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     key: Mapped[str] = mapped_column(unique=True)

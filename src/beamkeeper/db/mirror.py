@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Table, delete, func, insert, select, union_all, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Insert, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId
@@ -21,11 +21,13 @@ from beamkeeper.db.experiments import (
     to_station,
     to_type,
 )
+from beamkeeper.db.kinds import insert_into
 from beamkeeper.db.storage import StorageAreaRow, to_area
 from beamkeeper.db.users import GrantRow, SessionRow, UserRow, scope_of, to_session, to_user
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.mirror import GrantRecord, Mirror, MirrorState
 from beamkeeper.domain.status import Service
+from beamkeeper.domain.users import SESSIONS_KEPT
 
 
 class MirrorStateRow(Base):
@@ -49,6 +51,24 @@ _TYPES = cast(Table, ExperimentTypeRow.__table__)
 _EXPERIMENTS = cast(Table, ExperimentRow.__table__)
 _ALL = (_USERS, _GRANTS, _SESSIONS, _STATIONS, _AREAS, _TYPES, _EXPERIMENTS)
 
+# Jobs begin and end sessions all the time, and each service of a station asks what is new: these are built once.
+_LATEST = select(*(select(func.max(table.c.revision)).scalar_subquery().label(table.name) for table in _ALL))
+_STATE = cast(Table, MirrorStateRow.__table__)
+_STATE_NOW = select(_STATE.c.epoch, _STATE.c.number, _STATE.c.heard_at)
+_REACHED = (
+    update(_STATE).values({name: bindparam(name) for name in ("epoch", "number", "heard_at")}).returning(_STATE.c.id)
+)
+_OLD_SESSIONS = delete(_SESSIONS).where(_SESSIONS.c.expires_at < bindparam("before"))
+
+
+@lru_cache(maxsize=64)
+def _upserting(table: Table, columns: tuple[str, ...], *, is_postgres: bool) -> Insert:
+    """Return the statement that writes rows with these columns, in place of those with the same uid."""
+    statement: Any = insert_into(table, is_postgres=is_postgres)
+    news = {key: statement.excluded[key] for key in columns if key != "uid"}
+    upserting: Insert = statement.on_conflict_do_update(index_elements=["uid"], set_=news)
+    return upserting
+
 
 class Mirrors:
     """Queries that read the identities for a mirror, and that apply one."""
@@ -60,45 +80,46 @@ class Mirrors:
 
     def latest(self) -> int:
         """Return the number of the latest change of identities; at the storage service."""
-        highest = union_all(*(select(func.max(table.c.revision).label("revision")) for table in _ALL)).subquery()
-        return self._session.execute(select(func.max(highest.c.revision))).scalar_one() or 0
+        return max(self._latest().values())
+
+    def _latest(self) -> dict[str, int]:
+        """Return the number of the latest change of each table."""
+        row = self._session.connection().execute(_LATEST).one()
+        return {table.name: number or 0 for table, number in zip(_ALL, row, strict=True)}
 
     def changed(self, after: int) -> Mirror:
         """Return what changed after a number; everything that still matters, after zero."""
         cursor = self._events.cursor()
         is_whole = after <= 0
-        sessions = select(SessionRow).where(SessionRow.revision > after)
-        if is_whole:
-            is_current = (SessionRow.expires_at.is_(None)) | (SessionRow.expires_at > self._now)
-            sessions = sessions.where(SessionRow.revoked_at.is_(None), is_current)
-        experiments = select(ExperimentRow, StationRow.name).join(
-            StationRow, StationRow.uid == ExperimentRow.station_uid
-        )
-        all_of, rows_of = self._session.scalars, self._session.execute
+        news = {name for name, number in self._latest().items() if number > after}
+
+        def of(table: type[Base], wanted: Any = None) -> Sequence[Any]:
+            if table.__tablename__ not in news:
+                return ()
+            changed = (select(table) if wanted is None else wanted).where(cast(Any, table).revision > after)
+            return self._session.execute(changed).all()
+
+        named = select(ExperimentRow, StationRow.name).join(StationRow, StationRow.uid == ExperimentRow.station_uid)
         return Mirror(
             epoch=cursor.epoch,
             number=cursor.number,
             is_whole=is_whole,
-            users=[to_user(row) for row in all_of(select(UserRow).where(UserRow.revision > after))],
-            grants=[to_record(row) for row in all_of(select(GrantRow).where(GrantRow.revision > after))],
-            sessions=[to_session(row) for row in all_of(sessions)],
-            stations=[to_station(row) for row in all_of(select(StationRow).where(StationRow.revision > after))],
-            storage_areas=[
-                to_area(row) for row in all_of(select(StorageAreaRow).where(StorageAreaRow.revision > after))
-            ],
-            experiment_types=[
-                to_type(row) for row in all_of(select(ExperimentTypeRow).where(ExperimentTypeRow.revision > after))
-            ],
-            experiments=[
-                to_experiment(row, name) for row, name in rows_of(experiments.where(ExperimentRow.revision > after))
-            ],
+            users=[to_user(row) for (row,) in of(UserRow)],
+            grants=[to_record(row) for (row,) in of(GrantRow)],
+            sessions=[to_session(row) for (row,) in of(SessionRow, self._holding() if is_whole else None)],
+            stations=[to_station(row) for (row,) in of(StationRow)],
+            storage_areas=[to_area(row) for (row,) in of(StorageAreaRow)],
+            experiment_types=[to_type(row) for (row,) in of(ExperimentTypeRow)],
+            experiments=[to_experiment(row, name) for row, name in of(ExperimentRow, named)],
         )
+
+    def _holding(self) -> Any:
+        is_current = (SessionRow.expires_at.is_(None)) | (SessionRow.expires_at > self._now)
+        return select(SessionRow).where(SessionRow.revoked_at.is_(None), is_current)
 
     def state(self) -> MirrorState | None:
         """Return how far this mirror has come; None before it was ever filled."""
-        row = self._session.execute(
-            select(MirrorStateRow.epoch, MirrorStateRow.number, MirrorStateRow.heard_at)
-        ).one_or_none()
+        row = self._session.connection().execute(_STATE_NOW).one_or_none()
         return None if row is None else MirrorState(epoch=row.epoch, number=row.number, heard_at=row.heard_at)
 
     def apply(self, mirror: Mirror) -> None:
@@ -110,24 +131,33 @@ class Mirrors:
         self._upsert(_STATIONS, [{**station.model_dump(), **revision} for station in mirror.stations])
         self._upsert(_USERS, [{**user.model_dump(), **revision} for user in mirror.users])
         self._upsert(_TYPES, [{**kind.model_dump(), **revision} for kind in mirror.experiment_types])
+        self._make_way(mirror)
         experiments = [{**e.model_dump(exclude={"station"}), **revision} for e in mirror.experiments]
         self._upsert(_EXPERIMENTS, experiments)
         self._upsert(_GRANTS, [{**g.model_dump(), "scope": scope_of(g), **revision} for g in mirror.grants])
+        self._session.connection().execute(_OLD_SESSIONS, {"before": self._now - SESSIONS_KEPT})
         self._upsert(_SESSIONS, [{**record.model_dump(), **revision} for record in mirror.sessions])
         values = {"epoch": mirror.epoch, "number": mirror.number, "heard_at": self._now}
-        if not self._session.execute(update(MirrorStateRow).values(**values).returning(MirrorStateRow.id)).all():
+        if not self._session.connection().execute(_REACHED, values).all():
             self._session.execute(insert(MirrorStateRow).values(id=1, **values))
         if mirror.is_news:
             self._events.add(NewEvent(kind="identity.changed"))
 
+    def _make_way(self, mirror: Mirror) -> None:
+        """Let go of names that were given here while this station was cut off, and at the site meanwhile as well."""
+        coming = {(experiment.station_uid, experiment.name): experiment.uid for experiment in mirror.experiments}
+        unsent = select(_EXPERIMENTS.c.id, _EXPERIMENTS.c.uid, _EXPERIMENTS.c.station_uid, _EXPERIMENTS.c.name)
+        for row in self._session.execute(unsent.where(_EXPERIMENTS.c.number < 0)).all() if coming else ():
+            if coming.get((row.station_uid, row.name), row.uid) != row.uid:
+                named = update(_EXPERIMENTS).where(_EXPERIMENTS.c.id == row.id)
+                self._session.execute(named.values(name=f"unsent-{row.id}"))
+
     def _upsert(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         if not rows:
             return
-        is_postgres = self._session.get_bind().dialect.name == "postgresql"
-        statement: Any = (postgresql.insert if is_postgres else sqlite.insert)(table)
-        news = {key: statement.excluded[key] for key in rows[0] if key != "uid"}
         connection = self._session.connection()
-        connection.execute(statement.on_conflict_do_update(index_elements=["uid"], set_=news), list(rows))
+        is_postgres = connection.dialect.name == "postgresql"
+        connection.execute(_upserting(table, tuple(rows[0]), is_postgres=is_postgres), list(rows))
 
     def _put_away(self, mirror: Mirror) -> None:
         """Make room for a storage database that was restored, or is another one altogether.

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from beamkeeper.db.base import Base, new_uids
 from beamkeeper.db.events import Events
 from beamkeeper.db.many import execute_many
-from beamkeeper.db.users import SessionRow, UserRow
+from beamkeeper.db.users import CredentialRow, SessionRow, UserRow
 from beamkeeper.domain.people import DirectoryAccount, Person, Refused
 from beamkeeper.domain.status import Service
 
@@ -58,7 +58,7 @@ class People:
         revision = self._events.revise()
         known = {row.username: row for row in self._rows(UserRow.username, [person.username for person in people])}
         left = set(self._session.scalars(select(DepartureRow.user_uid)))
-        new, changed, back, refused = [], [], [], []
+        new, changed, adopted, back, refused = [], [], [], [], []
         for person in {person.username: person for person in people}.values():
             row = known.get(person.username)
             if row is None:
@@ -71,6 +71,8 @@ class People:
                 is_back = person.is_active and not row.is_enabled and row.uid in left
                 if is_back:
                     back.append(row.uid)
+                if row.source != source:
+                    adopted.append(row.uid)
                 if is_back or row.source != source or any(getattr(row, f) != getattr(person, f) for f in _TAKEN):
                     changed.append({"b_uid": row.uid, "is_enabled": row.is_enabled or is_back, **_values(person)})
         self._add(new, source, revision)
@@ -78,6 +80,8 @@ class People:
             columns: dict[str, Any] = {name: bindparam(name) for name in (*_TAKEN, "is_enabled")}
             statement = update(_USERS).where(_USERS.c.uid == bindparam("b_uid"))
             execute_many(self._session, statement.values(**columns, source=source, revision=revision), changed)
+        for some in in_parts(adopted, IN_ONE_STATEMENT):  # the directory has their passwords from now on
+            self._session.execute(delete(CredentialRow).where(CredentialRow.user_uid.in_(some)))
         for some in in_parts(back, IN_ONE_STATEMENT):
             self._session.execute(delete(DepartureRow).where(DepartureRow.user_uid.in_(some)))
         return Taken(len(new), len(changed) - len(back), len(back), refused)
@@ -102,6 +106,10 @@ class People:
         rows = [{"user_uid": uid, "left_at": self._now} for uid in uids]
         if rows:
             execute_many(self._session, insert(cast(Table, DepartureRow.__table__)), rows)
+
+    def forget_departure(self, uid: UUID) -> None:
+        """Let an account be enabled or disabled by hand from now on, whatever a sync did with it."""
+        self._session.execute(delete(DepartureRow).where(DepartureRow.user_uid == uid))
 
     def accounts(self, source: str) -> Iterator[DirectoryAccount]:
         """Yield the accounts of a directory as a directory server is to have them, without passwords."""

@@ -8,17 +8,19 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Table, UniqueConstraint, bindparam, insert, select, update
+from sqlalchemy import Table, UniqueConstraint, bindparam, insert, select, tuple_, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, new_uids, upsert
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.many import execute_many
+from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.people import IN_ONE_STATEMENT, in_parts
+from beamkeeper.db.texts import has_text
 from beamkeeper.db.users import GrantRow, UserRow
 from beamkeeper.domain.names import Metadata
-from beamkeeper.domain.people import Proposal, ProposalKind, union
+from beamkeeper.domain.people import Proposal, ProposalKind, ProposalPage, ProposalQuery, union
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import EXPERIMENT_ROLES, Role
 
@@ -37,6 +39,7 @@ class ProposalRow(Base):
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     kind: Mapped[str]
     number: Mapped[str]
+    title: Mapped[str]
     document: Mapped[Metadata]
     changed_at: Mapped[datetime]
 
@@ -70,6 +73,25 @@ class Proposals:
         """Return a proposal or a form, or None."""
         return self._by_number(kind, [number]).get(number)
 
+    def page(self, query: ProposalQuery) -> ProposalPage:
+        """Return some by number: those that are wanted."""
+        wanted = select(ProposalRow).order_by(ProposalRow.number, ProposalRow.kind).limit(query.limit + 1)
+        if query.text:
+            wanted = wanted.where(has_text(query.text, ProposalRow.number, ProposalRow.title))
+        if query.kind is not None:
+            wanted = wanted.where(ProposalRow.kind == query.kind)
+        if query.number is not None:
+            wanted = wanted.where(ProposalRow.number == query.number)
+        if query.after is not None:
+            place = tuple_(*from_cursor(query.after, str, str))
+            wanted = wanted.where(tuple_(ProposalRow.number, ProposalRow.kind) > place)
+        rows = self._session.scalars(wanted).all()
+        shown = rows[: query.limit]
+        return ProposalPage(
+            items=tuple(Proposal.model_validate(row.document) for row in shown),
+            next=to_cursor(shown[-1].number, shown[-1].kind) if len(rows) > query.limit else None,
+        )
+
     def pi_of(self, proposals: Sequence[Proposal]) -> str | None:
         """Return the username of the first PI who has an account."""
         keys = [key for key, is_pi in union(proposals).items() if is_pi]
@@ -94,6 +116,7 @@ class Proposals:
             {
                 "kind": str(one.kind),
                 "number": one.number,
+                "title": one.title,
                 "document": one.model_dump(mode="json"),
                 "changed_at": self._now,
             }
@@ -110,10 +133,11 @@ class Proposals:
         Roles that somebody gave by hand stay, and whom somebody removed by hand is not added again.
         """
         wanted = self._wanted(experiment_uids)
+        holding = self._held(wanted)
         rows: list[dict[str, Any]] = []
         values: list[dict[str, Any]] = []
         for uid, roles in wanted.items():
-            held = self._held(uid)
+            held = holding.get(uid, [])
             for user_uid in {*roles, *(one.user_uid for one in held)}:
                 own = [one for one in held if one.user_uid == user_uid]
                 if any(one.source != FROM_PROPOSAL for one in own):
@@ -184,12 +208,15 @@ class Proposals:
             for row in self._session.execute(wanted.where(ProposalRow.kind == kind, ProposalRow.number.in_(some))):
                 yield row.number, Proposal.model_validate(row.document)
 
-    def _held(self, experiment_uid: UUID) -> list[_Held]:
-        wanted = select(GrantRow.uid, GrantRow.user_uid, GrantRow.role, GrantRow.is_revoked, GrantRow.source)
-        rows = self._session.execute(
-            wanted.where(GrantRow.experiment_uid == experiment_uid, GrantRow.role.in_(sorted(EXPERIMENT_ROLES)))
-        )
-        return [_Held(row.uid, row.user_uid, Role(row.role), row.is_revoked, row.source) for row in rows]
+    def _held(self, experiment_uids: Collection[UUID]) -> dict[UUID, list[_Held]]:
+        found: dict[UUID, list[_Held]] = {}
+        columns = (GrantRow.uid, GrantRow.user_uid, GrantRow.role, GrantRow.is_revoked, GrantRow.source)
+        wanted = select(GrantRow.experiment_uid, *columns).where(GrantRow.role.in_(sorted(EXPERIMENT_ROLES)))
+        for some in in_parts(experiment_uids, IN_ONE_STATEMENT):
+            for row in self._session.execute(wanted.where(GrantRow.experiment_uid.in_(some))):
+                held = _Held(row.uid, row.user_uid, Role(row.role), row.is_revoked, row.source)
+                found.setdefault(row.experiment_uid, []).append(held)
+        return found
 
 
 def _roles(people: Mapping[tuple[str, str], bool], users: Mapping[tuple[str, str], UUID]) -> dict[UUID, Role]:

@@ -132,6 +132,11 @@ class Publishes:
         asked = [_to_asked(one) for one in json.loads(row.asked)]
         return Work(row.id, row.uid, row.experiment_uid, Verify(row.verify), row.attempts, asked)
 
+    def is_any(self, experiment_uid: UUID) -> bool:
+        """Whether a batch of an experiment is not published yet."""
+        mine = (PublishRow.experiment_uid == experiment_uid, PublishRow.state == PublishState.PENDING)
+        return self._session.execute(select(PublishRow.id).where(*mine).limit(1)).first() is not None
+
     def settle(self, work: Work, outcomes: Sequence[Settled], trouble: str = "", message: str = "") -> None:
         """Record that a batch is done, what became of its files, and what failed where their bytes were lost.
 

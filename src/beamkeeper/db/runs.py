@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import new_uid, upsert
 from beamkeeper.db.changes import changed
-from beamkeeper.db.files.members import IS_NEWEST, file_ids, page_of
+from beamkeeper.db.files.members import IS_NEWEST, file_ids, newest_of, page_of
 from beamkeeper.db.files.tables import FileRow, VersionRow
 from beamkeeper.db.linked import RunFileRow, RunRow
 from beamkeeper.db.metadata import Change, MetadataChanges
@@ -141,6 +141,14 @@ class Runs:
         """Return some files of a run, in the order in which they were catalogued."""
         wanted = _linked(uid, FileRow, VersionRow)
         return page_of(self._session, wanted, RunFileRow.file_id, query)
+
+    def of_files(self, experiment_uid: UUID, file_uids: Sequence[UUID]) -> dict[UUID, UUID]:
+        """Return the run of each of these files that has one; of several the newest."""
+        linked = select(FileRow.uid, RunRow.uid).join(RunFileRow, RunFileRow.file_id == FileRow.id)
+        wanted = linked.join(RunRow, RunRow.id == RunFileRow.run_id).where(
+            FileRow.uid.in_(file_uids), RunRow.experiment_uid == experiment_uid, RunRow.deleted_at.is_(None)
+        )
+        return newest_of(self._session, wanted)
 
     def count(self, uid: UUID) -> FileCount:
         """Return how many files a run has, and how large they are together."""

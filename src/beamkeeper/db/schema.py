@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import Engine, Table, insert
 
-import beamkeeper.db.transaction  # noqa: F401 - imports every noun, and so makes all tables known
+import beamkeeper.db.engine_transactions
+import beamkeeper.db.transaction  # noqa: F401 - these import every noun, and so make all tables known
 from beamkeeper.db.base import Base, Database, new_uid
 from beamkeeper.db.events import SequenceRow
 from beamkeeper.domain.status import Service

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from beamkeeper.db.ahead import AheadRow
 from beamkeeper.db.base import Base, BigId
 from beamkeeper.db.journal_rows import JournalRow
 from beamkeeper.domain.acquisition import JournalState
@@ -47,8 +48,13 @@ class Stagings:
         is_used = select(JournalRow.id).where(
             JournalRow.batch_uid == StagingRow.batch_uid, or_(is_copied, JournalRow.state == JournalState.STAGED)
         )
-        wanted = select(StagingRow).where(~is_used.exists()).order_by(StagingRow.id).limit(limit)
+        is_ahead = select(AheadRow.id).where(AheadRow.uid == StagingRow.batch_uid)
+        wanted = select(StagingRow).where(~is_used.exists(), ~is_ahead.exists()).order_by(StagingRow.id).limit(limit)
         return [Staging(row.batch_uid, row.acquisition_uid) for row in self._session.scalars(wanted)]
+
+    def add(self, uid: UUID, acquisition_uid: UUID) -> None:
+        """Write one down, before it is made."""
+        self._session.add(StagingRow(batch_uid=uid, acquisition_uid=acquisition_uid))
 
     def forget(self, batch_uid: UUID) -> None:
         """Forget one: it is removed, by its publish or by us."""

@@ -9,8 +9,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, NullableDocument
+from beamkeeper.db.pages import to_cursor, uid_of
 from beamkeeper.domain.names import Metadata
-from beamkeeper.domain.people import NewSync, Sync, SyncKind, SyncReport, SyncState
+from beamkeeper.domain.people import NewSync, Sync, SyncKind, SyncPage, SyncReport, SyncState
 from beamkeeper.domain.status import Service
 
 
@@ -54,6 +55,15 @@ class Syncs:
         """Return a sync, or None."""
         row = self._session.scalars(select(SyncRow).where(SyncRow.uid == uid)).one_or_none()
         return None if row is None else _to_sync(row)
+
+    def page(self, *, after: str | None, limit: int) -> SyncPage:
+        """Return some, newest first."""
+        wanted = select(SyncRow).order_by(SyncRow.id.desc()).limit(limit + 1)
+        if after is not None:  # a cursor names a sync: a key never leaves the service
+            wanted = wanted.where(SyncRow.id < select(SyncRow.id).where(SyncRow.uid == uid_of(after)).scalar_subquery())
+        rows = self._session.scalars(wanted).all()
+        more = to_cursor(rows[limit - 1].uid.hex) if len(rows) > limit else None
+        return SyncPage(items=tuple(_to_sync(row) for row in rows[:limit]), next=more)
 
     def pending(self) -> tuple[NewSync, str] | None:
         """Return the sync that waits longest, and who asked for it."""

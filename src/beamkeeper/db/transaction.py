@@ -8,46 +8,36 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.acquisition import Acquisitions
-from beamkeeper.db.announcements import Announcements
-from beamkeeper.db.arrivals import Arrivals
 from beamkeeper.db.audit_log import AuditLog
 from beamkeeper.db.base import Database
 from beamkeeper.db.changes import Changes, is_changed, write_changes
 from beamkeeper.db.commands import StationCommands
 from beamkeeper.db.copied_records import DatasetDocuments, DerivationDocuments, RunDocuments
+from beamkeeper.db.copies import Copies
 from beamkeeper.db.datasets import Datasets
 from beamkeeper.db.downloads import Downloads
 from beamkeeper.db.events import Events
 from beamkeeper.db.experiments import Experiments
-from beamkeeper.db.files import Documents, Files, Ledger
+from beamkeeper.db.files import Documents, Files, Ledger, ThumbnailRows
+from beamkeeper.db.groups import Groups
 from beamkeeper.db.identities import Identities, IdentityLogins
-from beamkeeper.db.inspections import Inspections
-from beamkeeper.db.job_requests import JobRequests
-from beamkeeper.db.journal import Journal
 from beamkeeper.db.login_attempts import LoginAttempts
-from beamkeeper.db.masters import Masters
 from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
-from beamkeeper.db.pauses import Pauses
 from beamkeeper.db.people import People
-from beamkeeper.db.processing import EngineJobs, Jobs
+from beamkeeper.db.permissions import PermissionWalks
 from beamkeeper.db.proposals import Proposals
 from beamkeeper.db.provenance import Derivations
 from beamkeeper.db.publishes import Publishes
+from beamkeeper.db.replicas import ReplicaOrders, ReplicaRequests, Replicas
 from beamkeeper.db.replication import Replication
 from beamkeeper.db.run_rules import RunRules
 from beamkeeper.db.runs import Runs
 from beamkeeper.db.search import Search
-from beamkeeper.db.stagings import Stagings
 from beamkeeper.db.storage import StorageAreas
 from beamkeeper.db.storage_tasks import StorageTasks
 from beamkeeper.db.syncs import Syncs
 from beamkeeper.db.users import Users
-from beamkeeper.db.wipe_entries import WipeEntries
-from beamkeeper.db.wipes import Holds, Wipes
-from beamkeeper.db.workers import Workers
-from beamkeeper.db.workflows import Workflows
 from beamkeeper.domain.status import Service
 
 
@@ -132,6 +122,21 @@ class StorageTransaction(Transaction):
         return Syncs(self.session, self.now)
 
     @cached_property
+    def thumbnails(self) -> ThumbnailRows:
+        """Small pictures of versions."""
+        return ThumbnailRows(self.session, self.now)
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Groups of experiments in a directory server."""
+        return Groups(self.session, self.now)
+
+    @cached_property
+    def permissions(self) -> PermissionWalks:
+        """Walks through the rights of files."""
+        return PermissionWalks(self.session, self.now)
+
+    @cached_property
     def identities(self) -> Identities:
         """People as identity providers know them."""
         return Identities(self.session, self.now)
@@ -150,6 +155,11 @@ class StorageTransaction(Transaction):
     def tasks(self) -> StorageTasks:
         """Checks and listings of what is stored."""
         return StorageTasks(self.session, self.now)
+
+    @cached_property
+    def copies(self) -> Copies:
+        """Copies from one storage area to another."""
+        return Copies(self.session, self.now)
 
     @cached_property
     def commands(self) -> StationCommands:
@@ -176,6 +186,21 @@ class CatalogTransaction(Transaction):
     def ledger(self) -> Ledger:
         """Verifications, and what they prove."""
         return Ledger(self.session, self.now)
+
+    @cached_property
+    def replicas(self) -> Replicas:
+        """What replicas there are."""
+        return Replicas(self.session, self.now)
+
+    @cached_property
+    def replica_requests(self) -> ReplicaRequests:
+        """What is asked for replicas."""
+        return ReplicaRequests(self.session, self.now)
+
+    @cached_property
+    def replica_orders(self) -> ReplicaOrders:
+        """What is still to be done for replicas."""
+        return ReplicaOrders(self.session, self.now)
 
     @cached_property
     def search(self) -> Search:
@@ -245,113 +270,3 @@ class CatalogTransaction(Transaction):
     def derivations(self) -> Derivations:
         """What files were made from."""
         return Derivations(self.session, self.now)
-
-
-class AcquisitionTransaction(Transaction):
-    """A transaction of the acquisition service."""
-
-    service = Service.ACQUISITION
-
-    @cached_property
-    def acquisitions(self) -> Acquisitions:
-        """DAQs and uploads."""
-        return Acquisitions(self.session, self.now)
-
-    @cached_property
-    def job_requests(self) -> JobRequests:
-        """Jobs that files ask for."""
-        return JobRequests(self.session, self.now)
-
-    @cached_property
-    def journal(self) -> Journal:
-        """Files on their way."""
-        return Journal(self.session, self.now)
-
-    @cached_property
-    def arrivals(self) -> Arrivals:
-        """Files on their way, counted for a whole experiment."""
-        return Arrivals(self.session, self.now)
-
-    @cached_property
-    def inspections(self) -> Inspections:
-        """Scrubs and audits, and what they found."""
-        return Inspections(self.session, self.now)
-
-    @cached_property
-    def wipes(self) -> Wipes:
-        """Plans to wipe directories, and their runs."""
-        return Wipes(self.session, self.now)
-
-    @cached_property
-    def wipe_entries(self) -> WipeEntries:
-        """What is proven of a directory, and what was deleted of it."""
-        return WipeEntries(self.session, self.now)
-
-    @cached_property
-    def holds(self) -> Holds:
-        """What may not be wiped."""
-        return Holds(self.session, self.now)
-
-    @cached_property
-    def pauses(self) -> Pauses:
-        """Storage areas that take nothing at present."""
-        return Pauses(self.session, self.now)
-
-    @cached_property
-    def stagings(self) -> Stagings:
-        """Staging directories of batches."""
-        return Stagings(self.session, self.now)
-
-    @cached_property
-    def announcements(self) -> Announcements:
-        """Paths whose writer says that they are finished."""
-        return Announcements(self.session, self.now)
-
-    @cached_property
-    def masters(self) -> Masters:
-        """Files that link to others, and which of those are missing."""
-        return Masters(self.session, self.now)
-
-    @cached_property
-    def workers(self) -> Workers:
-        """The engine's processes that hold leases."""
-        return Workers(self.session, self.now)
-
-
-class ProcessingTransaction(Transaction):
-    """A transaction of the processing service."""
-
-    service = Service.PROCESSING
-
-    @cached_property
-    def workers(self) -> Workers:
-        """The engine's processes that hold leases."""
-        return Workers(self.session, self.now)
-
-    @cached_property
-    def workflows(self) -> Workflows:
-        """What may be run."""
-        return Workflows(self.session, self.now)
-
-    @cached_property
-    def jobs(self) -> Jobs:
-        """Jobs, as callers ask for them."""
-        return Jobs(self.session, self.now)
-
-    @cached_property
-    def engine_jobs(self) -> EngineJobs:
-        """Jobs, as the engine has them in hand."""
-        return EngineJobs(self.session, self.now)
-
-
-TRANSACTIONS: dict[Service, type[Transaction]] = {
-    Service.STORAGE: StorageTransaction,
-    Service.CATALOG: CatalogTransaction,
-    Service.ACQUISITION: AcquisitionTransaction,
-    Service.PROCESSING: ProcessingTransaction,
-}
-
-
-def open_database(url: str, service: Service) -> Database[Any]:
-    """Return the database of a service; its transactions are those of TRANSACTIONS."""
-    return Database(url, TRANSACTIONS[service])

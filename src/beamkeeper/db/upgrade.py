@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 
 from beamkeeper.db import migrations, schema
 from beamkeeper.db.base import Database, translated
-from beamkeeper.db.transaction import open_database
+from beamkeeper.db.opening import open_database
 from beamkeeper.domain.errors import SettingsError
 from beamkeeper.domain.status import Service
 

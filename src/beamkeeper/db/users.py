@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, UniqueConstraint, delete, func, insert, select, update
+from sqlalchemy import ForeignKey, Row, Table, UniqueConstraint, bindparam, delete, func, insert, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, NullableDocument, new_uid
 from beamkeeper.db.events import Events
 from beamkeeper.db.pages import from_cursor, to_cursor
+from beamkeeper.db.texts import has_text
 from beamkeeper.domain.errors import AlreadyExistsError, NotFoundError
 from beamkeeper.domain.experiments import Member
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.users import Grant, NewUser, Role, Scope, SessionRecord, User, UserChange, UserPage
+from beamkeeper.domain.users import (
+    SESSIONS_KEPT,
+    Grant,
+    NewUser,
+    Role,
+    Scope,
+    SessionRecord,
+    User,
+    UserChange,
+    UserPage,
+)
 
 
 class UserRow(Base):
@@ -37,6 +49,7 @@ class UserRow(Base):
     is_shared: Mapped[bool]
     is_enabled: Mapped[bool]
     created_at: Mapped[datetime]
+    password_changed_at: Mapped[datetime | None]
     revision: Mapped[int] = mapped_column(BigId, index=True)
 
 
@@ -89,7 +102,28 @@ class SessionRow(Base):
     revoked_at: Mapped[datetime | None]
     name: Mapped[str]
     scopes: Mapped[list[str] | None] = mapped_column(NullableDocument)
+    password_mark: Mapped[str | None]
     revision: Mapped[int] = mapped_column(BigId, index=True)
+
+
+_HELD = (
+    select(GrantRow.role, GrantRow.station_uid, GrantRow.experiment_uid)
+    .where(GrantRow.user_uid == bindparam("user_uid"), GrantRow.is_revoked.is_(False))
+    .order_by(GrantRow.id)
+)
+_USERS, _SESSIONS = cast(Table, UserRow.__table__), cast(Table, SessionRow.__table__)
+_USER = select(_USERS).where(_USERS.c.uid == bindparam("uid"))
+_BY_TOKEN = select(_SESSIONS).where(_SESSIONS.c.token_sha256 == bindparam("token_sha256"))
+_BY_UID = select(_SESSIONS).where(_SESSIONS.c.uid == bindparam("uid"))
+"""Made once, and of tables: they are asked with each request."""
+
+
+@lru_cache(maxsize=8192)
+def _held(user_uid: UUID, role: str, station_uid: UUID | None, experiment_uid: UUID | None) -> Grant:
+    """Return a role as a value. Values are kept, not who holds them: that is what rows say, each time."""
+    return Grant.model_construct(
+        user_uid=user_uid, role=Role(role), station_uid=station_uid, experiment_uid=experiment_uid
+    )
 
 
 class Users:
@@ -106,7 +140,7 @@ class Users:
 
     def get(self, uid: UUID) -> User:
         """Return an account by its uid."""
-        row = self._session.scalars(select(UserRow).where(UserRow.uid == uid)).one_or_none()
+        row = self._session.connection().execute(_USER, {"uid": uid}).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no user {uid}", uid=str(uid))
         return to_user(row)
@@ -123,9 +157,11 @@ class Users:
             raise NotFoundError(f'there is no user "{username}": `dm user list` shows all', username=username)
         return user
 
-    def page(self, *, after: str | None, limit: int) -> UserPage:
-        """Return accounts in the order of their names."""
+    def page(self, *, after: str | None, limit: int, text: str | None = None) -> UserPage:
+        """Return accounts in the order of their names, or those that have a text somewhere."""
         wanted = select(UserRow).order_by(UserRow.username).limit(limit + 1)
+        if text:
+            wanted = wanted.where(has_text(text, UserRow.username, UserRow.full_name, UserRow.email))
         if after is not None:
             wanted = wanted.where(UserRow.username > from_cursor(after, str)[0])
         rows = self._session.scalars(wanted).all()
@@ -161,16 +197,25 @@ class Users:
         ).scalar_one_or_none()
 
     def set_password_hash(self, uid: UUID, password_hash: str) -> None:
-        """Keep the hash of an account's new password."""
+        """Keep the hash of an account's new password; stations hear that the one before counts no more."""
+        self.renew_password_hash(uid, password_hash)
+        values = {"password_changed_at": self._now, "revision": self._events.revise()}
+        self._session.execute(update(UserRow).where(UserRow.uid == uid).values(**values))
+
+    def renew_password_hash(self, uid: UUID, password_hash: str) -> None:
+        """Keep another hash of the same password."""
         self._session.execute(delete(CredentialRow).where(CredentialRow.user_uid == uid))
         self._session.execute(
             insert(CredentialRow).values(user_uid=uid, password_hash=password_hash, changed_at=self._now)
         )
 
     def grants_of(self, uid: UUID) -> Sequence[Grant]:
-        """Return the roles that a user holds."""
-        wanted = select(GrantRow).where(GrantRow.user_uid == uid, GrantRow.is_revoked.is_(False)).order_by(GrantRow.id)
-        return [to_grant(row) for row in self._session.scalars(wanted)]
+        """Return the roles that a user holds.
+
+        They are read with each request, so that rows are not mapped and what is our own is not checked again.
+        """
+        rows = self._session.execute(_HELD, {"user_uid": uid})
+        return [_held(uid, role, station, experiment) for role, station, experiment in rows]
 
     def is_granted(self, role: Role, *, besides: UUID | None = None) -> bool:
         """Whether an enabled user besides this one holds a role of the site."""
@@ -237,9 +282,9 @@ class Users:
         expires_at: datetime | None = None,
         name: str = "",
         scopes: Sequence[Scope] | None = None,
+        password_mark: str | None = None,
     ) -> SessionRecord:
         """Keep a session; with a station it is a service key, with scopes an API key."""
-        revision = self._events.revise()
         record = SessionRecord(
             uid=new_uid(),
             token_sha256=token_sha256,
@@ -250,13 +295,19 @@ class Users:
             expires_at=expires_at,
             name=name,
             scopes=None if scopes is None else tuple(scopes),
+            password_mark=password_mark,
         )
-        self._session.execute(insert(SessionRow).values(**record.model_dump(), revision=revision))
+        self.add_sessions([record])
         return record
+
+    def add_sessions(self, records: Sequence[SessionRecord]) -> None:
+        """Keep sessions, many at once."""
+        revision = self._events.revise()
+        self._session.execute(insert(SessionRow), [{**record.model_dump(), "revision": revision} for record in records])
 
     def session_of(self, token_sha256: str) -> SessionRecord | None:
         """Return the session with this token, or None."""
-        row = self._session.scalars(select(SessionRow).where(SessionRow.token_sha256 == token_sha256)).one_or_none()
+        row = self._session.connection().execute(_BY_TOKEN, {"token_sha256": token_sha256}).one_or_none()
         return None if row is None else to_session(row)
 
     def sessions_of(self, uid: UUID) -> Sequence[SessionRecord]:
@@ -278,7 +329,7 @@ class Users:
 
     def get_session(self, uid: UUID) -> SessionRecord:
         """Return a session by its uid."""
-        row = self._session.scalars(select(SessionRow).where(SessionRow.uid == uid)).one_or_none()
+        row = self._session.connection().execute(_BY_UID, {"uid": uid}).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no session {uid}", uid=str(uid))
         return to_session(row)
@@ -292,9 +343,9 @@ class Users:
             .values(revoked_at=self._now, revision=revision)
         )
 
-    def forget_sessions(self, *, before: datetime) -> None:
-        """Remove sessions that expired long ago; nobody can tell them from tokens that never were."""
-        self._session.execute(delete(SessionRow).where(SessionRow.expires_at < before))
+    def forget_sessions(self) -> None:
+        """Remove sessions that expired long ago."""
+        self._session.execute(delete(SessionRow).where(SessionRow.expires_at < self._now - SESSIONS_KEPT))
 
     def _holding(self) -> tuple[Any, ...]:
         is_current = (SessionRow.expires_at.is_(None)) | (SessionRow.expires_at > self._now)
@@ -310,16 +361,11 @@ def _same(grant: Grant) -> tuple[Any, ...]:
     return GrantRow.user_uid == grant.user_uid, GrantRow.role == str(grant.role), GrantRow.scope == scope_of(grant)
 
 
-def to_user(row: UserRow) -> User:
+def to_user(row: UserRow | Row[Any]) -> User:
     """Return the account that a row holds."""
     return User.model_validate(row, from_attributes=True)
 
 
-def to_grant(row: GrantRow) -> Grant:
-    """Return the grant that a row holds."""
-    return Grant.model_validate(row, from_attributes=True)
-
-
-def to_session(row: SessionRow) -> SessionRecord:
+def to_session(row: SessionRow | Row[Any]) -> SessionRecord:
     """Return the session that a row holds."""
     return SessionRecord.model_validate(row, from_attributes=True)

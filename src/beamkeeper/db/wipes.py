@@ -69,6 +69,7 @@ class WipeRow(Base):
     ended_at: Mapped[datetime | None]
     owner: Mapped[UUID | None]
     """The process of the engine that has it in hand; one that is no worker any more has it no more."""
+    is_glance: Mapped[bool]
 
 
 class HoldRow(Base):
@@ -114,6 +115,7 @@ class Wipes:
         within_days: float,
         max_files: int,
         by: str,
+        is_glance: bool = False,
     ) -> Wipe:
         """Write a new one, pending."""
         row = WipeRow(
@@ -138,6 +140,7 @@ class Wipes:
             list_file="",
             planned_by=by,
             created_at=self._now,
+            is_glance=is_glance,
         )
         self._session.add(row)
         self._session.flush()  # so that the uid's constraint speaks here
@@ -154,7 +157,7 @@ class Wipes:
 
     def page(self, query: WipeQuery) -> WipePage:
         """Return some, newest first."""
-        wanted = select(WipeRow)
+        wanted = select(WipeRow).where(~WipeRow.is_glance)
         if query.after is not None:
             at, uid = _from_cursor(query.after)
             wanted = wanted.where(or_(WipeRow.created_at < at, and_(WipeRow.created_at == at, WipeRow.uid < uid)))
@@ -176,7 +179,7 @@ class Wipes:
     # What the engine does.
 
     def claim(self, agent: str, owner: UUID) -> Wipe | None:
-        """Take the oldest that has work and is in no living process's hands."""
+        """Take the oldest that has work and is in no living process's hands; what people asked for comes first."""
         alive = select(WorkerRow.uid)
         row = self._session.scalars(
             select(WipeRow)
@@ -185,7 +188,7 @@ class Wipes:
                 WipeRow.state.in_(sorted(ACTIVE_WIPES)),
                 or_(WipeRow.owner.is_(None), WipeRow.owner == owner, WipeRow.owner.not_in(alive)),
             )
-            .order_by(WipeRow.id)
+            .order_by(WipeRow.is_glance, WipeRow.id)
             .limit(1)
             .with_for_update(skip_locked=True)
         ).one_or_none()
@@ -230,6 +233,23 @@ class Wipes:
     def key(self, uid: UUID, owner: UUID | None = None) -> int:
         """Return the key that its entries need."""
         return self._row(uid).id if owner is None else self._own(uid, owner).id
+
+    def glances(self, agent: str, path: bytes) -> list[Wipe]:
+        """Return the glances at a directory, newest first."""
+        wanted = select(WipeRow).where(WipeRow.is_glance, WipeRow.agent == agent, WipeRow.path == bytes(path))
+        return [_to_wipe(row) for row in self._session.scalars(wanted.order_by(WipeRow.id.desc()))]
+
+    def forget_glances(self, agent: str, path: bytes, *, but: UUID) -> None:
+        """Forget the glances at a directory that have ended, but one."""
+        self._session.execute(
+            delete(WipeRow).where(
+                WipeRow.is_glance,
+                WipeRow.agent == agent,
+                WipeRow.path == bytes(path),
+                WipeRow.state.not_in(sorted(ACTIVE_WIPES)),
+                WipeRow.uid != but,
+            )
+        )
 
     def old_plans(self, age: timedelta) -> list[int]:
         """Return the keys of plans that were made so long ago and never carried out."""
@@ -334,6 +354,7 @@ def _to_wipe(row: WipeRow) -> Wipe:
         kept=_TALLIES.validate_python(row.kept),
         removed_directories=row.removed_directories,
         list_file=row.list_file,
+        is_glance=row.is_glance,
         planned_by=row.planned_by,
         created_at=row.created_at,
         planned_at=row.planned_at,

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from beamkeeper.domain.errors import ConflictError
 from beamkeeper.domain.experiments import Tree
-from beamkeeper.domain.files import FileKind, SourceIdentity, Verify
+from beamkeeper.domain.files import AreaNames, FileKind, SourceIdentity, Verify
 from beamkeeper.domain.masters import MasterCount
 from beamkeeper.domain.names import Input, Metadata, Model, Title, Uid, UtcTime, WireInt, WithPath
 from beamkeeper.domain.workflows.plans import JobPlan
@@ -39,7 +39,6 @@ TEMPORARY_NAMES = ("*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload",
 
 SNAPSHOT_INTERVAL_S = 600.0
 """A file that only grows becomes a new version at most this often, and when its DAQ ends (DESIGN 4)."""
-
 
 PUT_CHUNK_BYTES = 8 * 1024 * 1024
 """The most bytes of a file in one call of a put."""
@@ -115,6 +114,7 @@ class _Options(Input):
     verify: Verify | None = Field(
         default=None, description="When copies are read back; as the station's settings say by default."
     )
+    also: AreaNames | None = None
 
 
 class NewDaq(_Options, WithPath):
@@ -247,7 +247,6 @@ UNDELIVERED = frozenset(
 LISTED = frozenset({JournalState.SKIPPED, JournalState.VANISHED, JournalState.QUARANTINED})
 """Not delivered, and listed with a reason (I3)."""
 
-
 UNCHANGED = "unchanged"
 """The reason code of what is skipped because it is stored already: delivered, though not by this DAQ."""
 
@@ -327,6 +326,7 @@ class Acquisition(Model, WithPath):
     max_run_time_s: float | None
     is_put: bool = False
     verify: Verify = Verify.READ_BACK
+    also: tuple[str, ...] = ()
     first: tuple[str, ...] = ()
     workflow: JobPlan | None = None
     made_by: MadeBy | None = None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from beamkeeper.domain.names import Input, Metadata, Model, WireInt, WithPath
+from beamkeeper.domain.names import ChecksumText, Input, Metadata, Model, WireInt, WithPath
 from beamkeeper.domain.slices import MAX_TEXT
 
 STATE_HEADER = "Beamkeeper-File-State"
@@ -35,6 +35,9 @@ class FileChoice(Input, WithPath):
     version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="An older version; else the newest.")
     state: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{1,16}(-[0-9a-f]{1,16}){2}$")] | None = Field(
         default=None, description="As an answer before told it: a file that is another by now is a conflict."
+    )
+    checksum: ChecksumText | None = Field(
+        default=None, description="As catalogued: a copy in another area that has it is read where the own one fails."
     )
     name: NodeName = Field(default="/", description="The name of a group or dataset in the file.")
 

@@ -60,7 +60,7 @@ class AuditQuery(Input):
     action: Annotated[str, StringConstraints(max_length=200)] | None = Field(
         default=None, description="A part of the method and the route."
     )
-    before: int | None = Field(default=None, ge=1, description="Rows below this number.")
+    before: int | None = Field(default=None, ge=1, le=2**53, description="Rows below this number.")
     limit: int = Field(default=100, ge=1, le=1000)
 
 

@@ -88,6 +88,25 @@ class FileUids(Input):
     file_uids: tuple[Uid, ...] = Field(min_length=1, max_length=REGISTER_LIMIT)
 
 
+class FilesAsked(FileUids):
+    """Some files of an experiment, of which is asked where they belong."""
+
+    experiment_uid: Uid
+
+
+class Belongs(Model):
+    """A file, and what it belongs to: of several datasets or runs the newest."""
+
+    file_uid: Uid
+    uid: Uid
+
+
+class BelongingFiles(Model):
+    """Where files belong; those that belong nowhere are left out."""
+
+    items: tuple[Belongs, ...]
+
+
 class Changed(Model):
     """How many files came or went; those that were there, or were not, do not count."""
 

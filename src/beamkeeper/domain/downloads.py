@@ -7,7 +7,18 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from beamkeeper.domain.names import Checksum, Input, Model, Title, Uid, Username, UtcTime, WireInt, WithPath
+from beamkeeper.domain.names import (
+    Checksum,
+    ChecksumText,
+    Input,
+    Model,
+    Title,
+    Uid,
+    Username,
+    UtcTime,
+    WireInt,
+    WithPath,
+)
 
 SET_LIMIT = 1000
 """The most files in one call that adds to a set; a set has any number."""
@@ -22,6 +33,10 @@ class ContentQuery(Input, WithPath):
     """Which file's bytes are wanted?"""
 
     version: int | None = Field(default=None, ge=1, le=2**31 - 1, description="An older version; else the newest.")
+    storage_area_uid: Uid | None = Field(default=None, description="The copy in this area, not in the own one.")
+    checksum: ChecksumText | None = Field(
+        default=None, description="As catalogued: a copy in another area that has it is sent where the own one fails."
+    )
 
 
 class NewSetFile(Input, WithPath):
@@ -59,7 +74,7 @@ class FileSet(Model):
     bytes: WireInt = Field(default=0, description="Of the files together.")
     size: WireInt = Field(default=0, description="Of the archive, so far as it is known.")
     is_frozen: bool = Field(default=False, description="Its files are all named, and its archive can be got.")
-    etag: str = Field(default="", description="What tells this archive from any other.")
+    etag: str = Field(default="", description="What tells this archive from any other, once it is frozen.")
     created_by: Username
     created_at: UtcTime
 

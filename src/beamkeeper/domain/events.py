@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, Self
 
 from pydantic import Field
 
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.names import Metadata, Model, Uid, UtcTime, WireInt
+
+_NUMBER = re.compile("[0-9]{1,18}")
 
 
 class Cursor(NamedTuple):
@@ -23,7 +26,7 @@ class Cursor(NamedTuple):
     def parse(cls, text: str) -> Self:
         """Return the cursor that this text names."""
         epoch, _, number = text.rpartition(".")
-        if not epoch or not number.isdigit():
+        if not epoch or not _NUMBER.fullmatch(number):
             raise InvalidError(f"cursor {text[:80]!r} is not EPOCH.NUMBER: take it from an earlier answer")
         return cls(epoch, int(number))
 

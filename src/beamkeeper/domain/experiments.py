@@ -197,6 +197,7 @@ class Experiment(Model):
 class NewExperiment(Input):
     """An experiment to be made."""
 
+    uid: Uid | None = Field(default=None, description="Asking again with the same uid gives the same one.")
     name: ExperimentName
     station: StationName
     type: PlainName | None = None
@@ -213,6 +214,40 @@ class NewExperiment(Input):
     licence: Title = ""
     metadata: Metadata = Field(default_factory=dict)
     root_path: str | None = Field(default=None, description="Own directory in place of the station's layout.")
+    storage_area_uid: Uid | None = None
+
+
+class SentExperiment(Input):
+    """An experiment that was made at a station while it was cut off from the site."""
+
+    new: NewExperiment
+    by: Username = Field(description="Who made it there.")
+
+
+class UnsentExperiment(Model):
+    """An experiment that was made at a station while it was cut off, and that its site does not have yet."""
+
+    uid: Uid
+    name: ExperimentName
+    made_by: Username
+    made_at: UtcTime
+    message: Title = Field(default="", description="Why the site refused it last; empty where it waits.")
+    tries: int = Field(default=0, description="How often the site refused it.")
+    next_at: UtcTime = Field(description="When it is sent next, if the site can be reached then.")
+    wanted: SentExperiment
+
+
+class UnsentChange(Input):
+    """What is to be another way when such an experiment is sent again, now; what is left out stays."""
+
+    name: ExperimentName | None = None
+    type: PlainName | None = None
+    pi: Username | None = None
+    proposal: Title | None = None
+    esaf: Title | None = None
+    starts_at: UtcTime | None = None
+    ends_at: UtcTime | None = None
+    root_path: str | None = None
     storage_area_uid: Uid | None = None
 
 
@@ -246,6 +281,15 @@ class MemberRole(Input):
     role: Role
 
 
+class ExperimentOrder(StrEnum):
+    """In which order experiments are told."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    NAME = "name"
+    NAME_DOWN = "name-down"
+
+
 class ExperimentQuery(Input):
     """Which experiments are wanted; conditions are joined by AND."""
 
@@ -254,6 +298,8 @@ class ExperimentQuery(Input):
     text: Annotated[str, StringConstraints(max_length=200)] | None = Field(
         default=None, description="Part of the name, title, proposal or PI, in either case."
     )
+    type: PlainName | None = None
+    order: ExperimentOrder = ExperimentOrder.NEWEST
     with_deleted: bool = False
     after: str | None = Field(default=None, description="The `next` of the page before.")
     limit: int = Field(default=100, ge=1, le=1000)

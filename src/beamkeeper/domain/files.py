@@ -7,13 +7,24 @@ from typing import Annotated
 
 from pydantic import Field, RootModel, StringConstraints
 
-from beamkeeper.domain.names import Checksum, Input, Metadata, Model, Title, Uid, UtcTime, WireInt, WithPath
+from beamkeeper.domain.names import Checksum, Input, Metadata, Model, PlainName, Title, Uid, UtcTime, WireInt, WithPath
 
 CHUNK_BYTES = 64 * 1024 * 1024
 """Files larger than this keep a BLAKE3 digest of each chunk, for resuming and ranged verification."""
 
 REGISTER_LIMIT = 1000
 """The most files in one call."""
+
+
+ALSO_LIMIT = 16
+"""The most further storage areas of one file."""
+
+AreaNames = Annotated[
+    tuple[PlainName, ...],
+    Field(
+        max_length=ALSO_LIMIT, description="Storage areas that are to have a copy too; by default as the settings say."
+    ),
+]
 
 
 class FileKind(StrEnum):
@@ -68,11 +79,22 @@ class Source(Model, WithPath):
 
 
 class ReplicaState(StrEnum):
-    """How sure we are of a replica."""
+    """How sure we are of a replica; or that it is to be made, or is gone."""
 
+    WANTED = "wanted"
+    """It is to be made: whatever is there counts for nothing yet."""
+    FAILED = "failed"
+    """It could not be made, and is not tried again before somebody asks for it."""
     UNVERIFIED = "unverified"
     VERIFIED = "verified"
     SUSPECT = "suspect"
+    DROPPING = "dropping"
+    """It is being removed: it counts for nothing any more."""
+    DROPPED = "dropped"
+
+
+PRESENT = frozenset({ReplicaState.UNVERIFIED, ReplicaState.VERIFIED, ReplicaState.SUSPECT})
+"""The states of a replica that stands in its storage area, as far as is known."""
 
 
 class Replica(Model):
@@ -123,6 +145,9 @@ class NewFile(Input, WithPath):
     transferred_at: UtcTime
     verified_at: UtcTime | None = None
     is_to_read: bool = Field(default=False, description="Not read back yet: to be read later, by itself.")
+    also: tuple[Uid, ...] = Field(
+        default=(), max_length=ALSO_LIMIT, description="Storage areas that are to have it too."
+    )
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -262,6 +287,9 @@ class FileQuery(Input):
         default=None, description='Conditions as a document: `{"size": {"$gt": 1000000000}}`.'
     )
     with_deleted: bool = False
+    stale: bool = Field(
+        default=False, description="Only results of a version of a file of the experiment that has a newer one by now."
+    )
     order: FileOrder | None = Field(
         default=None, description="Without one: the newest first where there is a `query` or `filter`, else by path."
     )

@@ -183,7 +183,8 @@ class LedgerCounts(Model):
     @property
     def needs_somebody(self) -> bool:
         """Whether not everything that arrived is stored and verified."""
-        return self.verified < self.arrived - self.skipped or self.growing > 0 or self.quarantined > 0
+        # Not by `arrived`: a file that changed is in it once, by its earlier state, which is stored and verified.
+        return self.verified < self.stored or self.missing + self.growing + self.quarantined > 0
 
 
 class LedgerLine(LedgerCounts, WithPath):

@@ -8,15 +8,21 @@ import re
 from collections.abc import Iterator
 
 from pydantic import JsonValue
+from pydantic_core import PydanticSerializationError, to_json
 
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.names import Metadata, Model, Title, Uid, UtcTime
+
+EXTRACTION = "extraction"
+"""Under this key a file's metadata say why there are no more of them."""
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 MAX_KEYS = 10_000
 MAX_INT = 2**63 - 1
-_LONG_NUMBER = re.compile("[0-9]{19}")
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_ODD = (b"\\u0000", b"NaN", b"Infinity")
+"""What may be a NUL, or no number at all."""
 
 
 class MetadataChange(Model):
@@ -65,16 +71,23 @@ def checked_text(metadata: Metadata) -> str:
     Thousands of files a second are registered: to look at each value of each costs more than all the rest.
     """
     try:
-        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        size = len(text.encode()) + text.count(",") + text.count(":")  # with a space after each, as it is measured
-        is_plain = size <= MAX_BYTES and text.count("{") + text.count("[") <= MAX_DEPTH
-    except (ValueError, RecursionError):  # of which UnicodeEncodeError is one
-        is_plain = False
+        text = to_json(metadata)
+    except PydanticSerializationError:  # half of a surrogate pair, or very deep
+        return _slowly(metadata)
     # A colon in a text counts as a key, and a long number in one as a number: then the slow way decides.
-    if not is_plain or text.count(":") > MAX_KEYS or "\\u0000" in text or _LONG_NUMBER.search(text):
-        check_metadata(metadata)
-        return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text
+    is_plain = (
+        len(text) + text.count(b",") + text.count(b":") <= MAX_BYTES  # with a space after each, as it is measured
+        and text.count(b"{") + text.count(b"[") <= MAX_DEPTH
+        and text.count(b":") <= MAX_KEYS
+        and not any(odd in text for odd in _ODD)
+        and not _LONG_NUMBER.search(text)
+    )
+    return text.decode() if is_plain else _slowly(metadata)
+
+
+def _slowly(metadata: Metadata) -> str:
+    check_metadata(metadata)
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def acceptable_text(metadata: Metadata) -> str:
@@ -87,7 +100,7 @@ def acceptable_text(metadata: Metadata) -> str:
 
 def refusal(error: InvalidError) -> Metadata:
     """Return what a file has in place of metadata that was refused."""
-    return {"extraction": {"error": error.message}}
+    return {EXTRACTION: {"error": error.message}}
 
 
 def acceptable(metadata: Metadata) -> Metadata:

@@ -67,14 +67,21 @@ PlainName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._
 Title = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
 
 
+_WIRE_INT = re.compile("-?[0-9]{1,40}")
+
+
 def _int_from_wire(value: Any) -> Any:
-    return int(value) if isinstance(value, str) and value.lstrip("-").isdigit() else value
+    return int(value) if isinstance(value, str) and _WIRE_INT.fullmatch(value) else value
+
+
+def _int_to_wire(value: int) -> int | str:
+    return value if -JSON_SAFE_INT <= value <= JSON_SAFE_INT else str(value)
 
 
 WireInt = Annotated[
     int,
     BeforeValidator(_int_from_wire),
-    PlainSerializer(lambda v: v if -JSON_SAFE_INT <= v <= JSON_SAFE_INT else str(v), when_used="json"),
+    PlainSerializer(_int_to_wire, when_used="json"),
 ]
 """An integer that is a string on the wire where it is beyond 2^53."""
 
@@ -165,6 +172,8 @@ class WithPath(BaseModel):
         text, b64 = data.get("path"), data.get("path_b64")
         try:
             if b64:
+                if not isinstance(b64, str):
+                    raise ValueError("path_b64 is no text")
                 raw = from_b64(b64)
                 if isinstance(text, str):
                     if text.encode("utf-8", "surrogateescape") != raw:
@@ -198,6 +207,13 @@ class Checksum(Model):
 
     algorithm: Algorithm
     value: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,128}$")]
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value}"
+
+
+ChecksumText = Annotated[str, StringConstraints(pattern=r"^(blake3|md5|sha256):[0-9a-f]{8,128}$")]
+"""A checksum as one word, for addresses."""
 
 
 def utc(value: datetime) -> datetime:

@@ -35,6 +35,12 @@ class Refused(Model):
     why: str
 
 
+class RefusedPerson(Refused):
+    """An entry of somebody who is there, with something in it that we cannot take over: they have not left."""
+
+    username: Username
+
+
 class Person(Model):
     """Somebody as the facility knows them."""
 
@@ -74,6 +80,18 @@ class Proposal(Model):
     starts_at: UtcTime | None = None
     ends_at: UtcTime | None = None
     people: tuple[Participant, ...] = ()
+
+
+class ProposalQuery(Input):
+    """Which proposals and forms are wanted, by number."""
+
+    text: Annotated[str, StringConstraints(max_length=200)] | None = Field(
+        default=None, description="Part of the number or the title, in either case."
+    )
+    kind: ProposalKind | None = None
+    number: Number | None = None
+    after: str | None = Field(default=None, description="The `next` of the page before.")
+    limit: int = Field(default=100, ge=1, le=1000)
 
 
 class ProposalPage(Model):
@@ -159,6 +177,13 @@ class Sync(Model):
     report: SyncReport | None = None
     created_at: UtcTime
     ended_at: UtcTime | None = None
+
+
+class SyncPage(Model):
+    """Some syncs, newest first, and the cursor that continues the list."""
+
+    items: tuple[Sync, ...]
+    next: str | None = None
 
 
 SHOWN_REFUSALS = 100

@@ -36,6 +36,8 @@ class ProblemKind(StrEnum):
     """An audit has found so much that it no longer believes it: part of the storage may not be mounted."""
     PUT_EXPIRED = "put-expired"
     """The client of a put never came back: the put is given up, and what it sent is removed."""
+    EXPERIMENT_CHANGED = "experiment-changed"
+    """An experiment that was made while the station was cut off has another name at the site, or is refused there."""
     DAQ_FAILED = "daq-failed"
     """A DAQ or upload has ended without all of its files."""
 

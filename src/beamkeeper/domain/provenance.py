@@ -101,5 +101,11 @@ class Provenance(Model):
     links: tuple[DerivedFrom, ...]
     is_cut: bool = Field(default=False, description="There is more than one answer tells.")
 
+    @property
+    def is_stale(self) -> bool:
+        """Whether it was made from a version of a file that has a newer one by now, as far as the caller may see."""
+        made_from = self.files[1:] if self.towards is Towards.SOURCES else ()
+        return any(one.file is not None and not one.file.is_newest for one in made_from)
+
 
 ProvenanceFile.model_rebuild()

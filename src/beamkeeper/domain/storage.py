@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from beamkeeper.domain.area_rights import FileRights
 from beamkeeper.domain.files import ReadFrom, Verify
 from beamkeeper.domain.names import (
     Checksum,
@@ -26,6 +27,11 @@ STAGING = ".dm/staging"
 
 VERSIONS = ".dm/versions"
 """Below an experiment's directory: where older versions of a path are kept."""
+
+
+def kept_path(path: RelPath, number: int) -> bytes:
+    """Return where a version is kept, below an experiment's directory, once it does not have its plain name."""
+    return f"{VERSIONS}/".encode() + path + f"/{number}".encode()
 
 
 TRANSFERS = {
@@ -103,6 +109,11 @@ class NewStorageArea(Input):
         scheme = scheme_of(self.station_url)
         return (self.transfer or TRANSFERS.get(scheme, "")) if scheme else ""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether a program of ours reaches it on another host."""
+        return TRANSFERS.get(scheme_of(self.station_url)) in ("rsync", "gridftp")
+
 
 def is_object_path(path: str) -> bool:
     """Return whether a storage area's path names objects: rclone://REMOTE/BUCKET/PREFIX."""
@@ -123,6 +134,7 @@ class AreaCheck(Model):
     message: Title
     free_bytes: WireInt | None = None
     total_bytes: WireInt | None = None
+    rights: FileRights | None = None
 
 
 class StorageProbe(Input):
@@ -178,6 +190,8 @@ class Outcome(StrEnum):
     FAILED = "failed"
     LOST = "lost"
     """The storage could not make it durable: what was staged is thrown away, and no fault of the file."""
+    REMOVED = "removed"
+    """It stands in that storage area no more."""
 
 
 class Replaced(Model):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -125,12 +125,18 @@ class Wipe(Model, WithPath):
     kept: tuple[WipeTally, ...] = Field(default=(), description="Not deleted after all, by reason.")
     removed_directories: WireInt = 0
     list_file: Title = Field(default="", description="Where the names are that only their owner may delete.")
+    is_glance: bool = Field(default=False, description="Only its answer counts: no entry of it is kept.")
     planned_by: str
     created_at: UtcTime
     planned_at: UtcTime | None = None
     run_by: str | None = None
     run_at: UtcTime | None = None
     ended_at: UtcTime | None = None
+
+    @property
+    def took(self) -> timedelta:
+        """How long it took to be planned, or to be refused."""
+        return (self.planned_at or self.ended_at or self.created_at) - self.created_at
 
     @property
     def not_proven_files(self) -> int:
@@ -200,6 +206,50 @@ class WipePage(Model):
     next: str | None = None
 
 
+class Verdict(Model):
+    """Whether all that lies where files were taken from lately may be wiped; has neither names nor titles."""
+
+    is_safe: bool | None = Field(description="None where nobody can tell, or it is being looked at.")
+    as_of: UtcTime | None = Field(default=None, description="When the oldest of what was looked at was proven.")
+    reasons: tuple[str, ...] = Field(default=(), description="Why something is not proven; the first that was met.")
+    proven_files: WireInt = 0
+
+
+NO_ANSWER = "no-answer"
+"""The reason of a verdict where something could not be proven for want of the storage, the catalogue or the site."""
+
+EFFORT = 20
+"""A glance is taken again after so many times what it took: a large directory is not listed all the time."""
+
+FREE = timedelta(seconds=1)
+"""What a glance may take without being put off for it."""
+
+BELIEVED = 3
+"""So many times as old as one that is taken again may a glance be, and still be told."""
+
+
+def rest_after(glance: Wipe, least: timedelta) -> timedelta:
+    """Return how long after a glance another one is taken."""
+    return max(least, EFFORT * (glance.took - FREE))
+
+
+def verdict_of(glances: Sequence[Wipe | None], now: datetime, least: timedelta) -> Verdict:
+    """Return what several glances come to; None is a directory of which nothing is known yet."""
+    known = [one for one in glances if one and now - one.created_at <= BELIEVED * rest_after(one, least)]
+    reasons = {tally.reason for one in known for tally in one.not_proven}
+    if any(one.state is not WipeState.PLANNED for one in known):
+        reasons.add(NO_ANSWER)
+    is_all = len(known) == len(glances) and bool(known)
+    is_yes = is_all and not reasons and any(one.is_safe for one in known)
+    is_no = bool(reasons - {NO_ANSWER}) or (is_all and not reasons and not is_yes)
+    return Verdict(
+        is_safe=True if is_yes else False if is_no else None,
+        as_of=min((one.planned_at or one.created_at for one in known), default=None),
+        reasons=tuple(sorted(reasons)),
+        proven_files=sum(one.proven_files for one in known) if is_yes else 0,
+    )
+
+
 class Hold(Model, WithPath):
     """Nothing at or below this path may be wiped; `path` is absolute, without its leading slash."""
 
@@ -236,8 +286,12 @@ def age_of(identity: SourceIdentity, finished_at: datetime, now: datetime) -> ti
 
 
 def best_replica(proof: FileProof, since: datetime) -> tuple[ReplicaProof, bool] | None:
-    """Return the replica to go by, and whether it was read from its device since then; a suspect one never counts."""
-    good = [found for found in proof.replicas if found.replica.state is not ReplicaState.SUSPECT]
+    """Return the replica to go by, and whether it was read from its device since then.
+
+    A suspect one never counts, nor one that is still to be made or is being dropped.
+    """
+    states = (ReplicaState.VERIFIED, ReplicaState.UNVERIFIED)
+    good = [found for state in states for found in proof.replicas if found.replica.state is state]
     fresh = [found for found in good if found.is_fresh(since)]
     if fresh:
         return fresh[0], True

@@ -8,8 +8,8 @@ Of a file that seems lost the storage is asked once more by its name.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Self
 from uuid import UUID
@@ -20,7 +20,7 @@ from beamkeeper.db.base import new_uid
 from beamkeeper.db.inspections import InHand, NewFinding
 from beamkeeper.domain.errors import DmError, UnavailableError
 from beamkeeper.domain.experiments import Tree
-from beamkeeper.domain.files import REGISTER_LIMIT, File, FileQuery
+from beamkeeper.domain.files import PRESENT, REGISTER_LIMIT, File, FileQuery
 from beamkeeper.domain.inspections import FindingKind, InspectionKind, InspectionState, most_findings
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.problems import Problem, ProblemKind
@@ -181,21 +181,24 @@ class AuditLoop(Loop):
         with self._database.read() as tx:
             area_uid = tx.experiments.get(uid).storage_area_uid
         asked = [Asked(file.uid, uid, area_uid, _item(file)) for file in there.values()]
-        for file_uid, item in self._services.look(asked, CheckMode.STAT).items():
-            if item.outcome is CheckOutcome.MISSING:
-                file = there[file_uid]
-                why = "it is catalogued, and not in the storage"
-                counts.add(
-                    NewFinding(
-                        FindingKind.LOST,
-                        uid,
-                        file.relpath,
-                        why,
-                        number=file.version,
-                        version_uid=file.version_uid,
-                        size=file.size,
-                    )
-                )
+        found = self._services.look(asked, CheckMode.STAT)
+        missing = [there[file_uid] for file_uid, item in found.items() if item.outcome is CheckOutcome.MISSING]
+        for file in self._expected(uid, missing, area_uid):
+            why = "it is catalogued, and not in the storage"
+            finding = NewFinding(FindingKind.LOST, uid, file.relpath, why)
+            counts.add(replace(finding, number=file.version, version_uid=file.version_uid, size=file.size))
+
+    def _expected(self, uid: UUID, missing: Sequence[File], area_uid: UUID) -> Sequence[File]:
+        """Return those of files whose copies should be in an area: others were dropped there, and are elsewhere."""
+        paths = [bytes(file.relpath) for file in missing]
+        proofs = self._services.patiently(lambda: self._client.files.proofs(uid, paths)) if paths else ()
+        is_meant = {
+            proof.file.version_uid
+            for proof in proofs
+            for one in proof.replicas
+            if one.replica.storage_area_uid == area_uid and one.replica.state in PRESENT
+        }
+        return [file for file in missing if file.version_uid in is_meant]
 
     def _lookup(self, uid: UUID, paths: Collection[bytes]) -> Collection[File]:
         return self._services.patiently(lambda: self._client.files.lookup(uid, paths)) if paths else ()

@@ -13,20 +13,17 @@ from dataclasses import dataclass, field
 
 from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db.publishes import Settled
-from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.file_rights import DIRECTORY_MODES, FILE_MODES, Place, place_of
 from beamkeeper.domain.files import ReadFrom, Verify
 from beamkeeper.domain.names import Algorithm, Checksum, from_b64, show_path
-from beamkeeper.domain.storage import VERSIONS, NewPublishItem, Outcome
+from beamkeeper.domain.storage import NewPublishItem, Outcome, kept_path
 from beamkeeper.engine.beneath import Beneath, is_regular
 from beamkeeper.engine.readback import ReadBack, Reader, strongest
 from beamkeeper.engine.reading import Name
+from beamkeeper.engine.rights import Given, give, given_in
 
 MANY_FILES = 16
 """From this many files on, one syncfs is cheaper than an fsync for each."""
-
-DIRECTORY_MODE = {Tree.DATA: 0o2750, Tree.ANALYSIS: 0o2770}
-FILE_MODE = {Tree.DATA: 0o440, Tree.ANALYSIS: 0o660}
-"""`data/` is ours: nobody writes into a published version. `analysis/` is people's."""
 
 WHOLE_DESTINATION = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENODEV})
 """Faults of the place, not of the file: the batch waits, and nothing is settled."""
@@ -47,6 +44,7 @@ class StagedBatch:
     verify: Verify
     touched: set[bytes] = field(default_factory=set)
     found: dict[bytes, ReadBack] = field(default_factory=dict)
+    given: dict[Place, Given] = field(default_factory=dict)
 
     def make_durable(self, items: Sequence[NewPublishItem]) -> None:
         """Bring the staged bytes to the disk.
@@ -82,7 +80,7 @@ class StagedBatch:
                 wanted.append((staged, checksum.algorithm))
                 if item.replaces is None:
                     plain = os.fsdecode(bytes(item.relpath))
-                    names[staged] = checksum.value, item.size, plain, FILE_MODE[_tree_of(item)]
+                    names[staged] = checksum.value, item.size, plain, self._given(item)
             elif (size := self._size_of(staged)) is not None:
                 self.found[staged] = ReadBack(checksum.value, size, None)
         self._make_all_parents(items)
@@ -98,9 +96,9 @@ class StagedBatch:
         return self.staging + b"/" + item.staged
 
     def _make_all_parents(self, items: Sequence[NewPublishItem]) -> None:
-        for directory, tree in {item.relpath.rpartition(b"/")[0]: _tree_of(item) for item in items}.items():
+        for directory, place in {item.relpath.rpartition(b"/")[0]: place_of(item.relpath) for item in items}.items():
             with suppress(OSError):  # it is met again, and told, as the files get their names
-                self.beneath.directory(directory, mode=DIRECTORY_MODE[tree])
+                self.beneath.directory(directory, mode=DIRECTORY_MODES[place])
 
     def _size_of(self, path: bytes) -> int | None:
         try:
@@ -123,6 +121,22 @@ class StagedBatch:
             where = show_path(item.relpath)
             return Outcome.FAILED, f'"{where}" cannot be stored: {error.strerror or error}', None
 
+    def keep_one(self, item: NewPublishItem) -> Settled:
+        """Verify one file and put it where older versions are kept: a later one has its plain name already."""
+        kept, checksum = kept_path(item.relpath, item.number), strongest(item.checksums)
+        found = self.found.get(self._staged(item))
+        if found is None or found.value != checksum.value or found.size != item.size:
+            self.beneath.unlink(self._staged(item))
+            return Outcome.DAMAGED, f'"{show_path(item.relpath)}" has other bytes in storage than were sent', None
+        self._give(self._staged(item), item)
+        self.beneath.directory(kept.rpartition(b"/")[0], mode=0o700)
+        try:
+            self.beneath.rename(self._staged(item), kept)
+        except FileExistsError:
+            self.beneath.replace(self._staged(item), kept)  # what stands there is meant to be these very bytes
+        self._touch(kept)
+        return Outcome.STORED, "", found.read_from
+
     def _publish_file(self, item: NewPublishItem) -> Settled:
         staged = self._staged(item)
         checksum = strongest(item.checksums)
@@ -139,9 +153,8 @@ class StagedBatch:
         if found.is_named:
             self._touch(bytes(item.relpath))
             return Outcome.STORED, "", found.read_from
-        tree = _tree_of(item)
-        self._set_mode(staged, FILE_MODE[tree])
-        self._make_parents(item.relpath, DIRECTORY_MODE[tree])
+        self._give(staged, item)
+        self._make_parents(item.relpath)
         return self._name(staged, item, checksum, found.read_from)
 
     def _name(self, staged: bytes, item: NewPublishItem, checksum: Checksum, read_from: ReadFrom | None) -> Settled:
@@ -182,7 +195,7 @@ class StagedBatch:
         """Move the version that was exchanged out to where older versions are."""
         if item.replaces is None:
             return
-        kept = f"{VERSIONS}/".encode() + item.relpath + f"/{item.replaces.number}".encode()
+        kept = kept_path(item.relpath, item.replaces.number)
         self.beneath.directory(kept.rpartition(b"/")[0], mode=0o700)
         try:
             self.beneath.rename(staged, kept)
@@ -210,7 +223,7 @@ class StagedBatch:
 
     def _publish_link(self, item: NewPublishItem) -> Settled:
         plain, target = bytes(item.relpath), from_b64(item.link_target_b64 or "")
-        self._make_parents(item.relpath, DIRECTORY_MODE[_tree_of(item)])
+        self._make_parents(item.relpath)
         present = self.beneath.lstat(plain)
         if present is not None:
             try:
@@ -235,15 +248,22 @@ class StagedBatch:
                 raise found
         return ""
 
-    def _set_mode(self, path: bytes, mode: int) -> None:
-        descriptor = self.beneath.open(path)
+    def _give(self, staged: bytes, item: NewPublishItem) -> None:
+        descriptor = self.beneath.open(staged)
         try:
-            os.fchmod(descriptor, mode)
+            give(descriptor, self._given(item))
         finally:
             os.close(descriptor)
 
-    def _make_parents(self, path: bytes, mode: int) -> None:
-        self.beneath.directory(path.rpartition(b"/")[0], mode=mode)
+    def _given(self, item: NewPublishItem) -> Given:
+        """Return the rights of a file: they are those of its tree, whoever brought it."""
+        place = place_of(item.relpath)
+        if place not in self.given:
+            self.given[place] = given_in(self.beneath.directory(str(place).encode()), FILE_MODES[place])
+        return self.given[place]
+
+    def _make_parents(self, path: bytes) -> None:
+        self.beneath.directory(path.rpartition(b"/")[0], mode=DIRECTORY_MODES[place_of(path)])
 
     def _touch(self, path: bytes) -> None:
         self.touched.add(path.rpartition(b"/")[0])
@@ -253,7 +273,3 @@ class StagedBatch:
         made = {path.rpartition(b"/")[0] for path in self.beneath.made}
         for directory in sorted(self.touched | made):
             self.beneath.sync(directory)
-
-
-def _tree_of(item: NewPublishItem) -> Tree:
-    return Tree(item.relpath.split(b"/", 1)[0].decode())

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from beamkeeper.plugins.below import DIRECTORY, open_below
+
 _libc = ctypes.CDLL(None, use_errno=True)
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 OPEN_DIRECTORIES = 64
-DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NO_SUCH_CALL = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
 
 
@@ -28,7 +29,7 @@ class Beneath:
     """
 
     def __init__(self, root: str | bytes | Path) -> None:
-        self._root = os.open(root, DIRECTORY_FLAGS)
+        self._root = os.open(root, DIRECTORY)
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self.made: set[bytes] = set()
 
@@ -42,14 +43,14 @@ class Beneath:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
-        parent, _, name = path.rpartition(b"/")
-        above = self.directory(parent, mode=mode)
         if mode is not None:
+            parent, _, name = path.rpartition(b"/")
+            above = self.directory(parent, mode=mode)
             with suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=above)
                 os.chmod(name, mode, dir_fd=above)
                 self.made.add(path)
-        opened = os.open(name, DIRECTORY_FLAGS, dir_fd=above)
+        opened = open_below(self._root, path, DIRECTORY)
         self._open[path] = opened
         if len(self._open) > OPEN_DIRECTORIES:
             os.close(self._open.popitem(last=False)[1])

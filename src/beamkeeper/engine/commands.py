@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from uuid import UUID
 
 from beamkeeper.client import Client
 from beamkeeper.core import commands as core
@@ -31,12 +32,21 @@ class CommandLoop(Loop):
         self._is_cut_off = False
 
     def step(self) -> bool:
-        """Do what waits."""
+        """Do what waits; what cannot be done yet holds up the commands of its own experiment, and no others."""
+        held: dict[UUID, Exception] = {}
         for waiting in self._client.commands.waiting(wait_s=WAIT_S):
             if self.is_stopping or not self._database.wait(self._is_known(waiting), MIRROR_S):
                 break
-            answer = core.carry_out(self._database, waiting, rules=self._rules)
+            if waiting.command.experiment_uid in held:
+                continue  # it may be about what is not done yet
+            try:
+                answer = core.carry_out(self._database, waiting, rules=self._rules)
+            except Exception as error:
+                held[waiting.command.experiment_uid] = error
+                continue
             self._client.commands.answer(waiting.command.uid, answer)
+        if held:
+            raise next(iter(held.values()))
         self._is_cut_off = False
         return True
 

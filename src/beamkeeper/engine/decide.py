@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from beamkeeper.db.journal import Known, Seen
 from beamkeeper.domain.acquisition import SNAPSHOT_INTERVAL_S, JournalState, Kind
-from beamkeeper.domain.files import SourceIdentity
+from beamkeeper.domain.files import CHUNK_BYTES, SourceIdentity
 from beamkeeper.engine import choose
 from beamkeeper.engine.finish import Hints, Policy, Verdict, Writer, format_of, weigh, writer_of
 from beamkeeper.engine.scan import identity_of
@@ -37,6 +37,7 @@ class Track:
     changed_wall: datetime
     hints: Hints = field(default_factory=Hints)
     hold_until: float = 0.0
+    has_grown: bool = False
     is_growing: bool = False
     told_at: float = 0.0
     due_at: float = float("inf")
@@ -96,8 +97,7 @@ class Undecided:
         if track is None or track.identity != identity:
             if track is None:
                 track = self._tracks[path] = Track(identity, now, datetime.now(UTC))
-            track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
-            self.changed_at = now
+            self._changed(track, identity, now)
             track.hints, track.hold_until = hints or Hints(), _hold_until(identity, known, now)
             # Of a file that grows the journal is told now and then how far, not of each change.
             if not track.is_growing and (known is None or known.state is not J.CANDIDATE or known.identity != identity):
@@ -132,6 +132,12 @@ class Undecided:
                 track.due_at = float("inf")
                 self._decide(path, track, now)
 
+    def _changed(self, track: Track, identity: SourceIdentity, now: float) -> None:
+        before = track.identity
+        track.has_grown |= identity.ino == before.ino and identity.size > max(before.size, CHUNK_BYTES)
+        track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
+        self.changed_at = now
+
     def _look_at(self, path: bytes, track: Track, when: float) -> None:
         """Look at a file then, unless it is to be looked at earlier anyway: each has one place in the queue."""
         if when < track.due_at:
@@ -151,8 +157,7 @@ class Undecided:
         try:
             identity = identity_of(os.fstat(descriptor))
             if identity != track.identity:
-                track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
-                self.changed_at = now
+                self._changed(track, identity, now)
                 track.hints = Hints()
             writer = writer_of(descriptor)
             if writer is Writer.NONE and self._policy.is_remote:
@@ -174,8 +179,9 @@ class Undecided:
             is_unfinished = writer is Writer.OPEN or verdict.is_growing
             self._ready(path, track, unfinished=verdict.why if is_unfinished else "")
             return
-        is_growing = verdict.is_growing or verdict.is_finished
-        if is_growing and (not track.is_growing or track.changed_at > track.told_at + TELL_GROWTH_S):
+        is_growing = verdict.is_growing or verdict.is_finished or track.has_grown
+        is_old = now > track.told_at + TELL_GROWTH_S and track.changed_at > track.told_at
+        if is_growing and (is_old or not track.is_growing):
             track.is_growing, track.told_at = True, now
             self._put(_growing(path, track, verdict))
         pause = max(0.05, verdict.look_again_s)

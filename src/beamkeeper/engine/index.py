@@ -14,9 +14,8 @@ IDLE_S = 1.0
 KEYS_S = 60.0
 """How often it is looked whether experiment types name other keys than those by which files were indexed."""
 
-
-QUIET_S = 0.05
-PATIENCE_S = 2.0
+QUIET_S, LONGEST_QUIET_S = 0.05, 0.5
+PATIENCE_S = 2.5
 """While files are registered without a pause the index waits, for at most so long: both use one processor, and files
 that are registered soon matter more than files that are found soon."""
 
@@ -32,11 +31,18 @@ class IndexLoop(Loop):
         self._database = database
         self._stop_listening = database.listen(self._hear)
         self._heard_at = 0.0
+        self._gap_s = LONGEST_QUIET_S
         self._looked_at = 0.0
 
     def _hear(self) -> None:
-        self._heard_at = time.monotonic()
+        now = time.monotonic()
+        self._gap_s, self._heard_at = now - self._heard_at, now
         self.wake()
+
+    def _is_quiet(self) -> bool:
+        """Whether no more seem to come: of calls close to one another, after thrice the time between the last two."""
+        quiet_s = QUIET_S if self._gap_s > 2 * LONGEST_QUIET_S else max(QUIET_S, min(LONGEST_QUIET_S, 3 * self._gap_s))
+        return time.monotonic() - self._heard_at >= quiet_s
 
     def step(self) -> bool:
         """Index a batch; tell whether there may be more."""
@@ -49,13 +55,13 @@ class IndexLoop(Loop):
         if oldest is None:
             return False
         is_late = (now - oldest).total_seconds() >= PATIENCE_S
-        if not is_late and time.monotonic() - self._heard_at < QUIET_S:
+        if not is_late and not self._is_quiet():
             self._stopping.wait(QUIET_S)
             return True
         began = time.monotonic()
         with self._database.write() as tx:
             done = tx.search.step(BATCH)
-        if is_late and time.monotonic() - self._heard_at < QUIET_S:
+        if is_late and not self._is_quiet():
             self._stopping.wait(time.monotonic() - began)  # by turns with those who register
         return done > 0
 

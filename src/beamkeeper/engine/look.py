@@ -20,7 +20,6 @@ from beamkeeper.domain.files import ReadFrom
 from beamkeeper.domain.names import Algorithm, Checksum, Metadata, from_b64, to_b64
 from beamkeeper.domain.storage import (
     STAGING,
-    VERSIONS,
     CheckItem,
     CheckMode,
     CheckOutcome,
@@ -30,6 +29,7 @@ from beamkeeper.domain.storage import (
     NewCheckItem,
     NewListing,
     StorageArea,
+    kept_path,
 )
 from beamkeeper.engine.beneath import Beneath
 from beamkeeper.engine.objects import ObjectStore
@@ -224,7 +224,7 @@ class Looker:
 
 
 def _kept(item: NewCheckItem) -> bytes:
-    return f"{VERSIONS}/".encode() + item.relpath + f"/{item.number}".encode()
+    return kept_path(item.relpath, item.number)
 
 
 def _read_back(item: NewCheckItem, read: ReadBack | OSError) -> CheckItem:

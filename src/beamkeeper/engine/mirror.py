@@ -13,6 +13,10 @@ from beamkeeper.engine.worker import Loop, Report
 WAIT_S = 5.0
 """How long one question stays open while nothing changes: its answer shows that the site can be reached."""
 
+SWARM_S, REST_S = 0.5, 0.2
+"""Changes that come closer together than this are taken over together, after a rest: jobs begin and end sessions, and
+each question and its answer cost every service of a station more than the change itself."""
+
 
 class MirrorLoop(Loop):
     """Asks the storage service what changed, waits for it there, and applies it here in one transaction."""
@@ -22,6 +26,7 @@ class MirrorLoop(Loop):
         self._database = database
         self._client = client
         self._heard_at = time.monotonic()
+        self._changed_at = self._heard_at - SWARM_S
         self._is_known_down = False
 
     @property
@@ -39,6 +44,10 @@ class MirrorLoop(Loop):
             core.apply_mirror(tx, mirror)  # without news too: it keeps when the site was last heard of
         if state is None or mirror.number != state.number or mirror.epoch != state.epoch:
             self._database.tell()
+            is_swarm = self._heard_at - self._changed_at < SWARM_S
+            self._changed_at = self._heard_at
+            if is_swarm:
+                self._stopping.wait(REST_S)
         return True
 
     def failed(self, error: Exception) -> None:

@@ -7,10 +7,11 @@ copy is compared with what was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, TypeVar
 
 from beamkeeper.db.publishes import Settled, Work
@@ -18,6 +19,7 @@ from beamkeeper.domain.errors import DestinationError
 from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import ReadFrom, Verify
 from beamkeeper.domain.names import Checksum, RelPath, from_b64, show_path, to_b64
+from beamkeeper.domain.replicas import NewCopyItem
 from beamkeeper.domain.storage import (
     STAGING,
     VERSIONS,
@@ -39,6 +41,8 @@ from beamkeeper.plugins.rclone import Rclone, Refused, key_of, path_of, place_of
 T = TypeVar("T")
 S = TypeVar("S")
 AT_ONCE = 4
+_PLAIN = {"noModTime": True, "noMimeType": True}
+"""What we need no answer on: for S3 it would cost a request for each object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +60,64 @@ class ObjectStore:
         self._rclone = rclone
         self._place = f"{place_of(area.path)}{directory}/"
 
+    @property
+    def place(self) -> str:
+        """What holds the experiment's objects, as rclone names it."""
+        return self._place
+
     def publish(self, work: Work) -> list[Settled]:
         """Verify and name the files of a batch; a fault of the store as a whole is raised, and nothing is settled."""
-        with self._faults():
-            settled = _at_once(lambda item: self._publish_one(work, item), work.items)
-            self.discard(str(work.uid))
+        settled = self.name(work)
+        self.discard(str(work.uid))
         return settled
+
+    def name(self, work: Work) -> list[Settled]:
+        """The same, and leave what is staged to be discarded later."""
+        with self._faults():
+            return _at_once(lambda item: self._publish_one(work, item), work.items)
+
+    def keep(self, work: Work) -> list[Settled]:
+        """Verify the files of a batch and put them where older versions are kept."""
+        with self._faults():
+            return _at_once(lambda item: self._keep_one(work, item), work.items)
+
+    def _keep_one(self, work: Work, item: NewPublishItem) -> Settled:
+        staged, checksum = f"{STAGING}/{work.uid}/{key_of(item.staged)}", strongest(item.checksums)
+        found = self._stat(staged)
+        if found is None or found.size != item.size or self._digest(staged, checksum) != checksum.value:
+            return Outcome.DAMAGED, f'"{show_path(item.relpath)}" has other bytes in storage than were sent', None
+        self._copy(staged, _kept(item.relpath, item.number), found, checksum)
+        return Outcome.STORED, "", ReadFrom.OTHER_HOST
+
+    def remove(self, items: Sequence[NewCopyItem]) -> list[Settled]:
+        """Remove versions; what is not known to be one of them is left as it is."""
+        with self._faults():
+            return _at_once(self._remove_one, items)
+
+    def _remove_one(self, item: NewCopyItem) -> Settled:
+        kept, plain = _kept(item.relpath, item.number), key_of(item.relpath)
+        if self._stat(kept) is not None:
+            self._delete(kept)
+        elif item.is_plain and self._stat(plain) is not None:
+            if not item.is_ours:
+                checksum = strongest(item.checksums)
+                if self._digest(plain, checksum) != checksum.value:
+                    why = f'"{show_path(item.relpath)}" holds bytes that the catalogue does not know: they stay'
+                    return Outcome.CONFLICT, why, None
+            self._delete(plain)
+        return Outcome.REMOVED, "", None
+
+    def key(self, item: NewCopyItem) -> str:
+        """Return the name of a version's object."""
+        with self._faults():
+            kept = _kept(item.relpath, item.number)
+            return kept if self._stat(kept) is not None else key_of(item.relpath)
+
+    def is_right(self, item: NewCopyItem) -> bool:
+        """Whether a version has the bytes that it should, read once."""
+        with self._faults():
+            checksum = strongest(item.checksums)
+            return self._digest(self.key(item), checksum) == checksum.value
 
     def _publish_one(self, work: Work, item: NewPublishItem) -> Settled:
         if item.link_target_b64 is not None:
@@ -143,27 +199,42 @@ class ObjectStore:
         return _seen(item, CheckOutcome.MISSING, message="it is not there")
 
     def names(self, asked: NewListing) -> dict[str, Any]:
-        """Return a page of plain names, in the order of their bytes."""
+        """Return a page of plain names, in the order of their bytes; no more directories are listed than it needs."""
         after = from_b64(asked.after_b64) if asked.after_b64 else b""
         upto = from_b64(asked.upto_b64) if asked.upto_b64 else None
-        found = sorted((path, size) for path, size in self._all() if path > after and (upto is None or path <= upto))
+        with self._faults():
+            found = list(islice(self._names(str(Tree.DATA), after, upto), asked.limit + 1))
         items = [ListedEntry(path_b64=to_b64(path), kind=EntryKind.FILE, size=size) for path, size in found]
         page = [item.model_dump(mode="json", exclude_none=True) for item in items[: asked.limit]]
         return {"items": page, "is_end": len(items) <= asked.limit}
 
-    def _all(self) -> Iterable[tuple[RelPath, int]]:
-        with self._faults():
-            given = {"fs": self._place, "remote": str(Tree.DATA), "opt": {"recurse": True, "filesOnly": True}}
-            try:
-                listed = self._rclone.call("operations/list", **given)
-            except Refused as refused:
-                if not refused.is_absent:
-                    raise
-                return []
-        return [(path_of(entry["Path"]), int(entry["Size"])) for entry in listed["list"] or ()]
+    def _names(self, directory: str, after: bytes, upto: bytes | None) -> Iterator[tuple[RelPath, int]]:
+        """Yield names below a directory: as bytes, a directory stands where its name with a slash does."""
+        for path, key, size in sorted(self._listed(directory)):
+            if upto is not None and path > upto:
+                return
+            if size >= 0 and path > after:
+                yield RelPath(path), size
+            elif size < 0 and (path > after or after.startswith(path)):
+                yield from self._names(key, after, upto)
+
+    def _listed(self, directory: str) -> Iterable[tuple[bytes, str, int]]:
+        """Return what stands in a directory: path, key and size; directories with a slash, and no size."""
+        try:
+            listed = self._rclone.call("operations/list", fs=self._place, remote=directory, opt=_PLAIN)
+        except Refused as refused:
+            if not refused.is_absent:
+                raise
+            return []
+        return [
+            (path_of(entry["Path"]) + b"/", entry["Path"], -1)
+            if entry["IsDir"]
+            else (bytes(path_of(entry["Path"])), entry["Path"], int(entry["Size"]))
+            for entry in listed["list"] or ()
+        ]
 
     def _stat(self, key: str) -> _Object | None:
-        given = {"fs": self._place, "remote": key, "opt": {"showHash": True, "hashTypes": ["md5"], "noModTime": True}}
+        given = {"fs": self._place, "remote": key, "opt": {"showHash": True, "hashTypes": ["md5"], **_PLAIN}}
         entry = self._rclone.call("operations/stat", **given)["item"]
         if entry is None or entry["IsDir"]:
             return None

@@ -10,7 +10,7 @@ a file.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,9 +22,13 @@ from beamkeeper.config.failpoints import FailPoint, TroublePoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.job_requests import Wanted
 from beamkeeper.db.journal import Batch, Claimed, backoff
+from beamkeeper.db.pictures import WantedPicture
 from beamkeeper.domain.acquisition import JournalState
 from beamkeeper.domain.errors import DestinationError, DmError, NotFoundError, UnavailableError
+from beamkeeper.domain.files import REGISTER_LIMIT, File
+from beamkeeper.domain.names import RelPath
 from beamkeeper.domain.problems import ProblemKind
+from beamkeeper.domain.replicas import WantedReplicas
 from beamkeeper.domain.storage import NewPublish, NewPublishItem, Outcome, Publish, PublishState
 from beamkeeper.engine import derive, faults
 from beamkeeper.engine.destinations import Destinations
@@ -99,6 +103,8 @@ class Worker(Loop):
         self._masters = masters
         self._outages = 0
         self._begun_at = self._now()
+        self.is_at_work = False
+        """Whether it has a batch in hand: what is less urgent waits for that."""
 
     def step(self) -> bool:
         """Take one batch as far as it gets."""
@@ -107,6 +113,17 @@ class Worker(Loop):
             scene = Scene.of(tx, batch.acquisition_uid) if batch else None
         if batch is None or scene is None:
             return False
+        if not scene.experiment.directory:  # the site has not made it yet: it was cut off
+            self._pause(batch, LOOK_AGAIN)
+            return True
+        self.is_at_work = True
+        try:
+            return self._take(batch, scene)
+        finally:
+            self.is_at_work = False
+
+    def _take(self, batch: Batch, scene: Scene) -> bool:
+        """Take a batch that was claimed as far as it gets."""
         hit(FailPoint.CLAIMED)
         self._begun_at = min((file.staged_at for file in batch.files if file.staged_at), default=self._now())
         try:
@@ -185,15 +202,27 @@ class Worker(Loop):
     def _stage(self, batch: Batch, scene: Scene) -> Staged:
         present = self._stager.present(batch, scene)
         unchanged = {file.id for file in self._stager.unchanged(batch, scene, present)}
+        self._want_copies(scene, [f for f in batch.files if f.id in unchanged], present)
         reason = {"reason_code": "unchanged", "reason": "it is stored already, and has not changed"}
         self._step(batch, J.SKIPPED, dict.fromkeys(unchanged, reason), free=True)
         todo = [file for file in batch.files if file.id not in unchanged]
         made = self._stager.send(batch, scene, todo, present, lambda: self.is_stopping)
+        self._want_copies(scene, [file for file in todo if file.id in made.same], present)
         self._step(batch, J.AVAILABLE, made.same, free=True)
         hit(FailPoint.STAGED_WRITING)
         self._step(batch, J.STAGED, made.staged, free=False)
         self._settle_faults(batch, made.faults)
         return made
+
+    def _want_copies(self, scene: Scene, files: Sequence[Claimed], present: Mapping[RelPath, File]) -> None:
+        """Have files in the further storage areas as well that are stored already."""
+        found = [present.get(scene.path(file)) for file in files] if scene.also else []
+        if uids := [file.version_uid for file in found if file is not None]:
+            by = scene.acquisition.started_by
+            for start in range(0, len(uids), REGISTER_LIMIT):
+                part = tuple(uids[start : start + REGISTER_LIMIT])
+                wanted = WantedReplicas(version_uids=part, storage_area_uids=scene.also, asked_by=by)
+                self._client.replicas.want(wanted)
 
     # staged -> stored
 
@@ -276,7 +305,9 @@ class Worker(Loop):
             made = {scene.path(file): file.number for file in held if file.id in done}
             derive.record(self._client, scene.acquisition.made_by, scene.experiment.uid, made, report=self.warn)
         hit(FailPoint.AVAILABLE_WRITING)
-        self._step(batch, J.AVAILABLE, done, free=True, jobs=scene.wanted(file for file in held if file.id in done))
+        pictures = [picture for file in held if file.id in done and (picture := results[file.version_uid].picture)]
+        jobs = scene.wanted(file for file in held if file.id in done)
+        self._step(batch, J.AVAILABLE, done, free=True, jobs=jobs, pictures=pictures)
         hit(FailPoint.AVAILABLE_WRITTEN)
         self._step(batch, J.STORED, again, free=True)
         self._settle_faults(batch, found)
@@ -307,7 +338,14 @@ class Worker(Loop):
         self._tell(about(ProblemKind.FILES_QUARANTINED, acquisition, f"files are quarantined: {why}", paths))
 
     def _step(
-        self, batch: Batch, state: JournalState, changes: Changes, *, free: bool, jobs: Sequence[Wanted] = ()
+        self,
+        batch: Batch,
+        state: JournalState,
+        changes: Changes,
+        *,
+        free: bool,
+        jobs: Sequence[Wanted] = (),
+        pictures: Sequence[WantedPicture] = (),
     ) -> None:
         """Write a step down for all of these files, or for none where not all of them are ours any more."""
         if changes:
@@ -315,6 +353,7 @@ class Worker(Loop):
                 if tx.journal.step(batch, state, changes, free=free) < len(changes):
                     raise LeaseLostError
                 tx.job_requests.add(batch.acquisition_uid, jobs)
+                tx.pictures.add(pictures)
 
     def _now(self) -> datetime:
         return datetime.now(UTC)

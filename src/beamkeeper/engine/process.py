@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from beamkeeper.config.failpoints import FailPoint, hit
 from beamkeeper.db.journal import Claimed
+from beamkeeper.db.pictures import WantedPicture
 from beamkeeper.domain.acquisition import Acquisition
 from beamkeeper.domain.errors import DmError, NotFoundError, UnavailableError
 from beamkeeper.domain.files import NewFile, ReadFrom, Verify
@@ -32,6 +34,8 @@ class ChainResult:
     """Trying again cannot help."""
     passed: StoredFile | None = None
     """The file with all its metadata, where every processor has taken it."""
+    picture: WantedPicture | None = None
+    """The small picture that is to be made of it then."""
 
     def as_error(self) -> DmError:
         """Return it as an error with a code."""
@@ -42,7 +46,10 @@ class Chain:
     """The processors by name, and the order that the settings and a DAQ ask for."""
 
     def __init__(
-        self, order: Sequence[str], processors: Callable[[str], FileProcessor], catalogue: Callable[[], Catalogue]
+        self,
+        order: Sequence[str],
+        processors: Callable[[str], FileProcessor],
+        catalogue: Callable[[], Catalogue],
     ) -> None:
         self._order = list(order)
         self._processor = processors
@@ -61,17 +68,24 @@ class Chain:
         """
         context = ProcessorContext(scene.acquisition, scene.experiment, self._catalogue(), stop)
         results = {file.version_uid: ChainResult() for file in files}
+        pictures: dict[UUID, WantedPicture] = {}
         going = [_stored(file, scene) for file in files]
         for name in self.names(scene.acquisition):
             if not going:
                 break
-            going = self._one(name, going, context, results)
-        return results | {file.new.version_uid: ChainResult(passed=file) for file in going}
+            answers = self._answers(name, going, context)
+            pictures |= _pictures(name, going, answers)
+            going = self._passed(name, going, answers, results)
+        uids = {file.new.version_uid: file for file in going}
+        return results | {uid: ChainResult(passed=file, picture=pictures.get(uid)) for uid, file in uids.items()}
 
-    def _one(
-        self, name: str, files: list[StoredFile], context: ProcessorContext, results: dict[UUID, ChainResult]
+    def _passed(
+        self,
+        name: str,
+        files: list[StoredFile],
+        answers: Mapping[UUID, Processed],
+        results: dict[UUID, ChainResult],
     ) -> list[StoredFile]:
-        answers = self._answers(name, files, context)
         passed = []
         for file in files:
             answer = answers.get(file.new.version_uid)
@@ -102,6 +116,28 @@ class Chain:
                 raise UnavailableError("the service stops; the batch goes on when it is up again")
             found.update(self._answers(name, [file], context))
         return found
+
+
+def _pictures(
+    name: str, files: Sequence[StoredFile], answers: Mapping[UUID, Processed]
+) -> Mapping[UUID, WantedPicture]:
+    """Return the pictures that a processor wants to make of files later."""
+    wanted: dict[UUID, WantedPicture] = {}
+    for file in files:
+        answer = answers.get(file.new.version_uid)
+        if answer is None or answer.picture is None or file.local_path is None:
+            continue
+        path = os.fsencode(file.local_path)
+        with suppress(OSError):  # gone already
+            uid = file.new.version_uid
+            wanted[uid] = WantedPicture(uid, file.new.experiment_uid, path, name, dict(answer.picture), state_of(path))
+    return wanted
+
+
+def state_of(path: bytes) -> str:
+    """Return how a stored file looks: other content under its name looks different."""
+    found = os.stat(path)
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _with_metadata(file: StoredFile, more: Mapping[str, object]) -> StoredFile:
@@ -136,6 +172,7 @@ def _stored(file: Claimed, scene: Scene) -> StoredFile:
         transferred_at=file.staged_at or file.finished_at,
         verified_at=file.stored_at if file.read_from else None,
         is_to_read=scene.acquisition.verify is not Verify.NONE and not file.read_from,
+        also=scene.also,
         metadata=dict(scene.acquisition.metadata),
     )
     return StoredFile(new, _local(scene, path), source)

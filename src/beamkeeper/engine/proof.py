@@ -161,7 +161,10 @@ class Prover:
         return writer is Writer.OPEN or self._opened.has(found)
 
     def _compare(self, entry: Entry, file: File, descriptor: int) -> None:
-        """Hash the source again, and compare it with what is stored."""
+        """Hash the source again, and compare it with what is stored; a glance reads nothing."""
+        if self._wipe.is_glance:
+            entry.refuse(Reason.CHANGED, "it would have to be read again")
+            return
         if not file.checksums:
             entry.refuse(Reason.NOT_VERIFIED, "no checksum of it is known")
             return
@@ -188,6 +191,9 @@ class Prover:
                 continue
             replica, is_fresh = best[0].replica, best[1]
             mode = CheckMode.STAT if is_fresh or entry.kind is FileKind.LINK else CheckMode.READ
+            if mode is CheckMode.READ and self._wipe.is_glance:
+                entry.refuse(Reason.NOT_VERIFIED, "its copy was not read back lately")
+                continue
             if mode is CheckMode.READ and not proof.file.checksums:
                 entry.refuse(Reason.NOT_VERIFIED, "no checksum of it is known")
                 continue

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from threading import Lock
 
 from beamkeeper.config.failpoints import FailPoint, TroublePoint, hit
 from beamkeeper.db import Database, StorageTransaction
@@ -28,6 +29,8 @@ from beamkeeper.plugins.rclone import Rclone, RcloneOptions
 
 LONGEST_PAUSE_S = 30
 SWEEP_S = 3600.0
+COPIES_S = 5.0
+"""A copy that hangs is left to itself when the service stops: it is done again."""
 
 
 class PublishLanes(Loop):
@@ -40,40 +43,57 @@ class PublishLanes(Loop):
         self._database = database
         self._rclone = rclone or Rclone(RcloneOptions())
         self._lanes: dict[Uid, PublishLoop] = {}
+        self._copies: dict[Uid, Loop] = {}
         self._sweep_at = 0.0
         self._unlisten = database.listen(self.wake)
 
     def step(self) -> bool:
-        """Start the threads of areas that are new, and forget what was done long ago."""
+        """Start the threads of areas that are new, and for copies; forget what was done long ago."""
         with self._database.read() as tx:
             areas = tx.storage.list()
+            copied_to = tx.copies.areas()
         for area in areas:
             if area.uid not in self._lanes and not self.is_stopping:
                 self._lanes[area.uid] = PublishLoop(self._database, area, report=self._report, rclone=self._rclone)
                 self._lanes[area.uid].start()
+            if area.uid in copied_to and not self.is_stopping:
+                self._start_copies(area)
         return self._sweep()
+
+    def _start_copies(self, area: StorageArea) -> None:
+        """Start the thread that copies to a storage area; it lives while there is something to copy."""
+        from beamkeeper.engine.copies import CopyLane  # most services never copy: they are spared what it needs
+
+        before = self._copies.get(area.uid)
+        if before is None or not before.is_alive():
+            publishing = self._lanes[area.uid].publishing
+            lane = CopyLane(self._database, area, publishing=publishing, report=self._report, rclone=self._rclone)
+            self._copies[area.uid] = lane
+            lane.start()
 
     def _sweep(self) -> bool:
         if time.monotonic() < self._sweep_at:
             return False
         with self._database.write() as tx:
-            is_more = tx.publishes.sweep()
+            is_more = tx.publishes.sweep() | tx.copies.sweep()
         self._sweep_at = 0.0 if is_more else time.monotonic() + SWEEP_S
         return is_more
 
     def stop(self) -> None:
         """Let no thread begin another batch."""
         super().stop()
-        for lane in list(self._lanes.values()):
+        for lane in [*self._lanes.values(), *self._copies.values()]:
             lane.stop()
 
     def ended(self) -> None:
         """Wait for the batches that were begun."""
         self._unlisten()
-        for lane in self._lanes.values():
+        for lane in [*self._lanes.values(), *self._copies.values()]:
             lane.stop()
         for lane in self._lanes.values():
             lane.join()
+        for copies in self._copies.values():
+            copies.join(COPIES_S)
 
 
 class LostError(Exception):
@@ -101,6 +121,7 @@ class PublishLoop(Loop):
         self._area = area
         self._rclone = rclone or Rclone(RcloneOptions())
         self._reader = Reader()
+        self.publishing = Lock()
         self._unlisten = database.listen(self.wake)
 
     def step(self) -> bool:
@@ -114,10 +135,11 @@ class PublishLoop(Loop):
         hit(FailPoint.PUBLISH_TAKEN)
         trouble, message = "", ""
         try:
-            if self._area.is_objects:
-                settled = ObjectStore(self._rclone, self._area, directory).publish(work)
-            else:
-                settled = self._publish(work, root)
+            with self.publishing:
+                if self._area.is_objects:
+                    settled = ObjectStore(self._rclone, self._area, directory).publish(work)
+                else:
+                    settled = self._publish(work, root)
         except LostError as lost:
             trouble, message = lost.trouble, lost.message
             settled = [(Outcome.LOST, message, None)] * len(work.items)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from blake3 import blake3
 
 from beamkeeper.engine.beneath import Beneath
+from beamkeeper.engine.rights import Given, give
 
 if TYPE_CHECKING:
     from beamkeeper.plugins.helpers import Report
@@ -39,8 +40,8 @@ Wanted = tuple[bytes, str]
 Opened = tuple[bytes, str, int, bool]
 """The same, with a descriptor and whether the device will be read."""
 
-Name = tuple[str, int, str, int]
-"""The digest and size that a file should have, and then its plain name and its mode."""
+Name = tuple[str, int, str, Given]
+"""The digest and size that a file should have, and then its plain name and its rights."""
 
 Moved = Callable[[int], object]
 """Hears how many bytes were read."""
@@ -201,7 +202,7 @@ def groups(wanted: Sequence[Wanted], opened: Callable[[bytes], int]) -> Iterator
 def work(order: dict[str, Any], report: Report) -> None:
     """Read the files of an order, in a helper process; one report each: its place, what was found, and if it is named.
 
-    With `names`, a file that has the digest and size given there gets its mode and its plain name at once.
+    With `names`, a file that has the digest and size given there gets its rights and its plain name at once.
     """
     # The very directory that the service has open, not what may stand at its name by now.
     with Beneath(order["root"]) as beneath:
@@ -221,11 +222,11 @@ def work(order: dict[str, Any], report: Report) -> None:
 
 def _name(beneath: Beneath, opened: Opened, found: Found, name: Name) -> bool:
     """Give a file its plain name where it is as it should be; what stands in the way is for the service to judge."""
-    value, size, plain, mode = name
+    value, size, plain, rights = name
     if (found[0], found[1]) != (value, size):
         return False
     try:
-        os.fchmod(opened[2], mode)
+        give(opened[2], rights)
         beneath.rename(opened[0], os.fsencode(plain))
     except OSError:
         return False

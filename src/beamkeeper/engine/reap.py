@@ -47,12 +47,14 @@ class JournalHeld:
     """The leases on files of the journal."""
 
     def owners(self, tx: AcquisitionTransaction) -> Sequence[UUID]:
-        """Return every process that has leases."""
-        return tx.journal.owners()
+        """Return every process that has leases, or brings more of a file that is still written."""
+        return [*{*tx.journal.owners(), *tx.ahead.owners()}]
 
     def free(self, tx: AcquisitionTransaction, owner: UUID) -> None:
         """End a process's leases."""
+        found = next((worker for worker in tx.workers.all() if worker.uid == owner), None)
         tx.journal.release(owner)
+        tx.ahead.release(owner, is_dead=found is not None and is_dead(found))
 
     def freed(self) -> None:
         """Leave the files to who takes them next."""
@@ -60,6 +62,7 @@ class JournalHeld:
     def leave(self, tx: AcquisitionTransaction, owner: UUID) -> bool:
         """End this process's leases."""
         tx.journal.release(owner)
+        tx.ahead.release(owner, is_dead=False)
         return True
 
 
@@ -102,10 +105,7 @@ class ReapLoop(Loop):
         tx.workers.add(self._owner, host=me.host, boot_id=me.boot_id, pid=me.pid, start_ticks=me.start_ticks)
 
     def _lives(self, worker: Registered) -> bool:
-        process = Process(worker.host, worker.boot_id, worker.pid, worker.start_ticks)
-        if process.is_here and not process.is_alive:
-            return False
-        return not self._is_silent(worker.uid, worker.beat)
+        return not is_dead(worker) and not self._is_silent(worker.uid, worker.beat)
 
     def _is_silent(self, owner: UUID, beat: int) -> bool:
         """Whether a counter has stood still for the time of a lease since we first saw it so."""
@@ -131,3 +131,9 @@ class ReapLoop(Loop):
         with self._database.write() as tx:
             if self._held.leave(tx, self._owner):
                 tx.workers.remove(self._owner)
+
+
+def is_dead(worker: Registered) -> bool:
+    """Whether a process is known to be no more; of one on another host that is never known."""
+    process = Process(worker.host, worker.boot_id, worker.pid, worker.start_ticks)
+    return process.is_here and not process.is_alive

@@ -8,7 +8,9 @@ from typing import Self
 from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
+from beamkeeper.core.destinations import uids
 from beamkeeper.db import AcquisitionTransaction
+from beamkeeper.db.base import new_uid
 from beamkeeper.db.job_requests import Wanted
 from beamkeeper.db.journal import Claimed
 from beamkeeper.domain import globs
@@ -29,17 +31,24 @@ class Scene:
     acquisition: Acquisition
     experiment: Experiment
     area: StorageArea
+    also: tuple[UUID, ...] = ()
+    """The storage areas that are to have a copy too."""
 
     @classmethod
     def of(cls, tx: AcquisitionTransaction, acquisition_uid: UUID) -> Self:
         """Return the scene of an acquisition."""
         acquisition = tx.acquisitions.get(acquisition_uid)
         experiment = tx.experiments.get(acquisition.experiment_uid)
-        return cls(acquisition, experiment, tx.storage.get(experiment.storage_area_uid))
+        also = uids(tx, acquisition.also)
+        return cls(acquisition, experiment, tx.storage.get(experiment.storage_area_uid), also)
 
     def path(self, file: Claimed) -> RelPath:
         """Return a file's path below the experiment."""
-        parts = [str(self.acquisition.tree).encode(), self.acquisition.destination.encode(), file.path]
+        return self.path_of(file.path)
+
+    def path_of(self, path: bytes) -> RelPath:
+        """Return the path below the experiment of what has a path below the directory that is watched."""
+        parts = [str(self.acquisition.tree).encode(), self.acquisition.destination.encode(), path]
         return RelPath(b"/".join(part for part in parts if part))
 
     @property
@@ -49,7 +58,11 @@ class Scene:
 
     def source(self, file: Claimed) -> bytes:
         """Return the absolute path of a file at its source."""
-        return b"/" + self.acquisition.relpath + b"/" + file.path
+        return self.source_of(file.path)
+
+    def source_of(self, path: bytes) -> bytes:
+        """Return the absolute path of what has a path below the directory that is watched."""
+        return b"/" + self.acquisition.relpath + b"/" + path
 
     def wanted(self, files: Iterable[Claimed]) -> list[Wanted]:
         """Return for which of these files a job is wanted: those that are whole, and meant by a plan."""
@@ -58,7 +71,16 @@ class Scene:
             return []
         is_meant = globs.matcher(plan.only or ("*",))
         whole = (f for f in files if f.kind is FileKind.FILE and not f.is_snapshot and is_meant(f.path))
-        return [Wanted(file.version_uid, bytes(self.path(file)), self.source(file)[1:]) for file in whole]
+        return [
+            Wanted(
+                file.version_uid,
+                bytes(self.path(file)),
+                self.source(file)[1:],
+                is_first=plan.again or file.number == 1,
+                job_uid=new_uid() if plan.count == 1 else None,
+            )
+            for file in whole
+        ]
 
     def staged(self, file: Claimed) -> RelPath | None:
         """Return a file's name in its staging directory; None where that is its path.
@@ -66,7 +88,11 @@ class Scene:
         What no kernel of ours takes gets names that every protocol can say: GridFTP none with a line feed, S3 none that
         is not UTF-8, and both none of 4 kB.
         """
-        return None if self.area.is_mounted else RelPath(str(file.version_uid).encode())
+        return self.staged_as(file.version_uid)
+
+    def staged_as(self, version: UUID) -> RelPath | None:
+        """Return the name of a version in its staging directory; None where that is its path."""
+        return None if self.area.is_mounted else RelPath(str(version).encode())
 
     def origin(self, file: Claimed) -> Source:
         """Return where a file comes from, as the catalogue knows it.

@@ -19,6 +19,7 @@ from uuid import UUID
 from beamkeeper.domain.errors import DestinationError, DmError, UnavailableError
 from beamkeeper.domain.names import show_path
 from beamkeeper.domain.storage import StorageArea
+from beamkeeper.engine.pacing import Pacing
 from beamkeeper.plugins.api import Discarding, Transfer, TransferItem, TransferResult
 
 STALL_S = 30.0
@@ -101,21 +102,23 @@ class Sender:
         stall_s: float = STALL_S,
         hold: Hold | None = None,
         begin: Callable[[], None] = lambda: None,
+        pacing: Pacing | None = None,
     ) -> None:
         self._transfer = transfer
         self._stall_s = stall_s
         self._hold = hold or (lambda moved, is_over, device: None)
         self._begin_thread = begin
+        self._pacing = pacing or Pacing()
         self._lock = threading.Lock()
         self._under_way: dict[_Sending, UUID] = {}
         self._left: list[tuple[UUID, threading.Thread]] = []
 
     def silent(self) -> set[UUID]:
-        """Return the storage areas that may be about to hang, or do."""
+        """Return the storage areas to which nothing is to be begun: they may be about to hang, or do, or had enough."""
         with self._lock:
             self._left = [(uid, thread) for uid, thread in self._left if thread.is_alive()]
             quiet = {uid for sending, uid in self._under_way.items() if sending.silent_s > SILENT_S}
-            return quiet | {uid for uid, _ in self._left}
+            return quiet | {uid for uid, _ in self._left} | self._pacing.closed()
 
     def send(
         self, area: StorageArea, items: Sequence[TransferItem], staging: str, is_stopping: Callable[[], bool]
@@ -130,6 +133,7 @@ class Sender:
             target=sending.run, args=(items, self._begin_thread), name=f"send to {area.name}", daemon=True
         )
         self._begin(sending, area)
+        self._pacing.take(area, items)
         try:
             thread.start()
             return self._gather(sending, thread, area, items)

@@ -305,13 +305,18 @@ class Sorter:
         self._out[seen.path] = seen
 
     def flush(self) -> None:
-        """Write everything down in one transaction."""
+        """Write everything down in one transaction, unless the DAQ or upload has ended."""
         if not self._out and not self._drop and not self._settled:
             return
         out, drop = list(self._out.values()), self._drop
         self._settled.update(p for p in self._heard & self._out.keys() if self._out[p].state not in UNDECIDED)
         hit(FailPoint.SEEN_WRITING)
         with self._database.write() as tx:
+            if not tx.acquisitions.goes_on(self._acquisition.uid):
+                # Its journal balanced, and it was ended before its watch heard of it. What comes later is not its own,
+                # and nobody would ever deliver it.
+                self._out, self._drop, self._settled = {}, [], set()
+                return
             tx.journal.drop(self._acquisition.uid, drop)
             tx.journal.see(self._acquisition.uid, out, is_first=self.is_first)
             tx.announcements.drop(self._acquisition.uid, sorted(self._settled), up_to=self.heard_to)

@@ -16,7 +16,7 @@ from beamkeeper.engine import faults
 from beamkeeper.engine.readback import strongest
 from beamkeeper.engine.scene import Scene
 from beamkeeper.engine.sending import Sender
-from beamkeeper.plugins.api import TransferItem, TransferResult
+from beamkeeper.plugins.api import Ahead, TransferItem, TransferResult
 
 Changes = dict[int, dict[str, Any]]
 
@@ -61,8 +61,9 @@ class Stager:
         is_stopping: Callable[[], bool],
     ) -> Staged:
         """Send files, and weigh what came of each."""
+        ahead = Ahead(*batch.ahead) if batch.ahead else None
         items = [
-            TransferItem(f.version_uid, scene.source(f), scene.path(f), f.identity, scene.staged(f))
+            TransferItem(f.version_uid, scene.source(f), scene.path(f), f.identity, scene.staged(f), ahead)
             for f in files
             if f.kind is FileKind.FILE
         ]

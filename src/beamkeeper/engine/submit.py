@@ -10,7 +10,6 @@ from uuid import UUID
 from beamkeeper.client import Client
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.job_requests import ENDED, REFUSED, SUBMITTED, WAITING, JobRequest
-from beamkeeper.domain.acquisition import ACTIVE
 from beamkeeper.domain.errors import (
     ConflictError,
     DmError,
@@ -20,19 +19,25 @@ from beamkeeper.domain.errors import (
     NotFoundError,
     UnavailableError,
 )
-from beamkeeper.domain.processing import ENDED_JOBS, InputFileName, JobQuery, NewJob
+from beamkeeper.domain.processing import ENDED_JOBS, MOST_FILES, InputFileName, JobQuery, NewJob
 from beamkeeper.domain.status import Service
-from beamkeeper.domain.workflows.plans import MOST_PER_JOB
+from beamkeeper.engine.grouping import Grouping
 from beamkeeper.engine.scene import Scene
 from beamkeeper.engine.worker import Loop, Report
 
-AT_ONCE = 100
+AT_ONCE, MOST_AT_READY = 100, 1000
 IDLE_S = 1.0
+GROUPS_S = 2.0
+"""How often the catalogue is asked which runs have stopped and which datasets are frozen."""
+
 LOOK_S = 3.0
 """How often it is asked whether jobs have ended, which matters to those who wipe only."""
 
+GATHER_S = 0.5
+"""So long at most files wait that jobs have still to be found for, while others have theirs and are submitted."""
+
 ASKED_ONE_BY_ONE = 20
-"""Where very many jobs are active each is asked for, few at a time: files that come meanwhile wait for this."""
+"""Where very many jobs are active each is asked for, few at a time."""
 
 LATER = timedelta(seconds=5)
 """When what was refused for now is asked again."""
@@ -45,44 +50,43 @@ class SubmitLoop(Loop):
     neither loses nor doubles one.
     """
 
-    def __init__(self, database: Database[AcquisitionTransaction], client: Client, *, report: Report) -> None:
+    def __init__(
+        self, database: Database[AcquisitionTransaction], client: Client, *, report: Report, look_s: float = GROUPS_S
+    ) -> None:
         super().__init__("submit", report=report, idle_s=IDLE_S)
         self._database = database
         self._client = client
+        self._grouping = Grouping(database, client, look_s)
         self._unlisten = database.listen(self.wake)
         self._waits = self._told = ""
-        self._look_at = 0.0
+        self._gather_at = 0.0
 
     def step(self) -> bool:
-        """Submit what is due, and look how the submitted jobs stand."""
-        is_more = self._take_ready()
-        self._group()
-        with self._database.read() as tx:
-            due = tx.job_requests.due(AT_ONCE)
-            scenes = {uid: Scene.of(tx, uid) for uid in {one.acquisition_uid for one in due}}
-            running = tx.job_requests.unended(AT_ONCE)
-        if due or running:
-            self._reach()
+        """Submit what is due: jobs that are there go before files for which jobs have still to be found."""
+        due, scenes = self._due() if time.monotonic() < self._gather_at else ((), {})
+        is_more = bool(due)
+        if not due:
+            self._gather_at = time.monotonic() + GATHER_S
+            is_more = self._take_ready()
+            self._group()
+            due, scenes = self._due()
         if due:
+            reach(self._client)
             self._submit_all(due, scenes)
         if self._waits != self._told:
             self._told = self._waits
             self.warn(f"jobs wait: {self._waits}")
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + LOOK_S
-            self._look(running)
         return is_more or len(due) == AT_ONCE
+
+    def _due(self) -> tuple[Sequence[JobRequest], Mapping[UUID, Scene]]:
+        """Return jobs that are to be submitted now, and what they belong to."""
+        with self._database.read() as tx:
+            due = tx.job_requests.due(AT_ONCE)
+            return due, {uid: Scene.of(tx, uid) for uid in {one.acquisition_uid for one in due}}
 
     def ended(self) -> None:
         """Hear of no more files."""
         self._unlisten()
-
-    def _reach(self) -> None:
-        """Raise UnavailableError where the station has no processing service yet."""
-        try:
-            self._client.http(Service.PROCESSING)
-        except NotFoundError as error:
-            raise UnavailableError(error.message) from error
 
     def _take_ready(self) -> bool:
         """Note the files that are finished at the source, where jobs are wanted on those; whether there may be more.
@@ -91,28 +95,31 @@ class SubmitLoop(Loop):
         """
         most = 0
         with self._database.read() as tx:
-            early = [one.uid for one in tx.acquisitions.active() if one.workflow and one.workflow.at == "ready"]
-            found = {uid: tx.job_requests.unasked(uid, MOST_PER_JOB) for uid in early}
+            early = [(one, one.workflow) for one in tx.acquisitions.active() if one.workflow]
+            found = {
+                one.uid: tx.job_requests.unasked(one.uid, MOST_AT_READY, again=plan.again)
+                for one, plan in early
+                if plan.at == "ready"
+            }
         for uid, files in found.items():
             if files:
                 most = max(most, len(files))
                 with self._database.write() as tx:
                     tx.job_requests.add(uid, Scene.of(tx, uid).wanted(files))
-        return most == MOST_PER_JOB
+        return most == MOST_AT_READY
 
     def _group(self) -> None:
-        with self._database.read() as tx:
-            plans = [(tx.acquisitions.get(uid), files) for uid, files in tx.job_requests.ungrouped().items()]
-        for acquisition, files in plans:
-            count = acquisition.workflow.count if acquisition.workflow else 1
-            is_over = acquisition.state not in ACTIVE
-            if not is_over and (count is None or files < count):
-                continue
-            with self._database.write() as tx:
-                tx.job_requests.group(acquisition.uid, count or MOST_PER_JOB, with_rest=is_over)
+        """Give files to jobs; where the catalogue cannot be asked about runs and datasets, those wait."""
+        try:
+            self._grouping.step()
+        except UnavailableError as error:
+            self._waits = error.message
 
     def _submit_all(self, due: Sequence[JobRequest], scenes: Mapping[UUID, Scene]) -> None:
         """Submit jobs by one request; where one is refused, each by its own, so that it keeps no other back."""
+        while sum(len(request.paths) for request in due) > MOST_FILES and len(due) > 1:
+            self._submit_all(due[: len(due) // 2], scenes)
+            due = due[len(due) // 2 :]
         try:
             jobs = [_job(request, scenes[request.acquisition_uid]) for request in due]
             self._client.jobs.submit_many(jobs)
@@ -138,9 +145,30 @@ class SubmitLoop(Loop):
             self._mark([request.job_uid], REFUSED, error.message)
             self.warn(f"no job for {scene.acquisition.kind} {scene.acquisition.uid}: {error.message}")
 
+    def _mark(self, uids: Sequence[UUID], state: str, message: str = "") -> None:
+        if uids:
+            with self._database.write() as tx:
+                tx.job_requests.mark(uids, state, message=message)
+
+
+class JobEndsLoop(Loop):
+    """Asks which jobs have ended, beside those that are submitted meanwhile: where many are active it takes long."""
+
+    def __init__(self, database: Database[AcquisitionTransaction], client: Client, *, report: Report) -> None:
+        super().__init__("ends of jobs", report=report, idle_s=LOOK_S)
+        self._database = database
+        self._client = client
+
+    def step(self) -> bool:
+        """Look how jobs stand that were submitted."""
+        with self._database.read() as tx:
+            running = tx.job_requests.unended(AT_ONCE)
+        if running:
+            reach(self._client)
+            self._look(running)
+        return False
+
     def _look(self, running: Sequence[UUID]) -> None:
-        if not running:
-            return
         page = self._client.jobs.page(JobQuery(active=True, limit=1000))
         if page.next is None:  # what is not among the active ones has ended, or is deleted, which only such may be
             active = {job.uid for job in page.items}
@@ -149,8 +177,10 @@ class SubmitLoop(Loop):
             running = running[:ASKED_ONE_BY_ONE]
             ended = [uid for uid in running if self._has_ended(uid)]
         still = [uid for uid in running if uid not in ended]
-        self._mark(ended, ENDED)
-        self._mark(still, SUBMITTED)
+        with self._database.write() as tx:
+            for uids, state in ((ended, ENDED), (still, SUBMITTED)):
+                if uids:
+                    tx.job_requests.mark(uids, state)
 
     def _has_ended(self, uid: UUID) -> bool:
         try:
@@ -158,10 +188,13 @@ class SubmitLoop(Loop):
         except NotFoundError:
             return True
 
-    def _mark(self, uids: Sequence[UUID], state: str, message: str = "") -> None:
-        if uids:
-            with self._database.write() as tx:
-                tx.job_requests.mark(uids, state, message=message)
+
+def reach(client: Client) -> None:
+    """Raise UnavailableError where the station has no processing service yet."""
+    try:
+        client.http(Service.PROCESSING)
+    except NotFoundError as error:
+        raise UnavailableError(error.message) from error
 
 
 def _job(request: JobRequest, scene: Scene) -> NewJob:
@@ -175,6 +208,7 @@ def _job(request: JobRequest, scene: Scene) -> NewJob:
         workflow=plan.workflow,
         workflow_owner=plan.owner,
         experiment_uid=scene.experiment.uid,
+        run_uid=request.run_uid,
         arguments=plan.arguments,
         on_behalf_of=scene.acquisition.started_by,
         files=tuple(

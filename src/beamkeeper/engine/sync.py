@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +19,7 @@ from beamkeeper.domain.people import (
     NewSync,
     Person,
     Refused,
+    RefusedPerson,
     SyncKind,
     SyncReport,
     SyncState,
@@ -25,6 +27,8 @@ from beamkeeper.domain.people import (
 )
 from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins.people import AccountKeeper, ProposalSource, UserDirectory
+
+logger = logging.getLogger(__name__)
 
 AT_ONCE = 5000
 """So many are written in one transaction: others who change identities wait for a second at most."""
@@ -61,6 +65,8 @@ class _Counted:
 class SyncLoop(Loop):
     """Does the syncs that are asked for, and those that are due."""
 
+    rest_s = 0.2
+
     def __init__(self, database: Database[StorageTransaction], facility: Facility, *, report: Report) -> None:
         super().__init__("sync", report=report, idle_s=5.0)
         self._database = database
@@ -78,12 +84,7 @@ class SyncLoop(Loop):
                     tx.syncs.add(NewSync(uid=new_uid(), kind=kind), asked_by=OURSELVES)
             return bool(due)
         new, by = found
-        done = SyncReport()
-        state, message = SyncState.DONE, ""
-        try:
-            done = self._users(new) if new.kind is SyncKind.USERS else self._proposals()
-        except DmError as error:
-            state, message = SyncState.FAILED, error.message
+        state, message, done = self._outcome(new)
         with self._database.write() as tx:
             syncs.end(tx, new, state, by=by, message=message, report=done)
         self._database.tell()
@@ -92,6 +93,18 @@ class SyncLoop(Loop):
         elif done.held_back:
             self.warn(f"{done.held_back} people left the directory at once, more than the cap: none was deactivated")
         return True
+
+    def _outcome(self, new: NewSync) -> tuple[SyncState, str, SyncReport]:
+        """Do a sync; whatever it comes to is its end, since the next one waits for it."""
+        try:
+            done = self._users(new) if new.kind is SyncKind.USERS else self._proposals()
+        except DmError as error:
+            return SyncState.FAILED, error.message, SyncReport()
+        except Exception as error:
+            logger.exception("a sync failed", extra={"kind": new.kind})
+            why = f"{type(error).__name__}: what the facility gave is not as expected, see the log of the service"
+            return SyncState.FAILED, why, SyncReport()
+        return SyncState.DONE, "", done
 
     def ended(self) -> None:
         """Listen no more."""
@@ -112,6 +125,8 @@ class SyncLoop(Loop):
             raise SettingsError("people.directory names no plugin: nobody can be taken over")
         counted = _Counted()
         people = list(_kept(facility.directory.people(), counted))
+        staying = {person.username for person in people if person.is_active}
+        staying |= {one.username for one in counted.refused if isinstance(one, RefusedPerson)}
         for some in _parts(people):
             with self._database.write() as tx:
                 taken = tx.people.take(some, source=facility.source)
@@ -124,7 +139,7 @@ class SyncLoop(Loop):
             if cap is None:
                 managed = len(tx.people.active(facility.source))
                 cap = cap_on_leaving(managed, percent=facility.may_leave_percent, at_least=facility.may_leave)
-            deactivated, held_back = syncs.part_with(tx, people, source=facility.source, cap=cap)
+            deactivated, held_back = syncs.part_with(tx, staying, source=facility.source, cap=cap)
             given, taken_away = tx.proposals.follow()
         kept = self._keep_accounts(people) if new.to_ldap else None
         return SyncReport(

@@ -20,7 +20,6 @@ from beamkeeper.engine.supervise import (
 )
 
 VERBS = ("up", "down", "running")
-SERVICES = ("storage", "catalog", "acquisition", "processing")
 
 
 def main(words: Sequence[str]) -> int:
@@ -62,7 +61,7 @@ def _absolute(text: str) -> Path:
 
 
 def _run(options: argparse.Namespace) -> list[str]:
-    return _serve("run", options, *SERVICES)
+    return _serve("run", options)  # without names: all that the settings want
 
 
 def _serve(verb: str, options: argparse.Namespace, *words: str) -> list[str]:

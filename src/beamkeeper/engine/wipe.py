@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -125,6 +126,9 @@ class WipeLoop(Loop):
         return True
 
     def _advance(self, wipe: Wipe) -> None:
+        if wipe.is_glance:
+            self._glance(wipe)
+            return
         is_planned = wipe.state in (WipeState.PENDING, WipeState.PLANNING)
         self._set(wipe, WipeState.PLANNING if is_planned else WipeState.RUNNING)
         with self._opened(wipe) as beneath:
@@ -177,6 +181,24 @@ class WipeLoop(Loop):
                 "" if tally.files or tally.reasons else "there is no file in it: is it the right one, and mounted?"
             )
             tx.wipes.step(wipe.uid, self._owner, WipeState.PLANNED, is_safe=is_safe, message=message)
+
+    def _glance(self, wipe: Wipe) -> None:
+        """Prove up to the first entry that is not: the answer counts, and no entry is kept."""
+        self._set(wipe, WipeState.PLANNING)
+        tally, directories = _Tally(), 0
+        if _is_there(b"/" + wipe.relpath):  # else there is nothing that could be wiped
+            with self._opened(wipe) as beneath:
+                tree = Tree(beneath, bytes(wipe.relpath))
+                for entries in self._proven(wipe, beneath, tree):
+                    for entry in entries:
+                        tally.add(entry)
+                    if tally.reasons:
+                        break
+                directories = tree.directories
+        with self._database.write() as tx:
+            tx.wipes.count(wipe.uid, self._owner, tally.counts(directories))
+            is_safe = not tally.reasons and tally.files > 0
+            tx.wipes.step(wipe.uid, self._owner, WipeState.PLANNED, is_safe=is_safe)
 
     def _proven(self, wipe: Wipe, beneath: Beneath, tree: Tree) -> Iterator[Sequence[Entry]]:
         """Yield every entry of the directory, judged."""
@@ -319,6 +341,14 @@ class WipeLoop(Loop):
     def ended(self) -> None:
         """Listen no more."""
         self._unlisten()
+
+
+def _is_there(path: bytes) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _is_planned(entry: Entry, planned: Planned | None) -> bool:

@@ -25,6 +25,14 @@ class Options(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """What was staged of a file while it was still written: how many bytes, and the BLAKE3 digests of whole chunks."""
+
+    size: int = 0
+    chunks: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class TransferItem:
     """One file to be moved.
 
@@ -38,6 +46,8 @@ class TransferItem:
     path: RelPath
     identity: SourceIdentity
     staged: RelPath | None = None
+    ahead: Ahead | None = None
+    """What stands at its target from while it was written: a beginning for `send`, that may be wrong anywhere."""
 
     @property
     def target(self) -> RelPath:
@@ -96,6 +106,37 @@ class Discarding(Protocol):
         ...
 
 
+@runtime_checkable
+class Fetching(Protocol):
+    """A transfer that can bring back what lies where it sends to: for stages that run where our storage is not seen."""
+
+    def fetch(self, place: str, into: Path, stop: Stop) -> None:
+        """Bring the files that lie in a directory there into one that is here, over what it has; none of what is below.
+
+        DestinationError where it cannot, ProgramStoppedError where it is told to stop. Whether the right bytes have
+        arrived is for the caller to see.
+        """
+        ...
+
+    def remove(self, place: str) -> None:
+        """Remove a directory there and all in it; nothing there is no error."""
+        ...
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A transfer that can stage a file while it is still written, so that little is left to do when it is finished."""
+
+    def stage_ahead(self, item: TransferItem, staging: str, stop: Stop) -> Ahead:
+        """Bring what a source has beyond `item.ahead` to `staging`/target, up to `item.identity.size` or so.
+
+        Called again and again, by one thread at a time. Its writer may change what was brought already: `send`, called
+        with the last answer as the item's `ahead` once the file is finished, brings everything that differs. Where it
+        is told to stop, it answers with what has arrived.
+        """
+        ...
+
+
 class TransferFactory(Protocol):
     """What the entry point of a transfer names: a class with an options model, built once a process."""
 
@@ -129,6 +170,8 @@ class Processed:
     version_uid: Uid
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
     error: str = ""
+    picture: Mapping[str, JsonValue] | None = None
+    """What a processor that is `Picturing` is to be told, later, to make the file's small picture; None for none."""
 
 
 class Catalogue(Protocol):
@@ -161,6 +204,31 @@ class FileProcessor(Protocol):
 
     def process(self, files: Sequence[StoredFile], context: ProcessorContext) -> Sequence[Processed]:
         """Handle the files; one answer each. Metadata is merged and seen by the processors after this one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The small picture of a file's first frame, as PNG, and what the numbers of that frame are."""
+
+    numbers: Mapping[str, JsonValue]
+    png: bytes
+
+
+class PictureError(Exception):
+    """Why a file has no small picture; it is added to the file's metadata."""
+
+
+@runtime_checkable
+class Picturing(Protocol):
+    """A processor that makes small pictures, when files are available: nothing waits for them.
+
+    Called by one thread, for one file after the other, while there is time: maybe long after `process`, by another
+    process of the service, and again after a crash.
+    """
+
+    def picture(self, path: Path, told: Mapping[str, JsonValue]) -> Picture | None:
+        """Return the picture of a file that `process` wanted one of, or None; raise PictureError where it fails."""
         ...
 
 

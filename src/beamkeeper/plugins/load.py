@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,11 +12,16 @@ from pydantic import ValidationError
 from beamkeeper.domain.acquisition import PluginInfo
 from beamkeeper.domain.errors import NotFoundError, SettingsError
 from beamkeeper.plugins.api import PROCESSORS, TRANSFERS, Transfer
+from beamkeeper.plugins.executors import EXECUTORS, Executor
 from beamkeeper.plugins.extractors import EXTRACTORS, missing_of
 from beamkeeper.plugins.people import PEOPLE_GROUPS
 
-GROUPS = (TRANSFERS, PROCESSORS, EXTRACTORS, *PEOPLE_GROUPS)
+GROUPS = (TRANSFERS, PROCESSORS, EXTRACTORS, EXECUTORS, *PEOPLE_GROUPS)
 """The entry point groups of all kinds of plugins."""
+
+
+AVERAGE, LEAST_AVERAGE = "average_bytes_s", 1024
+"""A setting that every transfer has, whatever plugin it is: what it sends to one storage area on the average."""
 
 
 def find(group: str, name: str) -> EntryPoint:
@@ -32,13 +38,19 @@ def find(group: str, name: str) -> EntryPoint:
 
 def build(group: str, name: str, options: Mapping[str, object]) -> Any:
     """Build a plugin; a setting that its options model refuses is named."""
+    factory, checked = checked_options(group, name, options)
+    return factory(checked)
+
+
+def checked_options(group: str, name: str, options: Mapping[str, object]) -> tuple[Any, Any]:
+    """Return what builds a plugin, and its options; a setting that its options model refuses is named."""
     entry = find(group, name)
     try:
         factory = entry.load()
     except Exception as error:
         raise SettingsError(f'plugin "{name}" of {group} cannot be loaded: {error}') from error
     try:
-        return factory(factory.options.model_validate(options))
+        return factory, factory.options.model_validate(options)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -47,11 +59,30 @@ def build(group: str, name: str, options: Mapping[str, object]) -> Any:
         ) from error
 
 
+def executor_of(name: str, options: Mapping[str, object], directory: Path) -> Executor:
+    """Build an executor, which may write into a directory."""
+    factory, checked = checked_options(EXECUTORS, name, options)
+    built: Executor = factory(checked, directory)
+    return built
+
+
 def transfer_of(tables: Mapping[str, Mapping[str, object]], name: str) -> Transfer:
     """Build the transfer of a name: a plugin, or a table of settings that says by `plugin` which it is for."""
     options = dict(tables.get(name, {}))
+    average_of(tables, name)
+    options.pop(AVERAGE, None)
     built: Transfer = build(TRANSFERS, str(options.pop("plugin", name)), options)
     return built
+
+
+def average_of(tables: Mapping[str, Mapping[str, object]], name: str) -> int | None:
+    """Return how many bytes a second a transfer may send on the average; None where its settings say nothing."""
+    found = tables.get(name, {}).get(AVERAGE)
+    if found is not None and (not isinstance(found, int) or isinstance(found, bool) or found < LEAST_AVERAGE):
+        raise SettingsError(
+            f"[transfer.{name}] {AVERAGE} is wrong: it should be a number of bytes from {LEAST_AVERAGE} on", key=AVERAGE
+        )
+    return found
 
 
 def names(group: str) -> list[str]:

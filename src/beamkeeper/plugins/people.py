@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import SecretStr
 
+from beamkeeper.domain.groups import DirectoryLook, GroupAnswer, GroupChange
 from beamkeeper.domain.identities import Begun, CreatedAs, IdentityAnswer, LoginKind, NewIdentityLogin, Proven, Waiting
 from beamkeeper.domain.people import AccountsKept, DirectoryAccount, Finding, Person, Proposal, Refused
 from beamkeeper.plugins.api import Options
@@ -15,8 +16,9 @@ AUTHENTICATORS = "beamkeeper.authenticators"
 DIRECTORIES = "beamkeeper.directories"
 PROPOSALS = "beamkeeper.proposals"
 ACCOUNTS = "beamkeeper.accounts"
+GROUP_KEEPERS = "beamkeeper.group_keepers"
 IDENTITY_PROVIDERS = "beamkeeper.identity_providers"
-PEOPLE_GROUPS = (AUTHENTICATORS, DIRECTORIES, PROPOSALS, ACCOUNTS, IDENTITY_PROVIDERS)
+PEOPLE_GROUPS = (AUTHENTICATORS, DIRECTORIES, PROPOSALS, ACCOUNTS, GROUP_KEEPERS, IDENTITY_PROVIDERS)
 
 
 @runtime_checkable
@@ -60,7 +62,10 @@ class UserDirectory(Protocol):
     """
 
     def people(self) -> Iterator[Person | Refused]:
-        """Yield everybody; an entry that is no person is given as Refused, and hinders no other."""
+        """Yield everybody; an entry that is no person is given as Refused, and hinders no other.
+
+        Where such an entry says who it is, it is a RefusedPerson, who is not taken to have left.
+        """
         ...
 
 
@@ -117,6 +122,40 @@ class AccountKeeperFactory(Protocol):
     summary: ClassVar[str]
 
     def __call__(self, options: Options) -> AccountKeeper:
+        """Build the keeper from its validated options."""
+        ...
+
+
+@runtime_checkable
+class GroupKeeper(Protocol):
+    """A directory server that has a group for each experiment, from which hosts take who may read its files.
+
+    Called by one thread. Raises UnavailableError where the server does not answer; what is then half done is done
+    again, which must change nothing that is right already. No group is ever removed.
+    """
+
+    has_gids: bool
+    """Whether its groups have numbers of their own; else hosts number them."""
+
+    def look(self, names: Collection[str], usernames: Collection[str]) -> DirectoryLook:
+        """Return the groups of these names, and what stands for these usernames, as far as they are there."""
+        ...
+
+    def bring(self, changes: Sequence[GroupChange]) -> Sequence[GroupAnswer]:
+        """Make and change groups, and say of each what came of it; one that cannot be changed hinders no other.
+
+        A new group whose number belongs to something else is not made, and answered as taken.
+        """
+        ...
+
+
+class GroupKeeperFactory(Protocol):
+    """What the entry point of a group keeper names: a class with an options model."""
+
+    options: ClassVar[type[Options]]
+    summary: ClassVar[str]
+
+    def __call__(self, options: Options) -> GroupKeeper:
         """Build the keeper from its validated options."""
         ...
 

@@ -13,11 +13,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from beamkeeper.domain.errors import DestinationError
+from beamkeeper.domain.errors import DestinationError, InvalidError
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "HOME", "TZ", "LD_LIBRARY_PATH")
 """What a program gets of our environment: nothing that may be a secret of somebody else's."""
+
+_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:-]*")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*")
 
 LOOK_S = 0.1
 OUTPUT_BYTES = 64 * 1024
@@ -138,6 +142,25 @@ def _end_of(descriptor: int) -> str:
     size = os.fstat(descriptor).st_size
     content = os.pread(descriptor, OUTPUT_BYTES, max(0, size - OUTPUT_BYTES))
     return content.decode("utf-8", "backslashreplace")
+
+
+def parts_of(address: str) -> SplitResult:
+    """Return the parts of an address of another host; InvalidError where one is none that a program may be given.
+
+    A user or host that begins with a dash is an option to it, and a password would be read by everybody.
+    """
+    try:
+        parts = urlsplit(address)
+        is_plain = parts.port is None or parts.port > 0
+    except ValueError:  # of a port, or of brackets
+        parts, is_plain = SplitResult("", "", "", "", ""), False
+    host, user = parts.hostname or "", unquote(parts.username or "")
+    if parts.password is not None:
+        raise InvalidError("an address of a storage area has no password: name a file with it in the transfer's table")
+    if not is_plain or not _HOST.fullmatch(host) or (user and not _USER.fullmatch(user)):
+        shown = address if "@" not in address else f"{address.partition('://')[0]}:"  # a password may be what is wrong
+        raise InvalidError(f'"{shown}" is no address of a storage area: use SCHEME://USER@HOST:PORT/PATH, plainly')
+    return parts
 
 
 def version_of(text: str) -> tuple[int, ...]:

@@ -14,11 +14,11 @@ import tempfile
 import threading
 import time
 import unicodedata
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
 
 from pydantic import Field, ValidationError
 
@@ -33,20 +33,23 @@ OLDEST = (1, 71)
 START_S = 15.0
 IDLE_S = 60.0
 LOOK_S = 5.0
+BLOCK = 1024 * 1024
+READ_S = 60.0
+"""So long a part of an object may be silent that is being read."""
 
 _REMOTE = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f%\\\ud800-\udfff]")
 _KNOWN = {
-    r"access ?denied|invalidaccesskeyid|signaturedoesnotmatch|unauthorized|status code: 40[13]|expiredtoken|"
+    r"access ?denied|invalidaccesskeyid|signaturedoesnotmatch|unauthorized|status ?code: 40[13]|forbidden|expiredtoken|"
     r"unable to authenticate": ("credential", "see the remote's keys in the configuration of rclone"),
     r"x509|certificate": ("certificate", "see the CA that rclone trusts"),
     r"knownhosts|host key": ("host_key", "compare its key with the host's administrator"),
-    r"no space left|quota|status code: 507|entitytoolarge.*storage": ("full", "free space or quota there"),
+    r"no space left|quota|status ?code: 507|entitytoolarge.*storage": ("full", "free space or quota there"),
     r"read-only|readonly": ("read_only", "make it writable"),
     r"nosuchbucket|directory not found|connection refused|no such host|i/o timeout|no route to host|unreachable|"
-    r"didn't find section|connection reset|deadline exceeded|status code: 50[0-9]|\beof\b": (
+    r"didn't find section|connection reset|deadline exceeded|status ?code: 50[0-9]|\beof\b": (
         "unreachable",
-        "see that it is up, that the bucket is there, and that rclone's configuration names it",
+        "see that it is up, has room and may be written, that the bucket is there, and rclone's configuration names it",
     ),
 }
 
@@ -114,27 +117,51 @@ class Rclone:
 
     def call(self, method: str, **given: Any) -> Any:
         """Have something done, and return what it answers; Refused where it was not."""
-        with self._lock:
-            place = self._running()
-            self._asking += 1
-        try:
-            connection = _Socket(place)
+        with self._asked() as connection:
             try:
                 headers = {"Content-Type": "application/json"}
                 connection.request("POST", f"/{method}", body=json.dumps(given), headers=headers)
                 response = connection.getresponse()
                 answer = json.loads(response.read() or b"{}")
-            finally:
-                connection.close()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise DestinationError(f"rclone ended while it was asked: {error}", code="unreachable") from error
-        finally:
-            with self._lock:
-                self._asking -= 1
-                self._asked_at = time.monotonic()
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise _ended(error) from error
         if response.status != http.HTTPStatus.OK:
             raise Refused(str(answer.get("error", "it failed")), response.status)
         return answer
+
+    def read(self, place: str, key: str, begin: int, end: int) -> Generator[bytes]:
+        """Yield a part of an object; Refused where it is not there or not so long."""
+        with self._asked() as connection:
+            try:
+                connection.connect()
+                connection.sock.settimeout(READ_S)
+                told = {"Range": f"bytes={begin}-{end - 1}"}
+                connection.request("GET", f"/{quote(f'[{place}]', safe='')}/{quote(key)}", headers=told)
+                response = connection.getresponse()
+                if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                    raise Refused(response.read(programs.OUTPUT_BYTES).decode("utf-8", "replace"), response.status)
+                left = end - begin
+                while left and (block := response.read(min(BLOCK, left))):
+                    left -= len(block)
+                    yield block
+            except (OSError, http.client.HTTPException) as error:
+                raise _ended(error) from error
+        if left:
+            raise Refused(f"{left} bytes of it are missing", http.HTTPStatus.BAD_GATEWAY)
+
+    @contextmanager
+    def _asked(self) -> Iterator[_Socket]:
+        """Give a connection to its process, which goes on while that is in use."""
+        with self._lock:
+            connection = _Socket(self._running())
+            self._asking += 1
+        try:
+            yield connection
+        finally:
+            connection.close()
+            with self._lock:
+                self._asking -= 1
+                self._asked_at = time.monotonic()
 
     def close(self) -> None:
         """End its process; the next question starts another."""
@@ -192,7 +219,15 @@ class Rclone:
         log = Path(place) / "log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*programs.dies_with_us(), program, "rcd", "--rc-no-auth", "--rc-addr", f"unix://{place}/socket"],
+                [
+                    *programs.dies_with_us(),
+                    program,
+                    "rcd",
+                    "--rc-serve",
+                    "--rc-no-auth",
+                    "--rc-addr",
+                    f"unix://{place}/socket",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -216,6 +251,10 @@ class Rclone:
         if options.bytes_s:
             more["RCLONE_BWLIMIT"] = f"{options.bytes_s}B"
         return programs.environment(**more)
+
+
+def _ended(error: Exception) -> DestinationError:
+    return DestinationError(f"rclone ended while it was asked: {error}", code="unreachable")
 
 
 def _answers(place: str) -> bool:

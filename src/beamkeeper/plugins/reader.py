@@ -22,7 +22,8 @@ _LINE_BYTES = 1024 * 1024
 
 def serve(answer: Answer) -> None:
     """Answer until the other side closes the connection; the arguments say where it is, and the limits."""
-    descriptor, memory_bytes, seconds = map(int, sys.argv[1:4])
+    descriptor, memory_bytes, seconds, nice = map(int, sys.argv[1:5])
+    _yield_to_others(nice)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -42,6 +43,14 @@ def serve(answer: Answer) -> None:
             with suppress(BrokenPipeError, ConnectionResetError):  # nobody waits for it any more
                 talk.sendall(json.dumps(header, allow_nan=False).encode() + b"\n")
                 talk.sendall(payload)
+
+
+def _yield_to_others(nice: int) -> None:
+    """Be so nice; the kernel may weigh this session as a whole against others (autogroup), and is told alike."""
+    if nice:
+        os.nice(nice)
+        with suppress(OSError), open("/proc/self/autogroup", "w") as group:
+            group.write(str(nice))
 
 
 def _limit(seconds: int) -> None:

@@ -20,6 +20,9 @@ from contextlib import suppress
 from typing import cast
 
 MEMORY_BYTES = 2 * 1024**3
+LAST = 19
+"""How nice the least urgent process is; the kernel lets it read from disks after the others too."""
+
 START_S = 60.0
 """How long the process may take to import its readers, on a machine that is busy."""
 
@@ -39,9 +42,18 @@ class ReadingProcess:
     """One process that runs a module, one question at a time; may be called from several threads."""
 
     def __init__(
-        self, module: str, *, timeout_s: float, idle_s: float, max_answer_bytes: int, memory_bytes: int = MEMORY_BYTES
+        self,
+        module: str,
+        *,
+        timeout_s: float,
+        idle_s: float,
+        max_answer_bytes: int,
+        memory_bytes: int = MEMORY_BYTES,
+        is_last: bool = False,
     ) -> None:
+        """Describe the process; one that `is_last` runs only while no other wants the processor."""
         self._module = module
+        self._nice = LAST if is_last else 0
         self._timeout_s = timeout_s
         self._idle_s = idle_s
         self._max_answer_bytes = max_answer_bytes
@@ -108,8 +120,8 @@ class ReadingProcess:
         self._watch(self._idle_s)
         return process, ours
 
-    def _limits(self, theirs: socket.socket) -> tuple[int, int, int]:
-        return theirs.fileno(), self._memory_bytes, int(self._timeout_s) + 60
+    def _limits(self, theirs: socket.socket) -> tuple[int, int, int, int]:
+        return theirs.fileno(), self._memory_bytes, int(self._timeout_s) + 60, self._nice
 
     def _answer(
         self, process: subprocess.Popen[bytes], talk: socket.socket, timeout_s: float

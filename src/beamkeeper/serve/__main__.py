@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m beamkeeper.serve", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run services in the foreground")
-    run.add_argument("services", nargs="*", help="storage, catalog, acquisition, processing; none is all")
+    run.add_argument("services", nargs="*", help="storage, catalog, acquisition, processing, portal; none is all")
     made = [run]
     for name, line in LOCAL.items():
         command = commands.add_parser(name, help=line)

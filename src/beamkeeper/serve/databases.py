@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,11 +24,33 @@ FIRST_SESSION = "first-session.json"
 """In the data directory: the administrator's first login, which `dm up` takes over and removes."""
 
 
+def make_tables(settings: Settings, services: Sequence[Service]) -> None:
+    """Make the tables of new databases in a process that ends: what makes them is 12 MB that would stay.
+
+    What fails there is left to `opened`, which says why. Beside other threads nothing is forked.
+    """
+    fresh = [service for service in services if _is_empty(settings, service)]
+    if not fresh or threading.active_count() > 1:
+        return
+    child = os.fork()
+    if child == 0:
+        try:
+            for service in fresh:
+                upgrade.upgrade(settings.database_url(service), service)
+        finally:
+            os._exit(0)  # nothing of the parent's is closed or told here
+    os.waitpid(child, 0)
+
+
+def _is_empty(settings: Settings, service: Service) -> bool:
+    with closing(db.open_database(settings.database_url(service), service)) as database:
+        return upgrade.is_empty(database)
+
+
 def opened(settings: Settings, service: Service) -> Database[Any]:
     """Return a service's database, made where it is new; an older schema is refused with what to do."""
     url = settings.database_url(service)
     database = db.open_database(url, service)
-
     if upgrade.is_empty(database):
         upgrade.upgrade(url, service)
     upgrade.check(database, service)

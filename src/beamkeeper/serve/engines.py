@@ -13,14 +13,18 @@ from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
 from beamkeeper.config import Settings
 from beamkeeper.core import status as core_status
+from beamkeeper.core.offline_tokens import key_of
 from beamkeeper.core.sources import Rules as SourceRules
+from beamkeeper.core.stored import Objects
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.storage_tasks import TaskKind
 from beamkeeper.domain.errors import SettingsError
 from beamkeeper.domain.limits import Limit
 from beamkeeper.domain.status import Service
 from beamkeeper.engine.acquire import AcquireLoop
+from beamkeeper.engine.ahead import AheadLoop, Staging
 from beamkeeper.engine.audit import AuditLoop
+from beamkeeper.engine.choosing import ChoosingLoop
 from beamkeeper.engine.commands import CommandLoop
 from beamkeeper.engine.deferred import DeferredLoop
 from beamkeeper.engine.destinations import Destinations
@@ -31,26 +35,32 @@ from beamkeeper.engine.manners import Limiter, Manners, set_io_class
 from beamkeeper.engine.masters import MastersLoop
 from beamkeeper.engine.minding import MindLoop
 from beamkeeper.engine.mirror import MirrorLoop
+from beamkeeper.engine.pacing import Pacing
+from beamkeeper.engine.permission_lanes import PermissionLanes
+from beamkeeper.engine.pictures import PicturesLoop
 from beamkeeper.engine.pipeline import Limits, Worker
 from beamkeeper.engine.problems import Problems
 from beamkeeper.engine.process import Chain
 from beamkeeper.engine.publish import PublishLanes
 from beamkeeper.engine.reap import ReapLoop
+from beamkeeper.engine.replicas import ReplicasLoop
 from beamkeeper.engine.replicate import ForgetLoop, ReplicateLoop
 from beamkeeper.engine.runs import RunRulesLoop
 from beamkeeper.engine.scrub import ScrubLoop
 from beamkeeper.engine.sending import Sender
+from beamkeeper.engine.space import SpaceLoop
 from beamkeeper.engine.staging import Stager
-from beamkeeper.engine.submit import SubmitLoop
+from beamkeeper.engine.submit import JobEndsLoop, SubmitLoop
 from beamkeeper.engine.sync import SyncLoop
 from beamkeeper.engine.tidy import TidyLoop
+from beamkeeper.engine.unsent import UnsentLoop
 from beamkeeper.engine.wipe import WipeLimits, WipeLoop
 from beamkeeper.engine.worker import Loop, Report
 from beamkeeper.plugins import load
 from beamkeeper.plugins.api import PROCESSORS, FileProcessor, Transfer
 from beamkeeper.plugins.rclone import Rclone, rclone_options
 from beamkeeper.serve import people
-from beamkeeper.serve.processing import jobs_loops, socket_loops
+from beamkeeper.serve.processing import jobs_loops, leavings_loops, old_jobs_loops, socket_loops
 from beamkeeper.server.deps import Context
 
 logger = logging.getLogger(__name__)
@@ -94,18 +104,26 @@ def build_engine(context: Context) -> Engine:
         database, report = context.database, context.errors.append
         short, long = (TaskKind.STAT, TaskKind.LISTING, TaskKind.DISCARD), (TaskKind.READ,)
         rclone = Rclone(rclone_options(context.settings.transfer))
+        context.copies.objects = Objects(rclone)
         looks = [LookLoop(database, kinds, report=report, rclone=rclone) for kinds in (short, long)]
         syncs = SyncLoop(database, people.facility(context.settings), report=report)
-        return Engine([PublishLanes(database, report=report, rclone=rclone), *looks, syncs])
+        groups = people.group_loops(context.settings, database, report)
+        walks = PermissionLanes(database, report=report)
+        more = [syncs, *groups, walks, SpaceLoop(database, context.spaces, report=report)]
+        return Engine([PublishLanes(database, report=report, rclone=rclone), *looks, *more])
     client = _client(context.settings)
+    if context.settings.station.offline_login:
+        context.database.offline_key = key_of(read_key(context.settings.service_key_file))
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
         report = context.errors.append
         index, rules = IndexLoop(context.database, report=report), RunRulesLoop(context.database, report=report)
-        return Engine([index, rules, _following(context), mirror])
+        choosing = ChoosingLoop(context.database, report=report)
+        return Engine([index, rules, choosing, _following(context), mirror])
     if context.service is Service.PROCESSING:
-        jobs, reaper = jobs_loops(context, _client(context.settings, timeout_s=TOKEN_TIMEOUT_S, tries=1))
-        return Engine([*socket_loops(context), jobs, reaper, mirror], before=reaper.register)
+        jobs, starting, reaper = jobs_loops(context, _client(context.settings, timeout_s=TOKEN_TIMEOUT_S, tries=1))
+        loops = [*socket_loops(context), *old_jobs_loops(context), *leavings_loops(context)]
+        return Engine([*loops, jobs, starting, reaper, mirror], before=reaper.register)
     return _acquisition(context, client, mirror)
 
 
@@ -114,7 +132,8 @@ def _following(context: Context) -> Loop:
     url, report = context.settings.catalog.site_url, context.errors.append
     if not url:
         return ForgetLoop(context.database, report=report)
-    return ReplicateLoop(context.database, _client(context.settings, {Service.CATALOG: url}), report=report)
+    client = _client(context.settings, {Service.CATALOG: url}, tries=1)  # the loop tries again, and tells of a cut
+    return ReplicateLoop(context.database, client, report=report)
 
 
 def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine:
@@ -129,7 +148,8 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     acquire = AcquireLoop(context.database, SourceRules.of(settings), _rules(settings), **told)
     manners = _manners(settings)
     begin = partial(_begin_sending, settings.acquisition.io_class, report, set())
-    sender = Sender(transfer, stall_s=settings.acquisition.stall_s, hold=manners.hold, begin=begin)
+    pacing = Pacing(partial(load.average_of, settings.transfer))
+    sender = Sender(transfer, stall_s=settings.acquisition.stall_s, hold=manners.hold, begin=begin, pacing=pacing)
     destinations = Destinations(context.database, client, sender, **told)
     chain = Chain(settings.acquisition.processors, processor, lambda: client.files)
     limits = Limits(settings.acquisition.batch_files, settings.acquisition.batch_bytes, settings.acquisition.attempts)
@@ -147,13 +167,36 @@ def _acquisition(context: Context, client: Client, mirror: MirrorLoop) -> Engine
     }
     workers += [Worker(n, context.database, client, **common) for n in range(settings.acquisition.threads)]
     care = _care(context, client, mirror, owner, problems)
+    ahead = _ahead(context, owner, transfer, {"hold": manners.hold, "begin": begin, "pacing": pacing})
     tidy = TidyLoop(context.database, client, transfer, report=report)
-    mind = _mind(context, manners, acquire)
-    submit = SubmitLoop(context.database, client, report=report)
+    submits = [kind(context.database, client, report=report) for kind in (SubmitLoop, JobEndsLoop)]
+    pictures = PicturesLoop(context.database, client, processor, is_busy=partial(_is_busy, workers), report=report)
     commands = CommandLoop(context.database, client, SourceRules.of(settings), report=report)
-    first = [commands, acquire, *workers, submit, mind]
-    loops = [*first, destinations, *care, tidy, masters, reaper, problems, mirror]
+    unsent = UnsentLoop(context.database, client, report=report, tell=problems.tell)
+    first = [commands, unsent, acquire, *workers, *ahead, *submits, _mind(context, manners, acquire)]
+    loops = [*first, destinations, *care, tidy, masters, pictures, reaper, problems, mirror]
     return Engine(loops, before=reaper.register)
+
+
+def _ahead(
+    context: Context, owner: UUID, transfer: Callable[[str], Transfer], sending: Mapping[str, Any]
+) -> list[Loop]:
+    """Return what stages files while they are written, where that is wanted."""
+    settings = context.settings.acquisition
+    if not settings.ahead_bytes:
+        return []
+    sender = Sender(lambda name: Staging(transfer(name)), stall_s=settings.stall_s, **sending)
+    return [
+        AheadLoop(
+            context.database,
+            context.settings.station.agent,
+            owner,
+            transfer=transfer,
+            sender=sender,
+            least_bytes=settings.ahead_bytes,
+            report=context.errors.append,
+        )
+    ]
 
 
 def _manners(settings: Settings) -> Manners:
@@ -204,6 +247,7 @@ def _care(context: Context, client: Client, mirror: MirrorLoop, owner: UUID, pro
     return [
         wipe,
         DeferredLoop(client, rate_bytes_s=rate, patience_s=patience_s, report=report, tell=tell),
+        ReplicasLoop(client, patience_s=patience_s, report=report),
         ScrubLoop(context.database, client, owner, patience_s=patience_s, report=report, tell=tell),
         AuditLoop(context.database, client, owner, patience_s=patience_s, report=report, tell=tell),
     ]
@@ -229,6 +273,11 @@ def _rules(settings: Settings) -> Rules:
 def _wake(workers: Sequence[Loop]) -> None:
     for worker in workers:
         worker.wake()
+
+
+def _is_busy(workers: Sequence[Worker]) -> bool:
+    """Whether files are on their way."""
+    return any(worker.is_at_work for worker in workers)
 
 
 def _plugins(settings: Settings) -> tuple[Callable[[str], Transfer], Callable[[str], FileProcessor]]:

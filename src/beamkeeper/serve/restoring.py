@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from beamkeeper.config import Settings
-from beamkeeper.db import backup
 from beamkeeper.domain.errors import ConflictError, DmError, NotFoundError, SettingsError
 from beamkeeper.domain.status import Service
 from beamkeeper.serve import databases
@@ -27,6 +26,8 @@ Say = Callable[[str], None]
 
 def restore(settings: Settings, directory: Path, say: Say) -> None:
     """Bring back what was saved in a directory; what there was is kept in another one."""
+    from beamkeeper.db import backup
+
     files = backup_files(directory)
     for service, path in files.items():
         backup.check(path, service)  # all of them, before anything is made from one of them
@@ -73,6 +74,8 @@ def _keep(settings: Settings, say: Say) -> Path | None:
         return None
     kept = settings.data_dir / f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     kept.mkdir(mode=0o700)
+    from beamkeeper.db import backup
+
     for service in occupied:
         try:
             with databases.reached(settings, service) as database:
@@ -89,6 +92,8 @@ def _keep(settings: Settings, say: Say) -> Path | None:
 
 
 def _is_empty(settings: Settings, service: Service) -> bool:
+    from beamkeeper.db import backup
+
     try:
         return backup.is_empty(settings.database_url(service), service)
     except DmError:

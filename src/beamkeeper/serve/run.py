@@ -12,16 +12,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from beamkeeper import config
 from beamkeeper.domain.errors import ConflictError, InvalidError, SettingsError
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.status import PORTAL, SERVED, Service
 from beamkeeper.engine.processes import die_with_supervisor
+from beamkeeper.portal.door import Door
 from beamkeeper.serve import certificates, databases, logs, people, restoring
 from beamkeeper.serve.engines import Engine, build_engine
 from beamkeeper.server.app import build_app
 from beamkeeper.server.deps import Context
+from beamkeeper.server.direct import Protocol
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +49,12 @@ def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -
     overrides = {"data_dir": str(data_dir)} if data_dir else None
     settings = config.load(config_file, overrides=overrides).settings
     logs.set_up(settings.log.level, settings.log.format)
-    services = _services(names)
+    served = _served(names, settings)
     settings.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     restoring.refuse_unfinished(settings)
-    sockets = {service: _bind(settings, service) for service in services}
-    contexts = {service: _context(settings, service) for service in services}
+    sockets = {name: _bind(settings, name) for name in served}
+    databases.make_tables(settings, [Service(name) for name in served if name != PORTAL])
+    contexts = {Service(name): _context(settings, Service(name)) for name in served if name != PORTAL}
     if Service.STORAGE in contexts:
         databases.bootstrap(contexts[Service.STORAGE])
     engines = [build_engine(context) for context in contexts.values()]
@@ -59,8 +62,9 @@ def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -
     gc.freeze()  # what lives as long as the process need not be looked at again
     gc.set_threshold(20_000, 20, 20)  # a batch makes thousands of objects, and few cycles
     gc.enable()  # it was off while everything was imported
+    doors = [Door(settings)] if PORTAL in served else []
     try:
-        asyncio.run(_serve(contexts, sockets, engines))
+        asyncio.run(_serve(settings, contexts, doors, sockets, engines))
     finally:
         for context in contexts.values():
             context.database.close()
@@ -80,15 +84,15 @@ def _context(settings: config.Settings, service: Service) -> Context:
     )
 
 
-def _services(names: Sequence[str]) -> list[Service]:
-    try:
-        return [Service(name) for name in dict.fromkeys(names)] or list(Service)
-    except ValueError as error:
-        known = ", ".join(Service)
-        raise InvalidError(f"{error}: the services are {known}") from error
+def _served(names: Sequence[str], settings: config.Settings) -> list[str]:
+    """Return what is to run; without names, everything that the settings want."""
+    if unknown := [name for name in names if name not in SERVED]:
+        raise InvalidError(f'there is no service "{unknown[0]}": the services are {", ".join(SERVED)}')
+    wanted = list(dict.fromkeys(names))
+    return wanted or [name for name in SERVED if name != PORTAL or settings.portal.enabled]
 
 
-def _bind(settings: config.Settings, service: Service) -> socket.socket:
+def _bind(settings: config.Settings, service: str) -> socket.socket:
     host, port = settings.listen(service)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -105,10 +109,16 @@ def _bind(settings: config.Settings, service: Service) -> socket.socket:
 
 
 async def _serve(
-    contexts: dict[Service, Context], sockets: dict[Service, socket.socket], engines: Sequence[Engine]
+    settings: config.Settings,
+    contexts: dict[Service, Context],
+    doors: Sequence[Door],
+    sockets: dict[str, socket.socket],
+    engines: Sequence[Engine],
 ) -> None:
     apps = {service: build_app(context) for service, context in contexts.items()}
-    servers = {service: _server(app, contexts[service].settings, service) for service, app in apps.items()}
+    everything: dict[str, ASGIApp] = {str(service): app for service, app in apps.items()}
+    everything.update(zip([PORTAL], doors, strict=False))
+    servers = {name: _server(app, settings, name) for name, app in everything.items()}
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,8 +135,8 @@ async def _serve(
     # Loops first: their last steps need the services of this very process. Who waits there is sent home.
     for engine in engines:
         engine.stop()
-    for app in apps.values():
-        app.state.bell.close()
+    for closing in (*(app.state.bell for app in apps.values()), *doors):
+        closing.close()
     for engine in reversed(engines):
         await loop.run_in_executor(None, engine.join)
     for server in servers.values():
@@ -135,13 +145,14 @@ async def _serve(
     logger.info("services are down")
 
 
-def _server(app: FastAPI, settings: config.Settings, service: Service) -> _Server:
+def _server(app: ASGIApp, settings: config.Settings, service: str) -> _Server:
     certificate, key = settings.certificate(service)
     options = uvicorn.Config(
         app,
+        http=Protocol,
         log_config=None,
         access_log=False,
-        lifespan="on",
+        lifespan="off" if service == PORTAL else "on",
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,

@@ -46,7 +46,7 @@ ANNOUNCE_EXAMPLE = {"paths": [{"path": "scan_0001/frame_0001.tif"}]}
 Content = Annotated[bytes, Body(media_type="application/octet-stream", description="At most 8 MiB.")]
 
 
-def _rules(ctx: Ctx) -> Rules:
+async def _rules(ctx: Ctx) -> Rules:
     return Rules.of(ctx.settings)
 
 

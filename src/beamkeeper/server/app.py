@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
+from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp
 
 import beamkeeper
 from beamkeeper.core.recording import Recorder
@@ -15,8 +18,9 @@ from beamkeeper.domain.catalogues import NewDocuments
 from beamkeeper.domain.files import FileLookup, NewFiles
 from beamkeeper.domain.ledger import NewVerifications
 from beamkeeper.domain.processing import NewJobs
+from beamkeeper.domain.replicas import NewCopy, SettledReplicas, WantedReplicas
 from beamkeeper.domain.replication import NewChanges
-from beamkeeper.domain.status import Health, Service
+from beamkeeper.domain.status import OFFLINE_LOGIN, Health, Service
 from beamkeeper.domain.storage import NewCheck, NewPublish
 from beamkeeper.server import (
     access,
@@ -28,23 +32,29 @@ from beamkeeper.server import (
     catalogues,
     commands,
     datasets,
+    describing,
     downloads,
     errors,
     events,
     experiments,
     files,
+    groups,
     identities,
     inspections,
     keys,
     ledger,
+    permissions,
     processing,
     provenance,
+    replicas,
     replication,
     runs,
     stats,
     status,
     storage,
     syncs,
+    thumbnails,
+    unsent,
     users,
     wipes,
     workflows,
@@ -53,11 +63,13 @@ from beamkeeper.server.auditing import refused
 from beamkeeper.server.delivering import Sending
 from beamkeeper.server.deps import Context
 from beamkeeper.server.identity import MirrorHeader
-from beamkeeper.server.limits import Limits
+from beamkeeper.server.limits import Headers, Limits
 from beamkeeper.server.stream import Bell, Stream
 
 API_VERSION = "1.0.0"
 """Of the interface, in openapi.json: a change of the document needs a step here."""
+
+OPENAPI = "/api/v1/openapi.json"
 
 ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     Service.STORAGE: (
@@ -67,9 +79,12 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         identities.router,
         syncs.router,
         experiments.router,
+        groups.router,
+        permissions.router,
         access.router,
         storage.router,
         arrays.router,
+        thumbnails.router,
         audit_log.router,
         downloads.router,
         commands.router,
@@ -84,6 +99,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
         runs.router,
         provenance.router,
         catalogues.router,
+        replicas.router,
         replication.router,
         audit_log.router,
         events.router,
@@ -91,6 +107,7 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     ),
     Service.ACQUISITION: (
         acquisition.router,
+        unsent.router,
         arrivals.router,
         wipes.router,
         inspections.router,
@@ -108,11 +125,30 @@ ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
 }
 
 LARGE_BODIES: dict[Service, tuple[type[BaseModel], ...]] = {
-    Service.STORAGE: (NewPublish, NewCheck),
-    Service.CATALOG: (NewFiles, FileLookup, NewVerifications, NewChanges, NewDocuments),
+    Service.STORAGE: (NewPublish, NewCheck, NewCopy),
+    Service.CATALOG: (
+        NewFiles,
+        FileLookup,
+        NewVerifications,
+        NewChanges,
+        NewDocuments,
+        WantedReplicas,
+        SettledReplicas,
+    ),
     Service.ACQUISITION: (),
     Service.PROCESSING: (NewJobs,),
 }
+
+
+class _Application(FastAPI):
+    """An application all of whose answers carry our headers, and where an address is written in one way."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(redoc_url=None, redirect_slashes=False, **values)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the headers around everything, also around the answer to what nobody expected."""
+        return Headers(super().build_middleware_stack())
 
 
 def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -> FastAPI:
@@ -121,7 +157,7 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.bell = Bell(context.database)
-        app.state.stream = Stream(context.database, app.state.bell)
+        app.state.stream = Stream(context, app.state.bell)
         app.state.readers = CapacityLimiter(context.arrays.count)
         recorder = Recorder(context.database)
         app.state.sending = Sending(context, recorder)
@@ -133,14 +169,13 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
         app.state.bell.stop()
         context.arrays.close()
 
-    app = FastAPI(
+    app = _Application(
         title=f"Beamkeeper {context.service}",
         version=API_VERSION,
         description=f"The {context.service} service of Beamkeeper.",
         lifespan=lifespan,
-        docs_url="/api/v1/docs",
-        redoc_url=None,
-        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        openapi_url=OPENAPI,
     )
     app.state.context = context
     errors.install(app, context.errors, lambda request, error: refused(request, context.database, error))
@@ -149,9 +184,22 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
 
     @app.get("/health", tags=["status"], summary="That the service answers")
     def health() -> Health:
-        return Health(service=context.service, version=beamkeeper.__version__)
+        features = (OFFLINE_LOGIN,) if context.service is Service.ACQUISITION and context.database.offline_key else ()
+        return Health(service=context.service, version=beamkeeper.__version__, features=features)
 
     for router in ROUTERS[context.service]:
         app.include_router(router, prefix="/api/v1")
-    bodies.document(app, LARGE_BODIES[context.service])
+    _document(app, context.service)
     return app
+
+
+def _document(app: FastAPI, service: Service) -> None:
+    """Let the application's OpenAPI document say what FastAPI does not know, and have a page."""
+    bodies.document(app, LARGE_BODIES[service])
+    describing.document(app, ROUTERS[service], "/api/v1")
+
+    @app.get("/api/v1/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        from beamkeeper.server import interface
+
+        return HTMLResponse(interface.page(app.openapi(), OPENAPI))

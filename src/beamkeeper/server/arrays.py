@@ -10,12 +10,14 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from beamkeeper.core import arrays as core
+from beamkeeper.core.arrays import Opened
+from beamkeeper.core.copies_read import Places, root
 from beamkeeper.domain.arrays import STATE_HEADER, FileChoice, FileNode, FileTree, NodeQuery, TreeQuery, ValuesQuery
 from beamkeeper.domain.users import Caller
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import Context, Ctx, Who
 
-router = APIRouter(tags=["arrays"])
+router = APIRouter(route_class=StrictRoute, tags=["arrays"])
 
 FoundT = TypeVar("FoundT")
 _NPY: dict[int | str, dict[str, Any]] = {
@@ -35,6 +37,12 @@ async def tree(uid: UUID, query: Annotated[TreeQuery, Query()], ctx: Ctx, reques
     return await _read(request, who, uid, query, lambda file: ctx.arrays.tree(file, query))
 
 
+@router.get("/experiments/{uid}/arrays/members", summary="What is at a name in a file and directly in it")
+async def members(uid: UUID, query: Annotated[TreeQuery, Query()], ctx: Ctx, request: Request, who: Who) -> FileTree:
+    """With attributes; links within the file are followed, and links into other files told."""
+    return await _read(request, who, uid, query, lambda file: ctx.arrays.members(file, query))
+
+
 @router.get(
     "/experiments/{uid}/arrays/values",
     summary="Values of a dataset",
@@ -48,19 +56,19 @@ async def values(uid: UUID, query: Annotated[ValuesQuery, Query()], ctx: Ctx, re
 
 
 async def _read(
-    request: Request, who: Caller, uid: UUID, choice: FileChoice, read: Callable[[core.Opened], FoundT]
+    request: Request, who: Caller, uid: UUID, choice: FileChoice, read: Callable[[Opened], FoundT]
 ) -> FoundT:
     """Return what a reader finds in a file; who waits for a reader holds no thread that others need."""
     ctx: Context = request.app.state.context
 
-    def directory() -> str:
+    def look() -> Places:
         with ctx.database.read() as tx:
-            return core.root(tx, who, uid)
+            return root(tx, who, uid)
 
-    root = await run_in_threadpool(directory)
+    places = await run_in_threadpool(look)
 
     def work() -> FoundT:
-        with core.opened(root, choice) as file:
+        with ctx.copies.opened(places, choice) as file:
             return read(file)
 
     return await to_thread.run_sync(work, limiter=request.app.state.readers)

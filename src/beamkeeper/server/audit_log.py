@@ -22,7 +22,7 @@ def audit_log(query: Annotated[AuditQuery, Query()], tx: AnyTx, who: Who) -> Aud
 
 @router.get("/audit-log/chain", summary="Whether the audit log is as it was written")
 def chain(
-    tx: AnyTx, who: Who, number: Annotated[int | None, Query(ge=1)] = None, digest: Digest | None = None
+    tx: AnyTx, who: Who, number: Annotated[int | None, Query(ge=1, le=2**53)] = None, digest: Digest | None = None
 ) -> AuditChain:
     """Every row is looked at; with a number and a digest, whether that row still has it."""
     return core.check(tx, who, number=number, digest=digest)

@@ -9,9 +9,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import commands as core
+from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.commands import Command, CommandAnswer, CommandState, NewCommand, WaitingCommand
+from beamkeeper.domain.users import Caller
 from beamkeeper.server.bodies import StrictRoute
-from beamkeeper.server.deps import Ctx, StorageTx, StorageWriteTx, Who
+from beamkeeper.server.deps import StorageTx, StorageWriteTx, Who
 from beamkeeper.server.waiting import wait_for
 
 router = APIRouter(route_class=StrictRoute, tags=["commands"])
@@ -35,23 +37,21 @@ def commands(
 
 
 @router.get("/commands/waiting", summary="Commands that a station should do now")
-async def waiting(ctx: Ctx, request: Request, who: Who, wait: Wait = 0.0) -> Sequence[WaitingCommand]:
+async def waiting(request: Request, who: Who, wait: Wait = 0.0) -> Sequence[WaitingCommand]:
     """For the services of that station."""
 
-    def look() -> Sequence[WaitingCommand]:
-        with ctx.database.read() as tx:
-            return core.waiting(tx, who)
+    def look(tx: StorageTransaction, who: Caller) -> Sequence[WaitingCommand]:
+        return core.waiting(tx, who)
 
     return await wait_for(request, look, bool, wait_s=wait)
 
 
 @router.get("/commands/{uid}", summary="A command, and what became of it")
-async def command(uid: UUID, ctx: Ctx, request: Request, who: Who, wait: Wait = 0.0) -> Command:
+async def command(uid: UUID, request: Request, who: Who, wait: Wait = 0.0) -> Command:
     """For whoever gave it, and for the station's staff."""
 
-    def look() -> Command:
-        with ctx.database.read() as tx:
-            return core.show(tx, who, uid)
+    def look(tx: StorageTransaction, who: Caller) -> Command:
+        return core.show(tx, who, uid)
 
     return await wait_for(request, look, lambda found: found.state is not CommandState.WAITING, wait_s=wait)
 

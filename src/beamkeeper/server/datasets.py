@@ -8,10 +8,12 @@ from fastapi import APIRouter, Body, Query
 
 from beamkeeper.core import datasets as core
 from beamkeeper.domain.datasets import (
+    BelongingFiles,
     Changed,
     Dataset,
     DatasetPage,
     DatasetQuery,
+    FilesAsked,
     FileUids,
     MemberPage,
     MemberQuery,
@@ -43,6 +45,12 @@ def create(new: Annotated[NewDataset, Body(examples=[NEW_EXAMPLE])], tx: Catalog
 def page(query: Annotated[DatasetQuery, Query()], tx: CatalogTx, who: Who) -> DatasetPage:
     """Those of the experiments that the caller may read."""
     return core.page(tx, who, query)
+
+
+@router.post("/datasets:of-files", summary="Which dataset each of some files belongs to")
+def of_files(asked: FilesAsked, tx: CatalogTx, who: Who) -> BelongingFiles:
+    """Of several the newest; files that belong to none are left out."""
+    return core.of_files(tx, who, asked)
 
 
 @router.get("/datasets/{uid}", summary="A dataset")

@@ -1,14 +1,16 @@
 """Sending bytes: whole or in parts, from any position on, as long as the right to have them lasts.
 
-Blocks are read in threads of a small pool of their own, the next while one is sent: a disk that is slow holds up
-no other request, and a client that is slow holds no thread.
+A disk that is slow holds up no other request, and a client that is slow holds no thread: threads of a small pool of
+their own have the kernel send the files. Where bytes have to go through TLS, they read blocks, the next while one is
+sent.
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -19,12 +21,14 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from beamkeeper.core.archive import Piece, blocks
 from beamkeeper.core.downloads import Content
 from beamkeeper.core.recording import Recorder
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.downloads import Delivery
 from beamkeeper.domain.errors import DmError
 from beamkeeper.server.deps import Context
+from beamkeeper.server.direct import Direct, GoneError
 from beamkeeper.server.ranges import NotSatisfiableError, wanted
 
 logger = logging.getLogger(__name__)
@@ -91,14 +95,14 @@ class Delivered(Response):
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._deliver(plan, receive, send)
+        await self._deliver(plan, scope, receive, send)
 
     def _start(self, status: int, more: dict[str, str]) -> Message:
         headers = {**{key.decode("latin-1"): value.decode("latin-1") for key, value in self.raw_headers}, **more}
         raw = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers.items()]
         return {"type": "http.response.start", "status": status, "headers": raw}
 
-    async def _deliver(self, plan: _Plan, receive: Receive, send: Send) -> None:
+    async def _deliver(self, plan: _Plan, scope: Scope, receive: Receive, send: Send) -> None:
         """Send what is planned, and keep a record; the connection is broken off where that cannot go on."""
         told = self._begun(plan)
         self.sending.recorder.tell(told)
@@ -107,7 +111,9 @@ class Delivered(Response):
             async with anyio.create_task_group() as group:
                 group.start_soon(_watch, receive, group.cancel_scope)
                 try:
-                    await self._send_all(plan, told, send)
+                    await self._send_all(plan, told, send, Direct.of(scope))
+                except GoneError:
+                    logger.info("the client has gone", extra={"who": self.content.username})
                 except (DmError, TimeoutError) as error:
                     message = error.message if isinstance(error, DmError) else "the client took nothing any more"
                     logger.warning("download broken off", extra={"who": self.content.username, "why": message})
@@ -118,28 +124,57 @@ class Delivered(Response):
             at = {"end_byte": self.sent, "heard_at": datetime.now(UTC)}
             self.sending.recorder.tell(told.model_copy(update={**at, "is_whole": is_whole, "message": message[:2000]}))
 
-    async def _send_all(self, plan: _Plan, told: Delivery, send: Send) -> None:
+    async def _send_all(self, plan: _Plan, told: Delivery, send: Send, direct: Direct | None) -> None:
         self.checked_at = anyio.current_time()
-        for head, (begin, end) in plan.parts:
-            if head:
-                await send({"type": "http.response.body", "body": head, "more_body": True})
-            self.sent = begin
-            await self._send_part(self.content.source.blocks(begin, end), told, send)
+        with direct or nullcontext():
+            for head, (begin, end) in plan.parts:
+                if head:
+                    await send({"type": "http.response.body", "body": head, "more_body": True})
+                self.sent = begin
+                pieces = self.content.source.pieces(begin, end)
+                if direct is None:
+                    await self._send_part(blocks(pieces), told, send)
+                else:
+                    await self._push_part(pieces, told, direct)
         await send({"type": "http.response.body", "body": plan.tail})
 
-    async def _send_part(self, blocks: Iterator[bytes], told: Delivery, send: Send) -> None:
+    async def _push_part(self, pieces: Generator[Piece], told: Delivery, direct: Direct) -> None:
+        """Have threads push a part into the connection, a while each."""
+        await direct.begin(STALL_S)
+        is_end = False
+        try:
+            while not is_end:
+                await self._recheck(told)
+                before = direct.sent
+                try:
+                    is_end = await to_thread.run_sync(direct.push, pieces, limiter=self.sending.readers)
+                finally:
+                    count = direct.account(before)
+                    self.sent += count
+                    self.count += count
+                if not is_end:
+                    await direct.wait(STALL_S)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(pieces.close)
+
+    async def _recheck(self, told: Delivery) -> None:
+        """See now and then whether the right to have the bytes lasts, and tell how far they have come."""
+        if anyio.current_time() - self.checked_at > self.sending.context.recheck_s:
+            await to_thread.run_sync(self.content.check, limiter=self.sending.readers)
+            self.checked_at = anyio.current_time()
+            at = {"end_byte": self.sent, "heard_at": datetime.now(UTC)}
+            self.sending.recorder.tell(told.model_copy(update=at))
+
+    async def _send_part(self, parts: Generator[bytes], told: Delivery, send: Send) -> None:
         """Send blocks; the next is read while one is sent."""
-        block = await self._next(blocks)
+        block = await self._next(parts)
         while block is not None:
-            if anyio.current_time() - self.checked_at > self.sending.context.recheck_s:
-                await to_thread.run_sync(self.content.check, limiter=self.sending.readers)
-                self.checked_at = anyio.current_time()
-                at = {"end_byte": self.sent, "heard_at": datetime.now(UTC)}
-                self.sending.recorder.tell(told.model_copy(update=at))
+            await self._recheck(told)
             after: list[bytes | DmError | None] = []
             with anyio.fail_after(STALL_S):
                 async with anyio.create_task_group() as group:
-                    group.start_soon(self._read_into, blocks, after)
+                    group.start_soon(self._read_into, parts, after)
                     await send({"type": "http.response.body", "body": block, "more_body": True})
                     self.sent += len(block)
                     self.count += len(block)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from threading import Semaphore
 from typing import Annotated, Any, cast
+from uuid import UUID
 
 from fastapi import Depends, Header, Request
 
@@ -15,6 +17,7 @@ from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core_users
 from beamkeeper.core.arrays import ArrayReaders
 from beamkeeper.core.authenticators import Authenticators
+from beamkeeper.core.copies_read import CopiesRead
 from beamkeeper.core.identity_providers import IdentityProviders
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.storage import Probes
@@ -28,14 +31,22 @@ from beamkeeper.db import (
 )
 from beamkeeper.domain.errors import MirrorBehindError, NotAuthenticatedError
 from beamkeeper.domain.events import Cursor
-from beamkeeper.domain.status import LastError, Service
+from beamkeeper.domain.status import AreaSpace, LastError, Service
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.auditing import audited
+from beamkeeper.server.crowd import Crowd
 
 MIRROR_HEADER = "Beamkeeper-Mirror"
 MIRROR_PATIENCE_S = 5.0
-RECHECK_S = 5.0
-"""So often it is asked during a long download whether it is still allowed."""
+MOST_WAITING = 16
+"""So many requests at most hold a thread each, of the forty that there are, while they wait for the mirror."""
+BODY_STALL_S = 30.0
+"""A body of which nothing comes for so long is given up."""
+
+RECHECK_S = 2.0
+"""So often it is asked during a long download and for who listens to events whether that is still allowed. It is to end
+within five seconds: this, and what it takes a station to hear of it, and a second in which nothing happens.
+"""
 
 
 class ErrorLog:
@@ -62,9 +73,17 @@ class Context:
     identity_providers: IdentityProviders = field(default_factory=IdentityProviders)
     passwords: Passwords = field(default_factory=Passwords)
     probes: Probes = field(default_factory=Probes)
+    spaces: dict[str, AreaSpace] = field(default_factory=dict)
+    """Of the storage areas, by their names, as the engine measured them."""
+    heard: dict[UUID, tuple[datetime, str]] = field(default_factory=dict)
+    """Of the stations' services, by the station: when they last asked, and as which program."""
     arrays: ArrayReaders = field(default_factory=ArrayReaders)
+    copies: CopiesRead = field(default_factory=CopiesRead)
     mirror_patience_s: float = MIRROR_PATIENCE_S
+    waiting_room: Semaphore = field(default_factory=lambda: Semaphore(MOST_WAITING))
     recheck_s: float = RECHECK_S
+    crowd: Crowd = field(default_factory=Crowd)
+    body_stall_s: float = BODY_STALL_S
 
     @property
     def last_error(self) -> LastError | None:
@@ -82,13 +101,18 @@ def source(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-Ctx = Annotated[Context, Depends(context)]
+async def _held(request: Request) -> Context:
+    """Give what this application holds; asynchronous, since FastAPI takes what is not to a thread and back."""
+    return context(request)
+
+
+Ctx = Annotated[Context, Depends(_held)]
 
 
 def caller(
     ctx: Ctx,
     request: Request,
-    authorization: Annotated[str | None, Header()] = None,
+    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
     beamkeeper_mirror: Annotated[str | None, Header(description="Wait until identities are as new as this.")] = None,
 ) -> Caller:
     """Return who is calling; refuse nobody and who has no session any more."""
@@ -99,6 +123,9 @@ def caller(
         _await_mirror(ctx, Cursor.parse(beamkeeper_mirror))
     with ctx.database.read() as tx:
         found = request.state.caller = core_sessions.authenticate(tx, token)
+    request.state.leave = (ctx.crowd.enter(found),)  # called by server.limits, when all is answered
+    if found.is_service and found.station_uid is not None:
+        ctx.heard[found.station_uid] = (datetime.now(UTC), request.headers.get("user-agent", "")[:100])
     return found
 
 
@@ -107,10 +134,18 @@ def _await_mirror(ctx: Context, cursor: Cursor) -> None:
         with ctx.database.read() as tx:
             return core_users.mirror_cursor(tx) >= cursor
 
-    if not ctx.database.wait(is_there, ctx.mirror_patience_s):
-        raise MirrorBehindError(
-            f"the {ctx.service} service has not heard of the latest change of users or experiments yet: try again"
-        )
+    if is_there():
+        return
+    # Who waits may be nobody: they must not have all the threads.
+    is_room = ctx.waiting_room.acquire(blocking=False)
+    try:
+        if not is_room or not ctx.database.wait(is_there, ctx.mirror_patience_s):
+            raise MirrorBehindError(
+                f"the {ctx.service} service has not heard of the latest change of users or experiments yet: try again"
+            )
+    finally:
+        if is_room:
+            ctx.waiting_room.release()
 
 
 Who = Annotated[Caller, Depends(caller)]

@@ -30,11 +30,17 @@ from beamkeeper.server.deps import Ctx, StorageTx, StorageWriteTx, Who, writing
 router = APIRouter(route_class=StrictRoute, tags=["downloads"])
 
 _SCHEMA = {"schema": {"type": "string", "format": "binary"}}
+_OTHERWISE: dict[int | str, dict[str, Any]] = {
+    304: {"description": "It is still what `If-None-Match` names."},
+    416: {"description": "It has no such part."},
+}
 _BYTES: dict[int | str, dict[str, Any]] = {
+    **_OTHERWISE,
     200: {"content": {"application/octet-stream": _SCHEMA}},
     206: {"description": "The part that `Range` asks for.", "content": {"application/octet-stream": _SCHEMA}},
 }
 _TAR: dict[int | str, dict[str, Any]] = {
+    **_OTHERWISE,
     200: {"content": {"application/x-tar": _SCHEMA}},
     206: {"description": "The part that `Range` asks for.", "content": {"application/x-tar": _SCHEMA}},
 }
@@ -44,7 +50,7 @@ _TAR: dict[int | str, dict[str, Any]] = {
 @router.get("/experiments/{uid}/content", summary="The bytes of a file", response_class=Response, responses=_BYTES)
 async def content(uid: UUID, query: Annotated[ContentQuery, Query()], ctx: Ctx, request: Request, who: Who) -> Response:
     """Whole or in parts (`Range`), for those who may read the experiment; that is asked again as it goes."""
-    return await _delivered(request, lambda: core.content(ctx.database, who, uid, query))
+    return await _delivered(request, lambda: core.content(ctx.database, ctx.copies, who, uid, query))
 
 
 @router.post("/sets", status_code=201, summary="Begin a set of files")
@@ -62,7 +68,7 @@ def file_set(uid: UUID, tx: StorageTx, who: Who) -> FileSet:
 @router.post("/sets/{uid}/files", summary="Add files to a set")
 def add_files(uid: UUID, more: SetFiles, ctx: Ctx, request: Request, who: Who) -> FileSet:
     """From a position on, so that an answer that was lost does no harm; the last ones freeze it."""
-    found = core.find_files(ctx.database, who, uid, more.files)
+    found = core.find_files(ctx.database, ctx.copies, who, uid, more.files)
     with writing(request) as tx:
         return core.add_files(tx, who, uid, more, found)
 
@@ -71,7 +77,7 @@ def add_files(uid: UUID, more: SetFiles, ctx: Ctx, request: Request, who: Who) -
 @router.get("/sets/{uid}/archive", summary="The archive of a set", response_class=Response, responses=_TAR)
 async def archive(uid: UUID, ctx: Ctx, request: Request, who: Who) -> Response:
     """As tar, whole or in parts: every byte has its place, so that `curl -C -` goes on where it was."""
-    return await _delivered(request, lambda: core.archive(ctx.database, who, uid), "application/x-tar")
+    return await _delivered(request, lambda: core.archive(ctx.database, ctx.copies, who, uid), "application/x-tar")
 
 
 @router.get("/experiments/{uid}/links", summary="Links into an experiment")
@@ -116,7 +122,7 @@ def deliveries(
 @router.get("/shared/{token}/{name}", summary="What a link leads to", response_class=Response, responses=_TAR)
 async def shared(token: str, name: str, ctx: Ctx, request: Request) -> Response:
     """Public: the address is the key. The name is for people."""
-    return await _delivered(request, lambda: core_sharing.shared(ctx.database, token), "application/x-tar")
+    return await _delivered(request, lambda: core_sharing.shared(ctx.database, ctx.copies, token), "application/x-tar")
 
 
 async def _delivered(

@@ -35,6 +35,7 @@ async def events(
     begin = last_event_id or after
     if "text/event-stream" in accept:
         stream: Stream = request.app.state.stream
+        await run_in_threadpool(_page, ctx, who, begin, 1)  # so that a cursor beyond what is kept is answered with 410
         lines = stream.lines(request, who, Cursor.parse(begin) if begin else None)
         return StreamingResponse(lines, media_type="text/event-stream")  # type: ignore[return-value]
     bell: Bell = request.app.state.bell
@@ -52,4 +53,4 @@ async def events(
 
 def _page(ctx: Context, who: Caller, after: str | None, limit: int) -> EventPage:
     with ctx.database.read() as tx:
-        return core.events_after(tx, who, Cursor.parse(after) if after else None, limit=limit)
+        return core.events_after(tx, core.still(tx, who), Cursor.parse(after) if after else None, limit=limit)

@@ -24,6 +24,7 @@ from beamkeeper.domain.experiments import (
     NewExperiment,
     NewExperimentType,
     NewStation,
+    SentExperiment,
     ServiceKey,
     Station,
     StationChange,
@@ -97,7 +98,7 @@ def change_type(name: str, change: ExperimentTypeChange, tx: IdentityTx, who: Wh
     return core.change_type(tx, who, name, change)
 
 
-@router.get("/experiments", summary="Experiments, newest first")
+@router.get("/experiments", summary="Experiments, by default newest first")
 def experiments(query: Annotated[ExperimentQuery, Query()], tx: StorageTx, who: Who) -> ExperimentPage:
     """Those that the caller may see."""
     return core.page(tx, who, query)
@@ -107,9 +108,22 @@ def experiments(query: Annotated[ExperimentQuery, Query()], tx: StorageTx, who: 
 def create(new: NewExperiment, ctx: Ctx, request: Request, who: Who) -> Experiment:
     """For managers of its station; nothing is left half-made."""
     with ctx.database.read() as read:
+        if (made := core.made_before(read, who, new.uid)) is not None:
+            return made
         planned = core.plan(read, who, new)
     with planned.directories(), changing(request) as tx:
         return core.create(tx, who, planned)
+
+
+@router.post("/stations/{name}/experiments", summary="Take over an experiment that a station made")
+def take(name: str, sent: SentExperiment, ctx: Ctx, request: Request, who: Who) -> Experiment:
+    """For its services, after it was cut off. A name that was given meanwhile gets a number behind it."""
+    with ctx.database.read() as read:
+        planned = core.plan_sent(read, who, name, sent)
+    if isinstance(planned, Experiment):
+        return planned
+    with planned.directories(), changing(request) as tx:
+        return core.create_sent(tx, planned)
 
 
 @router.get("/experiments/{uid}", summary="An experiment")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Body, Query, Request
 
 from beamkeeper.core import files as core
 from beamkeeper.domain.files import (
@@ -22,10 +22,11 @@ from beamkeeper.domain.files import (
     NewFiles,
     RegisteredFiles,
 )
+from beamkeeper.domain.frames import NewFrames
 from beamkeeper.domain.metadata import MetadataHistory
 from beamkeeper.domain.names import Uid
 from beamkeeper.server.bodies import StrictRoute, described, large
-from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who
+from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who, writing
 
 router = APIRouter(route_class=StrictRoute, tags=["files"])
 
@@ -37,9 +38,10 @@ PATCH_EXAMPLE = {"sample": {"name": "Ag", "note": None}}
 
 
 @router.post("/files:register", summary="Register stored versions", openapi_extra=described(NewFiles))
-def register(who: Who, new: Annotated[NewFiles, large(NewFiles)], tx: CatalogWriteTx) -> RegisteredFiles:
+def register(who: Who, new: Annotated[NewFiles, large(NewFiles)], request: Request) -> RegisteredFiles:
     """Register stored versions in one transaction; the same `version_uid` again changes nothing."""
-    return core.register(tx, who, new)
+    with writing(request) as tx:
+        return core.register(tx, who, new)
 
 
 @router.post("/files:lookup", summary="What some paths hold now", openapi_extra=described(FileLookup))
@@ -93,6 +95,12 @@ def set_metadata(
 ) -> File:
     """Change a file's metadata by a merge patch (RFC 7396)."""
     return core.set_metadata(tx, who, uid, patch=patch.root)
+
+
+@router.post("/experiments/{uid}/frames", summary="Tell what first frames hold", status_code=204)
+def note_frames(uid: Uid, new: NewFrames, tx: CatalogWriteTx, who: Who) -> None:
+    """For services: added to the metadata of the newest versions, where it is not there already."""
+    core.note_frames(tx, who, uid, new)
 
 
 @router.get("/files/{uid}/metadata/history", summary="How a file's metadata came about")

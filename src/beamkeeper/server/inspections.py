@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request
 
 from beamkeeper.core import inspections as core
+from beamkeeper.db import AcquisitionTransaction
 from beamkeeper.domain.inspections import (
     ACTIVE_INSPECTIONS,
     Audit,
@@ -21,6 +22,7 @@ from beamkeeper.domain.inspections import (
     Scrub,
     ScrubPage,
 )
+from beamkeeper.domain.users import Caller
 from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import AcquisitionTx, AcquisitionWriteTx, Ctx, Who, writing
 from beamkeeper.server.waiting import wait_for
@@ -30,7 +32,7 @@ router = APIRouter(route_class=StrictRoute, tags=["inspections"])
 INSPECTION_WAIT_S = 60.0
 
 
-def _station(ctx: Ctx) -> str:
+async def _station(ctx: Ctx) -> str:
     return ctx.settings.station.name
 
 
@@ -54,12 +56,11 @@ def scrubs(query: Annotated[InspectionQuery, Query()], tx: AcquisitionTx, who: W
 
 
 @router.get("/scrubs/{uid}", summary="A scrub")
-async def show_scrub(uid: UUID, ctx: Ctx, request: Request, who: Who, station: Station, *, wait: Wait = 0.0) -> Scrub:
+async def show_scrub(uid: UUID, request: Request, who: Who, station: Station, *, wait: Wait = 0.0) -> Scrub:
     """How far it is, and what was found in numbers."""
 
-    def look() -> Scrub:
-        with ctx.database.read() as tx:
-            return core.show_scrub(tx, who, uid, station=station)
+    def look(tx: AcquisitionTransaction, who: Caller) -> Scrub:
+        return core.show_scrub(tx, who, uid, station=station)
 
     return await wait_for(request, look, lambda found: found.state not in ACTIVE_INSPECTIONS, wait_s=wait)
 
@@ -94,12 +95,11 @@ def audits(query: Annotated[InspectionQuery, Query()], tx: AcquisitionTx, who: W
 
 
 @router.get("/audits/{uid}", summary="An audit")
-async def show_audit(uid: UUID, ctx: Ctx, request: Request, who: Who, station: Station, *, wait: Wait = 0.0) -> Audit:
+async def show_audit(uid: UUID, request: Request, who: Who, station: Station, *, wait: Wait = 0.0) -> Audit:
     """How far it is, and what was found in numbers."""
 
-    def look() -> Audit:
-        with ctx.database.read() as tx:
-            return core.show_audit(tx, who, uid, station=station)
+    def look(tx: AcquisitionTransaction, who: Caller) -> Audit:
+        return core.show_audit(tx, who, uid, station=station)
 
     return await wait_for(request, look, lambda found: found.state not in ACTIVE_INSPECTIONS, wait_s=wait)
 

@@ -8,11 +8,12 @@ from typing import Annotated
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 
 from beamkeeper.core import job_logs
 from beamkeeper.core import processing as core
 from beamkeeper.core.processing import JobRules
+from beamkeeper.db import ProcessingTransaction
 from beamkeeper.domain.job_record import OriginalRecord, original_record
 from beamkeeper.domain.processing import (
     Count,
@@ -27,8 +28,9 @@ from beamkeeper.domain.processing import (
     ProcessingInfo,
     Rerun,
 )
+from beamkeeper.domain.users import Caller
 from beamkeeper.server.bodies import StrictRoute
-from beamkeeper.server.deps import Ctx, ProcessingTx, ProcessingWriteTx, Who
+from beamkeeper.server.deps import Ctx, ProcessingTx, ProcessingWriteTx, Who, writing
 from beamkeeper.server.waiting import wait_for
 
 router = APIRouter(route_class=StrictRoute, tags=["jobs"])
@@ -36,7 +38,7 @@ router = APIRouter(route_class=StrictRoute, tags=["jobs"])
 JOB_WAIT_S = 60.0
 
 
-def _rules(ctx: Ctx) -> JobRules:
+async def _rules(ctx: Ctx) -> JobRules:
     return JobRules.of(ctx.settings)
 
 
@@ -45,9 +47,10 @@ Wait = Annotated[float, Query(ge=0, le=JOB_WAIT_S, description="Seconds to wait 
 
 
 @router.post("/jobs", status_code=201, summary="Submit jobs, all of them or none")
-def submit(new: NewJobs, tx: ProcessingWriteTx, who: Who, rules: RulesHere) -> Sequence[Job]:
+def submit(new: NewJobs, request: Request, who: Who, rules: RulesHere) -> Sequence[Job]:
     """For people of an experiment on its files, for managers of the station on any. The same uid is the same job."""
-    return core.submit(tx, who, new.jobs, rules=rules)
+    with writing(request) as tx:
+        return core.submit(tx, who, new.jobs, rules=rules)
 
 
 @router.get("/jobs", summary="Jobs, newest last")
@@ -57,12 +60,11 @@ def list_jobs(query: Annotated[JobQuery, Query()], tx: ProcessingTx, who: Who) -
 
 
 @router.get("/jobs/{uid}", summary="How a job stands")
-async def show(*, uid: UUID, ctx: Ctx, request: Request, who: Who, rules: RulesHere, wait: Wait = 0.0) -> Job:
+async def show(*, uid: UUID, request: Request, who: Who, rules: RulesHere, wait: Wait = 0.0) -> Job:
     """Small, so that it may be asked often; with `wait` it is answered when the job has ended, however."""
 
-    def look() -> Job:
-        with ctx.database.read() as tx:
-            return core.show(tx, who, uid, rules=rules)
+    def look(tx: ProcessingTransaction, who: Caller) -> Job:
+        return core.show(tx, who, uid, rules=rules)
 
     return await wait_for(request, look, lambda job: job.has_ended, wait_s=wait)
 
@@ -83,19 +85,17 @@ def original(uid: UUID, tx: ProcessingTx, who: Who, rules: RulesHere, ctx: Ctx) 
 @router.get("/jobs/{uid}/log/{number}", summary="What a child process wrote")
 async def log(
     uid: UUID,
-    number: int,
+    number: Annotated[int, Path(ge=1, le=2**31)],
     query: Annotated[LogQuery, Query()],
     *,
-    ctx: Ctx,
     request: Request,
     who: Who,
     rules: RulesHere,
 ) -> LogPiece:
     """A piece from an offset on, also while it runs; with `wait` it is answered when there is more."""
 
-    def look() -> LogPiece:
-        with ctx.database.read() as tx:
-            return job_logs.piece(tx, who, uid, number, query=query, rules=rules)
+    def look(tx: ProcessingTransaction, who: Caller) -> LogPiece:
+        return job_logs.piece(tx, who, uid, number, query=query, rules=rules)
 
     return await wait_for(request, look, lambda piece: bool(piece.text) or piece.is_end, wait_s=query.wait, step_s=0.2)
 

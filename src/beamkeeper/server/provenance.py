@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 
 from beamkeeper.core import provenance as core
 from beamkeeper.domain.names import Uid
@@ -25,7 +25,11 @@ def record(uid: Uid, new: Annotated[NewDerivation, Body(examples=[EXAMPLE])], tx
 
 @router.get("/files/{uid}/provenance", summary="What a file was made from")
 def why(
-    uid: Uid, tx: CatalogTx, who: Who, towards: Towards = Towards.SOURCES, version: int | None = None
+    uid: Uid,
+    tx: CatalogTx,
+    who: Who,
+    towards: Towards = Towards.SOURCES,
+    version: Annotated[int | None, Query(ge=1, le=2**31)] = None,
 ) -> Provenance:
     """Down to the raw frames, or what was made from it; what the caller may not see is told as hidden."""
     return core.why(tx, who, uid, towards=towards, version=version)

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 
 from beamkeeper.core import runs as core
-from beamkeeper.domain.datasets import Changed, FileUids, MemberPage, MemberQuery
+from beamkeeper.domain.datasets import BelongingFiles, Changed, FilesAsked, FileUids, MemberPage, MemberQuery
 from beamkeeper.domain.files import FileCount, MetadataPatch
 from beamkeeper.domain.metadata import MetadataHistory
 from beamkeeper.domain.names import Uid
@@ -33,6 +33,12 @@ def create(new: Annotated[NewRun, Body(examples=[NEW_EXAMPLE])], tx: CatalogWrit
 def page(query: Annotated[RunQuery, Query()], tx: CatalogTx, who: Who) -> RunPage:
     """Those of the experiments that the caller may read."""
     return core.page(tx, who, query)
+
+
+@router.post("/runs:of-files", summary="Which run each of some files belongs to")
+def of_files(asked: FilesAsked, tx: CatalogTx, who: Who) -> BelongingFiles:
+    """Of several the newest; files that belong to none are left out."""
+    return core.of_files(tx, who, asked)
 
 
 @router.get("/runs/{uid}", summary="A run")

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Body, Query
 
 from beamkeeper.core import stats as core
 from beamkeeper.domain.stats import FacetQuery, Facets, StatPage, StatsQuery
+from beamkeeper.server.bodies import StrictRoute
 from beamkeeper.server.deps import CatalogTx, Who
 
-router = APIRouter(tags=["files"])
+router = APIRouter(route_class=StrictRoute, tags=["files"])
 
 FACET_EXAMPLE = {"keys": ["sample.name", "energy"], "files": {"query": "modified > -7d"}}
 

@@ -29,7 +29,11 @@ def status(ctx: Ctx, who: Who, tx: AnyTx) -> Status:
         oldest_unfinished_s=work.oldest_s,
         mirror_behind_s=core.behind_s(tx),
         last_error=ctx.last_error,
+        unsent=work.unsent[0],
+        unsent_refused=work.unsent[1],
         paused=work.paused,
+        contacts=core.contacts(tx, ctx.heard),
+        spaces=tuple(ctx.spaces[name] for name in sorted(ctx.spaces)),
         site=work.site,
         followers=work.followers,
     )

@@ -9,9 +9,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import checks as core_checks
+from beamkeeper.core import copies as core_copies
 from beamkeeper.core import probing
 from beamkeeper.core import publishes as core_publishes
 from beamkeeper.core import storage as core
+from beamkeeper.db import StorageTransaction
+from beamkeeper.domain.replicas import Copy, NewCopy
 from beamkeeper.domain.storage import (
     AreaCheck,
     Check,
@@ -28,6 +31,7 @@ from beamkeeper.domain.storage import (
     StorageProbe,
     TaskState,
 )
+from beamkeeper.domain.users import Caller
 from beamkeeper.plugins.rclone import rclone_options
 from beamkeeper.server.bodies import StrictRoute, described, large
 from beamkeeper.server.deps import Ctx, StorageTx, Who
@@ -37,6 +41,8 @@ from beamkeeper.server.waiting import wait_for
 router = APIRouter(route_class=StrictRoute, tags=["storage"])
 
 PUBLISH_WAIT_S = 60.0
+LOOKED_AT = 20
+"""Whether the host knows the groups of experiments is tried with so many of the newest."""
 
 Wait = Annotated[float, Query(ge=0, le=PUBLISH_WAIT_S, description="Seconds to wait for its end.")]
 
@@ -58,7 +64,8 @@ def check(name: str, ctx: Ctx, who: Who) -> AreaCheck:
     """Write, make durable, read back and remove a probe file."""
     with ctx.database.read() as tx:
         area = core.area(tx, who, name)
-    return ctx.probes.check(area, rclone_options(ctx.settings.transfer))
+        gids = tx.groups.gids_in(area.uid, limit=LOOKED_AT)
+    return ctx.probes.check(area, rclone_options(ctx.settings.transfer), gids)
 
 
 @router.post("/storage-areas/{name}/probe", summary="Read a station's probe back")
@@ -66,7 +73,8 @@ def read_probe(name: str, probe: StorageProbe, ctx: Ctx, who: Who) -> AreaCheck:
     """For managers of stations: what a station has sent is read where the storage is, and removed."""
     with ctx.database.read() as tx:
         area = core.area(tx, who, name)
-    return probing.read(area, probe, rclone_options(ctx.settings.transfer))
+    options = rclone_options(ctx.settings.transfer)
+    return ctx.probes.run(area, lambda: probing.read(area, probe, options))
 
 
 @router.post(
@@ -86,16 +94,14 @@ def publish(who: Who, new: Annotated[NewPublish, large(NewPublish)], ctx: Ctx) -
 @router.get("/publishes/{uid}", summary="What became of a batch")
 async def show_publish(
     uid: UUID,
-    ctx: Ctx,
     request: Request,
     who: Who,
     wait: Wait = 0.0,
 ) -> Publish:
     """For each file, once the publish is done."""
 
-    def look() -> Publish:
-        with ctx.database.read() as tx:
-            return core_publishes.show(tx, who, uid)
+    def look(tx: StorageTransaction, who: Caller) -> Publish:
+        return core_publishes.show(tx, who, uid)
 
     return await wait_for(request, look, lambda found: found.state is PublishState.DONE, wait_s=wait)
 
@@ -112,12 +118,35 @@ def check_files(who: Who, new: Annotated[NewCheck, large(NewCheck)], ctx: Ctx) -
 
 
 @router.get("/checks/{uid}", summary="What stored files are like")
-async def show_check(uid: UUID, ctx: Ctx, request: Request, who: Who, wait: Wait = 0.0) -> Check:
+async def show_check(uid: UUID, request: Request, who: Who, wait: Wait = 0.0) -> Check:
     """For each file, once the check is done; kept for a day."""
 
-    def look() -> Check:
-        with ctx.database.read() as tx:
-            return core_checks.show(tx, who, uid)
+    def look(tx: StorageTransaction, who: Caller) -> Check:
+        return core_checks.show(tx, who, uid)
+
+    return await wait_for(request, look, lambda found: found.state is TaskState.DONE, wait_s=wait)
+
+
+@router.post(
+    "/copies",
+    status_code=202,
+    summary="Ask for versions to be copied to another storage area",
+    openapi_extra=described(NewCopy),
+)
+def copy(who: Who, new: Annotated[NewCopy, large(NewCopy)], ctx: Ctx) -> Copy:
+    """For the services of stations; without a source they are removed from it. Answers at once."""
+    with ctx.database.write() as tx:
+        found = core_copies.request(tx, who, new)
+    ctx.database.tell()  # the engine begins at once
+    return found
+
+
+@router.get("/copies/{uid}", summary="What became of copies")
+async def show_copy(uid: UUID, request: Request, who: Who, wait: Wait = 0.0) -> Copy:
+    """For each version, once the batch is done; kept for a day."""
+
+    def look(tx: StorageTransaction, who: Caller) -> Copy:
+        return core_copies.show(tx, who, uid)
 
     return await wait_for(request, look, lambda found: found.state is TaskState.DONE, wait_s=wait)
 
@@ -141,22 +170,20 @@ def discard(new: NewDiscard, ctx: Ctx, who: Who) -> Discard:
 
 
 @router.get("/discards/{uid}", summary="Whether a staging directory is gone")
-async def show_discard(uid: UUID, ctx: Ctx, request: Request, who: Who, wait: Wait = 0.0) -> Discard:
+async def show_discard(uid: UUID, request: Request, who: Who, wait: Wait = 0.0) -> Discard:
     """Done once it is; kept for a day."""
 
-    def look() -> Discard:
-        with ctx.database.read() as tx:
-            return core_checks.show_discard(tx, who, uid)
+    def look(tx: StorageTransaction, who: Caller) -> Discard:
+        return core_checks.show_discard(tx, who, uid)
 
     return await wait_for(request, look, lambda found: found.state is TaskState.DONE, wait_s=wait)
 
 
 @router.get("/listings/{uid}", summary="A page of plain names")
-async def show_listing(uid: UUID, ctx: Ctx, request: Request, who: Who, wait: Wait = 0.0) -> Listing:
+async def show_listing(uid: UUID, request: Request, who: Who, wait: Wait = 0.0) -> Listing:
     """The names in the order of their bytes, once the listing is done; kept for a day."""
 
-    def look() -> Listing:
-        with ctx.database.read() as tx:
-            return core_checks.show_listing(tx, who, uid)
+    def look(tx: StorageTransaction, who: Caller) -> Listing:
+        return core_checks.show_listing(tx, who, uid)
 
     return await wait_for(request, look, lambda found: found.state is TaskState.DONE, wait_s=wait)

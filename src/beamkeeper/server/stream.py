@@ -7,12 +7,12 @@ routes need (ADR 0001).
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -22,12 +22,10 @@ from beamkeeper.db import Database
 from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.events import Cursor, Event
 from beamkeeper.domain.users import Caller
+from beamkeeper.server.deps import Context
 
 KEEP_ALIVE_S = 15.0
 """An idle stream says so this often, so that proxies keep it open and a dead listener is noticed."""
-
-RECHECK_S = 5.0
-"""What a listener may see is looked up again this often: who was shut out hears no more."""
 
 QUEUE_EVENTS = 1000
 """A listener that falls further behind is sent away; it comes back with the last number that it had."""
@@ -71,13 +69,13 @@ class _Listener:
     """One who listens: what it may see, and what waits for it. None in the queue is the end."""
 
     caller: Caller
-    sees_all: bool = False
-    experiments: frozenset[UUID] = frozenset()
+    sees: core.Visible = field(default_factory=core.Visible)
+    looked_up_at: float = -math.inf
     queue: asyncio.Queue[Event | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_EVENTS))
     is_lost: bool = False
 
     def may_see(self, event: Event) -> bool:
-        return self.sees_all or (event.experiment_uid is not None and event.experiment_uid in self.experiments)
+        return self.sees.has(event)
 
     def offer(self, event: Event | None) -> None:
         if self.is_lost or (event is not None and not self.may_see(event)):
@@ -91,8 +89,9 @@ class _Listener:
 class Stream:
     """The reader of one service's feed, and who listens to it."""
 
-    def __init__(self, database: Database[Any], bell: Bell) -> None:
-        self._database = database
+    def __init__(self, context: Context, bell: Bell) -> None:
+        self._context = context
+        self._database = context.database
         self._bell = bell
         self._listeners: set[_Listener] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -101,15 +100,17 @@ class Stream:
     async def lines(self, request: Request, caller: Caller, after: Cursor | None) -> AsyncIterator[str]:
         """Give the text of a stream, from a cursor or from now, until the listener goes or is sent away."""
         listener = _Listener(caller)
-        await run_in_threadpool(self._look_up, listener)
-        at = await self._join(listener)
         try:
+            await self._renew(listener)
+            at = await self._join(listener)
             begin = after or at
             yield f": from {begin}\n\n"
-            async for event in self._missed(caller, begin, at):
+            async for event in self._missed(listener, begin, at):
                 yield _line(begin.epoch, event)
             async for text in self._live(request, listener, at):
                 yield text
+        except DmError:  # it is no longer logged in, or there is nothing to read from: the answer has begun
+            return
         finally:
             self._listeners.discard(listener)
 
@@ -123,28 +124,25 @@ class Stream:
         self._listeners.add(listener)
         return self._at
 
-    async def _missed(self, caller: Caller, begin: Cursor, end: Cursor) -> AsyncIterator[Event]:
+    async def _missed(self, listener: _Listener, begin: Cursor, end: Cursor) -> AsyncIterator[Event]:
+        """Give what was missed; a listener that reads slowly may be shut out in the middle of it."""
         cursor = begin
         while cursor.number < end.number or cursor.epoch != end.epoch:
-            events, cursor = await run_in_threadpool(self._page_for, caller, cursor)
+            events, cursor = await run_in_threadpool(self._page_for, listener.caller, cursor)
             for event in events:
-                if event.number <= end.number:
+                await self._renew(listener)
+                if event.number <= end.number and listener.may_see(event):
                     yield event
 
     async def _live(self, request: Request, listener: _Listener, at: Cursor) -> AsyncIterator[str]:
-        said = checked = time.monotonic()
+        said = time.monotonic()
         while not (self._bell.is_closed or listener.is_lost or await request.is_disconnected()):
             try:
                 event = await asyncio.wait_for(listener.queue.get(), 1.0)
             except TimeoutError:
                 event = None
+            await self._renew(listener)
             now = time.monotonic()
-            if now - checked > RECHECK_S:
-                checked = now
-                try:
-                    await run_in_threadpool(self._look_up, listener)
-                except DmError:
-                    return
             if event is not None and listener.may_see(event):
                 said = now
                 yield _line(at.epoch, event)
@@ -175,10 +173,17 @@ class Stream:
             with suppress(asyncio.CancelledError):
                 await self._reader
 
+    async def _renew(self, listener: _Listener) -> None:
+        """Look up again what a listener may see, if that is due; raises where its session has ended."""
+        if time.monotonic() - listener.looked_up_at >= self._context.recheck_s:
+            await run_in_threadpool(self._look_up, listener)
+
     def _look_up(self, listener: _Listener) -> None:
+        began = time.monotonic()
         with self._database.read() as tx:
             listener.caller = core.still(tx, listener.caller)
-            listener.sees_all, listener.experiments = core.visible(tx, listener.caller)
+            listener.sees = core.visible(tx, listener.caller)
+        listener.looked_up_at = began
 
     def _end(self) -> Cursor:
         with self._database.read() as tx:

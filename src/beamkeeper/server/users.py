@@ -12,10 +12,12 @@ from beamkeeper.core import identities as core_identities
 from beamkeeper.core import job_sessions
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core
+from beamkeeper.db import StorageTransaction
 from beamkeeper.domain.mirror import Mirror
 from beamkeeper.domain.names import Username
 from beamkeeper.domain.people import AuthenticatorFinding
 from beamkeeper.domain.users import (
+    Caller,
     EndedJobs,
     Grant,
     JobSessions,
@@ -74,9 +76,10 @@ def revoke_session(uid: UUID, tx: IdentityTx, who: Who) -> None:
 
 
 @router.post("/job-sessions", status_code=201, summary="Begin sessions for jobs")
-def begin_job_sessions(new: NewJobSessions, tx: IdentityTx, who: Who) -> JobSessions:
+def begin_job_sessions(new: NewJobSessions, request: Request, who: Who) -> JobSessions:
     """For the services of a station: each in the name of its job's owner, for its experiment only."""
-    return job_sessions.begin(tx, who, new.jobs)
+    with changing(request) as tx:
+        return job_sessions.begin(tx, who, new.jobs, ended=new.ended)
 
 
 @router.post("/job-sessions:end", status_code=204, summary="End the sessions of jobs")
@@ -100,10 +103,15 @@ def whoami(tx: StorageTx, who: Who) -> Whoami:
 
 @router.get("/users", summary="Accounts by name")
 def users(
-    tx: StorageTx, who: Who, after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    *,
+    tx: StorageTx,
+    who: Who,
+    text: Annotated[str | None, Query(max_length=200, description="Part of a username, name or e-mail.")] = None,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> UserPage:
     """For administrators."""
-    return core.page(tx, who, after=after, limit=limit)
+    return core.page(tx, who, text=text, after=after, limit=limit)
 
 
 @router.post("/users", status_code=201, summary="Make an account")
@@ -157,17 +165,17 @@ def revoke(old: Annotated[NewGrant, Query()], tx: IdentityTx, who: Who) -> None:
 @mirror_router.get("/mirror", summary="What changed of the identities")
 async def mirror(
     *,
-    ctx: Ctx,
     request: Request,
     who: Who,
-    after: Annotated[int, Query(ge=0, description="The number that the mirror has reached; 0 for everything.")] = 0,
+    after: Annotated[
+        int, Query(ge=0, le=2**53, description="The number that the mirror has reached; 0 for everything.")
+    ] = 0,
     epoch: Annotated[str | None, Query(description="Of that number: another one gets everything.")] = None,
     wait: Annotated[float, Query(ge=0, le=MIRROR_WAIT_S, description="Seconds to wait for a change.")] = 0.0,
 ) -> Mirror:
     """For the services of stations."""
 
-    def look() -> Mirror:
-        with ctx.database.read() as tx:
-            return core.mirror_after(tx, who, number=after, epoch=epoch)
+    def look(tx: StorageTransaction, who: Caller) -> Mirror:
+        return core.mirror_after(tx, who, number=after, epoch=epoch)
 
     return await wait_for(request, look, lambda found: found.is_news, wait_s=wait)

@@ -11,11 +11,14 @@ from fastapi import APIRouter, Depends, Query, Request
 from beamkeeper.core import wipes as core
 from beamkeeper.core.sources import Place
 from beamkeeper.core.wipes import WipeRules
+from beamkeeper.db import AcquisitionTransaction
+from beamkeeper.domain.users import Caller
 from beamkeeper.domain.wipes import (
     ACTIVE_WIPES,
     Hold,
     NewHold,
     NewWipe,
+    Verdict,
     Wipe,
     WipeEntryPage,
     WipeEntryQuery,
@@ -32,7 +35,7 @@ router = APIRouter(route_class=StrictRoute, tags=["wipes"])
 WIPE_WAIT_S = 60.0
 
 
-def _rules(ctx: Ctx) -> WipeRules:
+async def _rules(ctx: Ctx) -> WipeRules:
     return WipeRules.of(ctx.settings)
 
 
@@ -61,11 +64,19 @@ def list_wipes(query: Annotated[WipeQuery, Query()], tx: AcquisitionTx, who: Who
     return core.list_(tx, who, query, rules=rules)
 
 
+@router.post("/wipes:verdict", summary="Whether all that was taken lately may be wiped")
+def verdict(*, ctx: Ctx, http: Request, who: Who, rules: RulesHere) -> Verdict:
+    """For the station's staff and services: what is known, at once. The engine looks again where that is old."""
+    with writing(http) as tx:
+        found = core.verdict(tx, who, rules=rules)
+    ctx.database.tell()  # the engine looks again
+    return found
+
+
 @router.get("/wipes/{uid}", summary="A plan, and what became of it")
 async def show(
     *,
     uid: UUID,
-    ctx: Ctx,
     request: Request,
     who: Who,
     rules: RulesHere,
@@ -73,9 +84,8 @@ async def show(
 ) -> Wipe:
     """What is proven, what is not by reason, and what was deleted."""
 
-    def look() -> Wipe:
-        with ctx.database.read() as tx:
-            return core.show(tx, who, uid, rules=rules)
+    def look(tx: AcquisitionTransaction, who: Caller) -> Wipe:
+        return core.show(tx, who, uid, rules=rules)
 
     return await wait_for(request, look, lambda found: found.state not in ACTIVE_WIPES, wait_s=wait)
 

@@ -62,7 +62,9 @@ def page(query: Annotated[WorkflowQuery, Query()], tx: ProcessingTx, who: Who) -
 
 
 @router.get("/workflows/{uid}", summary="A workflow")
-def show(uid: Uid, tx: ProcessingTx, who: Who, number: int | None = None) -> Workflow:
+def show(
+    uid: Uid, tx: ProcessingTx, who: Who, number: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None
+) -> Workflow:
     """In its newest version, or another."""
     return core.show(tx, who, uid, number=number)
 

@@ -18,6 +18,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 from urllib.parse import quote
@@ -28,10 +29,10 @@ from blake3 import blake3
 from uuid6 import uuid7
 
 from beamkeeper.domain.errors import SourceError
-from beamkeeper.domain.files import SourceIdentity
+from beamkeeper.domain.files import CHUNK_BYTES, SourceIdentity
 from beamkeeper.domain.names import Algorithm, Checksum, RelPath
 from beamkeeper.domain.storage import STAGING
-from beamkeeper.plugins.api import Discarding, Transfer, TransferItem, TransferResult
+from beamkeeper.plugins.api import Discarding, Fetching, Growing, Transfer, TransferItem, TransferResult
 
 HOSTILE_NAMES = (
     b"plain.tif",
@@ -218,6 +219,32 @@ class TransferConformance:
             assert source_code(results[item.version_uid]) == "changed"
             assert place.read("b1", item.target) is None
 
+    def test_what_was_staged_while_it_was_written_is_compared_when_it_is_finished(
+        self, transfer: Transfer, place: Place, sources: Sources
+    ) -> None:
+        """A writer may change what it wrote long ago; and what is staged need not even be of this file."""
+        if not isinstance(transfer, Growing):
+            return  # it sends files that are finished, and promises no more
+        writer = sources.add(b"large", os.urandom(CHUNK_BYTES + 5))
+        ahead = transfer.stage_ahead(writer, place.url("b1"), never)
+        assert CHUNK_BYTES <= ahead.size <= CHUNK_BYTES + 5
+        with open(writer.source, "r+b") as file:
+            file.write(b"changed at the head")
+            file.seek(0, os.SEEK_END)
+            file.write(os.urandom(CHUNK_BYTES))
+        writer = replace(writer, identity=identity_of(os.lstat(writer.source)))
+        ahead = transfer.stage_ahead(replace(writer, ahead=ahead), place.url("b1"), never)
+        assert ahead.size >= 2 * CHUNK_BYTES
+        with open(writer.source, "r+b") as file:
+            file.truncate(CHUNK_BYTES + 100)
+        done = replace(writer, identity=identity_of(os.lstat(writer.source)), ahead=ahead)
+        result = send_all(transfer, [done], place.url("b1"))[done.version_uid]
+        with open(writer.source, "rb") as file:
+            content = file.read()
+        assert (result.error, result.size) == (None, len(content))
+        assert Checksum(algorithm=Algorithm.BLAKE3, value=blake3(content).hexdigest()) in result.checksums
+        assert place.read("b1", done.target) == content
+
     def test_one_bad_source_does_not_hold_up_the_others(
         self, transfer: Transfer, place: Place, sources: Sources
     ) -> None:
@@ -275,6 +302,29 @@ class TransferConformance:
             transfer.discard(place.url("b1"))
             assert place.read("b1", item.target) is None
         assert place.read("b2", item.target) == b"content"
+
+    def test_what_lies_there_is_brought_back_and_removed(
+        self, transfer: Transfer, place: Place, sources: Sources, tmp_path: Path
+    ) -> None:
+        """All files of a directory come, over what is here; it is removed, twice without error, and no other."""
+        if not isinstance(transfer, Fetching):
+            return
+        contents = {b"%d" % size: os.urandom(size) for size in (0, 1, 4097, 3_000_000)}
+        items = [sources.add(path, content) for path, content in contents.items()]
+        for batch in ("b1", "b2"):
+            send_all(transfer, items, place.url(batch))
+        into = tmp_path / "brought"
+        into.mkdir()
+        names = [os.path.basename(item.target) for item in items]
+        (into / os.fsdecode(names[2])).write_bytes(bytes(4097))
+        where = os.path.join(place.url("b1"), os.fsdecode(items[0].target.parent)).rstrip("/")
+        transfer.fetch(where, into, lambda moved=0: False)
+        brought = {os.fsencode(path.name): path.read_bytes() for path in into.iterdir()}
+        assert brought == dict(zip(names, contents.values(), strict=True))
+        for _ in range(2):
+            transfer.remove(place.url("b1"))
+            assert [place.read("b1", item.target) for item in items] == [None] * 4
+        assert place.read("b2", items[3].target) == contents[b"3000000"]
 
     def test_two_threads_send_at_once(self, transfer: Transfer, place: Place, sources: Sources) -> None:
         """Batches do not disturb one another."""

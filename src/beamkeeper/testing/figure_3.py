@@ -1,7 +1,7 @@
 """The scripts that the founding paper's Fig. 3 calls, as stand-ins under its own paths, and the host `txmtwo`.
 
 `python -m beamkeeper.testing.figure_3 PLACE FRAME` runs where `/home` is a directory of ours, and says as JSON how the
-workflow went.
+workflow went: as a job, by the engine with its spawner and runners, and tried out by `dm workflow test`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from beamkeeper.cli.trial_runs import try_out
 from beamkeeper.domain.workflows import FileFormat, InputFile, parse_definition
+from beamkeeper.testing.jobs import shop
 from beamkeeper.testing.remotes import sshd
 from beamkeeper.testing.workflows import FIGURE_3
 
@@ -62,11 +63,32 @@ def main(place: Path, frame: Path) -> None:
     with txmtwo(place) as programs:
         os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
         values = {"outputRootDir": str(place / "out"), "experimentName": "coffee"}
-        definition = parse_definition(FIGURE_3, FileFormat.PYTHON)
-        trial = try_out(definition, values, InputFile(str(frame), f"data/{frame.name}"), timeout_s=60)
+        told = {"job": _by_engine(place, frame, values), "trial": _tried_out(place, frame, values)}
+    sys.stdout.write(json.dumps(told))
+
+
+def _by_engine(place: Path, frame: Path, values: Mapping[str, str]) -> dict[str, Any]:
+    document = parse_definition(FIGURE_3, FileFormat.PYTHON).model_dump(mode="json")
+    with shop(f"sqlite:///{place / 'processing.db'}", place / "work") as made:
+        uid = made.submit({}, [frame], arguments=values, definition=document)[0]
+        job = made.ended([uid])[0]
+    exits = [child.exit_status for child in job.child_processes]
+    return {"failure": job.message, "variables": dict(job.variables), "exits": exits, **_left(place)}
+
+
+def _tried_out(place: Path, frame: Path, values: Mapping[str, str]) -> dict[str, Any]:
+    definition = parse_definition(FIGURE_3, FileFormat.PYTHON)
+    trial = try_out(definition, values, InputFile(str(frame), f"data/{frame.name}"), timeout_s=60)
+    return {"failure": trial.failure, "variables": trial.variables, **_left(place)}
+
+
+def _left(place: Path) -> dict[str, Any]:
+    """Take away what the scripts have left, and return it."""
     reconstructed = [path.read_text() for path in place.glob("out/*/rec.txt")]
+    shutil.rmtree(place / "out", ignore_errors=True)
     uploaded = (HOME / "uploaded").read_text().splitlines() if (HOME / "uploaded").exists() else []
-    sys.stdout.write(json.dumps({**asdict(trial), "reconstructed": reconstructed, "uploaded": uploaded}))
+    (HOME / "uploaded").unlink(missing_ok=True)
+    return {"reconstructed": reconstructed, "uploaded": uploaded}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from beamkeeper.testing.daemons import START_S, daemon, listens, program, servant
 from beamkeeper.testing.servers import ServerNotAvailableError, free_port
+from beamkeeper.testing.slapd import Slapd
 
 SERVER = "globus-gridftp-server-progs"
 ORGANISATION = "/O=Grid/OU=Beamkeeper"
@@ -164,18 +165,19 @@ class MyProxy:
 
 
 @contextmanager
-def myproxy(authority: Authority, passwords: Mapping[str, str]) -> Iterator[MyProxy]:
+def myproxy(authority: Authority, people: Slapd) -> Iterator[MyProxy]:
     """Run a MyProxy while the block lasts, whose passwords are asked of PAM, as at sites; only root can.
 
-    PAM runs a program of the test's own in the place of a directory server.
+    PAM asks the directory server by logging in there with the name and the password.
     """
     if os.geteuid():
         raise ServerNotAvailableError("only root can say in /etc/pam.d who checks passwords")
     server, service = program("myproxy-server", "myproxy-server"), f"beamkeeper-test-{os.getpid()}"
+    asks = program("ldapwhoami", "ldap-utils")
     pam = Path("/etc/pam.d") / service
     with tempfile.TemporaryDirectory(prefix="beamkeeper-myproxy-") as made:
         place, port = Path(made), free_port()
-        _write_myproxy(place, authority, service, passwords)
+        _write_myproxy(place, authority, service, f"{asks} -x -H {people.url} -D 'uid='$PAM_USER',{people.people_dn}'")
         pam.write_text(
             f"auth required pam_exec.so expose_authtok quiet {place / 'check'}\naccount required pam_permit.so\n"
         )
@@ -198,12 +200,14 @@ def myproxy(authority: Authority, passwords: Mapping[str, str]) -> Iterator[MyPr
             pam.unlink()
 
 
-def _write_myproxy(place: Path, authority: Authority, service: str, passwords: Mapping[str, str]) -> None:
+def _write_myproxy(place: Path, authority: Authority, service: str, login: str) -> None:
     for name in ("store", "out"):
         (place / name).mkdir(mode=0o700)
-    known = "".join(f'[ "$PAM_USER:$given" = "{name}:{password}" ] && exit 0\n' for name, password in passwords.items())
+    # A name becomes part of a DN here, and a password goes where no other account reads it.
+    sound = 'case "$PAM_USER" in *[!a-z0-9-]*) exit 1;; esac'
+    given = 'given=$(tr -d "\\000"); [ -n "$given" ] || exit 1'  # with none, LDAP lets anybody in, as nobody
     scripts = {
-        "check": f"#!/bin/sh\ngiven=$(tr -d '\\000')\n{known}exit 1\n",
+        "check": f'#!/bin/sh\n{sound}\n{given}\nprintf %s "$given" | {login} -y /dev/stdin >/dev/null 2>&1\n',
         "name": f'#!/bin/sh\necho "{ORGANISATION}/CN=$1"\n',
     }
     for name, text in scripts.items():

@@ -89,19 +89,11 @@ class Wire:
                 _enter(libc, here.fileno())
 
     def cut(self) -> None:
-        """Carry nothing."""
+        """Carry nothing, and say nothing."""
         self.inside(End.SITE, "ip", "link", "set", f"{self._name}b", "down")
-
-    def refuse(self) -> None:
-        """Answer whatever the station sends with a reset: a cut that is told, where `cut` is silence."""
-        rules = "table inet out { chain o { type filter hook output priority 0; oifname lo accept; "
-        rules += "meta l4proto tcp reject with tcp reset; }; }"
-        self.inside(End.STATION, "nft", rules)
 
     def mend(self) -> None:
         """Carry everything, at once."""
-        with suppress(subprocess.CalledProcessError):
-            self.inside(End.STATION, "nft", "delete", "table", "inet", "out")
         self.inside(End.SITE, "ip", "link", "set", f"{self._name}b", "up")
         for end in End:
             with suppress(subprocess.CalledProcessError):

@@ -1,7 +1,7 @@
 """Starts services without waiting for Python: one process imports everything once, and forks for each start.
 
 What runs is what `python -m beamkeeper.serve run` runs, in a session of its own and with an environment of its own.
-Campaigns that kill the services a few hundred times would spend most of their time on imports otherwise.
+Tests that start the services a few hundred times would spend most of their time on imports otherwise.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self
+
+from beamkeeper.testing.station import Started, popen
 
 PRELOADED = (
     "beamkeeper.serve.run",
@@ -64,48 +67,67 @@ class Child:
 
 
 class Nursery:
-    """The process that forks; to be used from one thread."""
+    """The process that forks, started when it is first needed."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "beamkeeper.testing.nursery"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **(environ or {})},
-            start_new_session=True,
-        )
+        self._environ = dict(environ or {})
+        self._environ_at_start = {**os.environ, **self._environ}
+        self._started: subprocess.Popen[bytes] | None = None
+        self._alone = threading.Lock()
 
     def spawn(self, arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> Child:
         """Start `python -m beamkeeper.serve run ARGUMENTS`."""
-        answer = self.ask({"run": list(arguments), "environ": dict(environ), "log": str(log)})
-        return Child(self, answer["pid"])
+        request = {"run": list(arguments), "environ": dict(environ), "log": str(log.absolute()), "in": os.getcwd()}
+        return Child(self, self.ask(request)["pid"])
+
+    def spawn_where_alike(self, arguments: Sequence[str], environ: Mapping[str, str], log: Path) -> Started:
+        """Start them in this way, unless an interpreter of their own would read something else as it starts."""
+        if _read_at_start(environ) != _read_at_start(self._environ_at_start):
+            return popen(arguments, environ, log)
+        return self.spawn(arguments, environ, log)
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request and return the answer."""
-        writing, reading = self._pipes()
-        writing.write(json.dumps(request).encode() + b"\n")
-        writing.flush()
-        line = reading.readline()
+        with self._alone:
+            writing, reading = self._pipes()
+            writing.write(json.dumps(request).encode() + b"\n")
+            writing.flush()
+            line = reading.readline()
         assert line, "the nursery is gone"
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        return self._process.stdin, self._process.stdout
+        if self._started is None:
+            self._started = subprocess.Popen(
+                [sys.executable, "-m", "beamkeeper.testing.nursery"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self._environ_at_start,
+                cwd="/",  # a test's own directory goes away
+                start_new_session=True,
+            )
+        assert self._started.stdin is not None
+        assert self._started.stdout is not None
+        return self._started.stdin, self._started.stdout
 
     def close(self) -> None:
         """End it, and by that every process that it started."""
-        for pipe in self._pipes():
-            pipe.close()
-        self._process.wait(30)
+        if self._started is not None:
+            for pipe in self._pipes():
+                pipe.close()
+            self._started.wait(30)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _read_at_start(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of an environment counts only while a process starts: where packages are, and what is preloaded."""
+    return {name: value for name, value in environ.items() if name.startswith(("PYTHON", "LD_", "MALLOC_"))}
 
 
 def main() -> int:
@@ -116,9 +138,7 @@ def main() -> int:
     for line in sys.stdin:
         request = json.loads(line)
         if "run" in request:
-            pid = os.fork()
-            if pid == 0:
-                _become(request)
+            pid = _forked(request)
             children.add(pid)
             answer: dict[str, Any] = {"pid": pid}
         else:
@@ -132,13 +152,28 @@ def main() -> int:
     return 0
 
 
+def _forked(request: Mapping[str, Any]) -> int:
+    """Fork; when this returns, the fork leads a session of its own, and can be killed as a group."""
+    waits, tells = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.close(waits)
+        os.close(tells)
+        _become(request)
+    os.close(tells)
+    os.read(waits, 1)
+    os.close(waits)
+    return pid
+
+
 def _become(request: Mapping[str, Any]) -> None:
     """Be the services in this fork, and never return."""
     from beamkeeper.config import failpoints
     from beamkeeper.serve.__main__ import main as serve
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    os.setsid()
+    os.chdir(request["in"])
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):

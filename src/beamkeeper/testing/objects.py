@@ -38,8 +38,8 @@ class S3:
 
 
 @contextmanager
-def s3() -> Iterator[S3]:
-    """Run an S3 server while the block lasts."""
+def s3(*flags: str) -> Iterator[S3]:
+    """Run an S3 server while the block lasts, with further flags of rclone."""
     try:
         program = find_program("rclone")
     except DestinationError as error:
@@ -50,7 +50,7 @@ def s3() -> Iterator[S3]:
         config = place / "rclone.conf"
         write_config(config, port)
         argv = [program, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}"]
-        argv.append(str(place / "buckets"))
+        argv += [*flags, str(place / "buckets")]
         with daemon(argv, place / "log", lambda: listens(port), env={"RCLONE_CONFIG": ""}):
             yield S3(port, place / "buckets", config)
 

@@ -29,11 +29,11 @@ MOST_PAGES = 20
 
 _PROGRAM = """
 import Provider from 'oidc-provider';
-const [issuer, port, client_id, client_secret, callback] = process.argv.slice(2);
+const [issuer, port, client_id, client_secret, ...callbacks] = process.argv.slice(2);
 const claims = (id) => ({ sub: id, preferred_username: id.split('-')[0], name: `${id.split('-')[0]} herself`,
   email: `${id.split('-')[0]}@example.org`, email_verified: true });
 const provider = new Provider(issuer, {
-  clients: [{ client_id, client_secret, redirect_uris: [callback], response_types: ['code'],
+  clients: [{ client_id, client_secret, redirect_uris: callbacks, response_types: ['code'],
     grant_types: ['authorization_code', 'urn:ietf:params:oauth:grant-type:device_code'] }],
   claims: { openid: ['sub'], profile: ['preferred_username', 'name'], email: ['email', 'email_verified'] },
   features: { deviceFlow: { enabled: true } },
@@ -77,9 +77,9 @@ class OidcServer:
             **others,
         }
 
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        words = [self.issuer, str(self.port), CLIENT_ID, CLIENT_SECRET, CALLBACK]
+    def start(self, *callbacks: str) -> None:
+        """Start it, and wait until it answers; it sends browsers back to any of these as well."""
+        words = [self.issuer, str(self.port), CLIENT_ID, CLIENT_SECRET, CALLBACK, *callbacks]
         with (self.directory / "log").open("ab") as output:
             self.process = subprocess.Popen(
                 [*_dies_with_us(), "node", str(self.directory / "provider.mjs"), *words],

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+CAP_CHOWN = 0
+CAP_FSETID = 4
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
-"""Numbers of linux/capability.h: both together let root read and write whatever the mode of a file says."""
+"""Numbers of linux/capability.h: the last two let root read and write whatever the mode of a file says."""
 
 _VERSION_3 = 0x20080522
 
@@ -23,8 +25,8 @@ class _Set(ctypes.Structure):
 
 
 @contextmanager
-def ordinary_rights() -> Iterator[None]:
-    """Let the mode of a file bind this thread, and those that it starts in the block, even where it is root's.
+def without(*capabilities: int) -> Iterator[None]:
+    """Take capabilities from this thread, and from those that it starts in the block.
 
     Nothing changes for others than root. The user stays the same, so that one's own files stay one's own.
     """
@@ -33,12 +35,20 @@ def ordinary_rights() -> Iterator[None]:
         return
     before = _get()
     reduced = (_Set * 2)(*before)
-    reduced[0].effective &= ~(1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH)
+    for capability in capabilities:
+        reduced[0].effective &= ~(1 << capability)
     _set(reduced)
     try:
         yield
     finally:
         _set(before)
+
+
+@contextmanager
+def ordinary_rights() -> Iterator[None]:
+    """Let the mode of a file bind this thread, and those that it starts in the block, even where it is root's."""
+    with without(CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        yield
 
 
 def _get() -> ctypes.Array[_Set]:

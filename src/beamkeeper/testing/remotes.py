@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from beamkeeper.domain.storage import STAGING
 from beamkeeper.testing.daemons import account, daemon, listens, program
 from beamkeeper.testing.servers import free_port
 
+LOOPBACK = "127.0.0.1"
 MODULE = "area"
 RSYNC_USER, RSYNC_PASSWORD = "dm", "a password of rsync"
 
@@ -48,32 +49,43 @@ class Sshd:
     port: int
     key: Path
     known_hosts: Path
+    address: str = LOOPBACK
 
     def url(self, path: Path) -> str:
         """Return the address of a directory, without the last slash."""
-        return f"rsync+ssh://{account()}@127.0.0.1:{self.port}{quote(str(path))}"
+        return f"rsync+ssh://{account()}@{self.address}:{self.port}{quote(str(path))}"
 
 
 @contextmanager
-def sshd() -> Iterator[Sshd]:
-    """Run an sshd while the block lasts."""
+def sshd(
+    address: str = LOOPBACK,
+    *,
+    wrap: Sequence[str] = (),
+    there: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[Sshd]:
+    """Run an sshd while the block lasts; on another host by what `wrap` puts before it, seen from `there`."""
     server, keygen = program("sshd", "openssh-server"), program("ssh-keygen", "openssh-client")
     with tempfile.TemporaryDirectory(prefix="beamkeeper-sshd-") as made:
         place = Path(made)
         for name in ("host", "user"):
             subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", place / name], check=True)
         port = free_port()
-        (place / "known_hosts").write_text(f"[127.0.0.1]:{port} {(place / 'host.pub').read_text()}")
+        (place / "known_hosts").write_text(f"[{address}]:{port} {(place / 'host.pub').read_text()}")
         lines = [
-            *(f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {place / 'host'}", "PidFile none", "UsePAM no"),
+            *(f"Port {port}", f"ListenAddress {address}", f"HostKey {place / 'host'}", "PidFile none", "UsePAM no"),
             *(f"AuthorizedKeysFile {place / 'user.pub'}", "StrictModes no", "PasswordAuthentication no"),
             *("PermitRootLogin prohibit-password", "Subsystem sftp internal-sftp"),
         ]
         (place / "config").write_text("\n".join(lines) + "\n")
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # it insists on it
-        with daemon([server, "-D", "-e", "-f", str(place / "config")], place / "log", lambda: listens(port)):
-            yield Sshd(port, place / "user", place / "known_hosts")
+
+        def is_up() -> bool:
+            with there():
+                return listens(port, address)
+
+        with daemon([*wrap, server, "-D", "-e", "-f", str(place / "config")], place / "log", is_up):
+            yield Sshd(port, place / "user", place / "known_hosts", address)
 
 
 @dataclass(frozen=True, slots=True)

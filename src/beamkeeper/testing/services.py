@@ -22,14 +22,16 @@ from beamkeeper.client.logins import Logins
 from beamkeeper.core import bootstrap
 from beamkeeper.core import users as core_users
 from beamkeeper.core.bootstrap import Bootstrap
+from beamkeeper.core.offline_tokens import key_of
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.db import Database
+from beamkeeper.db.opening import TRANSACTIONS
 from beamkeeper.db.schema import create
-from beamkeeper.db.transaction import TRANSACTIONS
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.app import build_app
 from beamkeeper.server.deps import Context
+from beamkeeper.server.direct import Protocol
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 2
@@ -95,6 +97,9 @@ def running(
             stack.callback(context.database.close)
         with contexts[Service.STORAGE].database.write() as tx:
             made = bootstrap.bootstrap(tx, tree)
+        for service, context in contexts.items():
+            if tree.station.offline_login and service is not Service.STORAGE:
+                context.database.offline_key = key_of(made.service_key)
         stack.callback(_mirroring(contexts))
         for service, context in contexts.items():
             stack.enter_context(_serving(context, sockets[service]))
@@ -164,7 +169,12 @@ def _mirroring(contexts: Mapping[Service, Context]) -> Callable[[], None]:
 def _serving(context: Context, listening: socket.socket) -> Iterator[None]:
     """Serve an application on a socket that listens, in a thread of its own."""
     options = uvicorn.Config(
-        build_app(context), log_config=None, lifespan="on", timeout_graceful_shutdown=STOP_TIMEOUT_S, ws="none"
+        build_app(context),
+        http=Protocol,
+        log_config=None,
+        lifespan="on",
+        timeout_graceful_shutdown=STOP_TIMEOUT_S,
+        ws="none",
     )
     server = uvicorn.Server(options)
     thread = threading.Thread(target=server.run, args=([listening],), name=f"{context.service} service", daemon=True)

@@ -17,7 +17,7 @@ from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
 from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.experiments import Experiment, NewExperiment
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.status import PORTAL, SERVED, Service
 from beamkeeper.testing.servers import free_ports
 
 START_S = 60.0
@@ -70,6 +70,19 @@ def popen(
         )
 
 
+_usual: list[Spawn] = [popen]
+
+
+@contextmanager
+def usually(spawn: Spawn) -> Iterator[None]:
+    """Start stations in this way while the block lasts, where nothing else is said."""
+    _usual.append(spawn)
+    try:
+        yield
+    finally:
+        _usual.remove(spawn)
+
+
 class Station:
     """The services of one data directory; `start` and `kill` as often as a test likes."""
 
@@ -78,14 +91,17 @@ class Station:
         directory: Path,
         databases: Mapping[Service, str] | None = None,
         settings: str = "",
-        spawn: Spawn = popen,
+        spawn: Spawn | None = None,
+        *,
+        with_portal: bool = False,
     ) -> None:
         self.directory = directory
+        self.with_portal = with_portal
         self.data = directory / "beamline"
         self.data.mkdir(parents=True, exist_ok=True)
         self.logins = Logins(directory / "logins.json")
-        self.spawn = spawn
-        self._ports = dict(zip(Service, free_ports(len(Service)), strict=True))
+        self.spawn = spawn or _usual[-1]
+        self._ports = dict(zip(SERVED, free_ports(len(SERVED)), strict=True))
         self.processes: list[Started] = []
         self._launched: set[Service] = set()
         self._clients: list[Client] = []
@@ -93,6 +109,8 @@ class Station:
 
     def _write_settings(self, databases: Mapping[Service, str], more: str) -> None:
         lines = ['site = "test"', "[station]", 'name = "TEST"', 'cycle = "2026-1"', 'agent = "detector-pc"']
+        # Most tests look at no page, and are spared the port.
+        lines += ["[portal]", f'listen = "127.0.0.1:{self._ports[PORTAL]}"', f"enabled = {self.with_portal}".lower()]
         for service in sorted(Service, key=lambda one: one is Service.ACQUISITION):  # its own settings come last
             lines += [f"[{service}]", f'listen = "127.0.0.1:{self._ports[service]}"']
             if service in databases:
@@ -107,7 +125,7 @@ class Station:
         """The file of settings."""
         return self.data / "beamkeeper.toml"
 
-    def port(self, service: Service) -> int:
+    def port(self, service: str) -> int:
         """Return the port that a service listens on."""
         return self._ports[service]
 
@@ -182,10 +200,15 @@ class Station:
 
 @contextmanager
 def station(
-    directory: Path, databases: Mapping[Service, str] | None = None, settings: str = "", spawn: Spawn = popen
+    directory: Path,
+    databases: Mapping[Service, str] | None = None,
+    settings: str = "",
+    spawn: Spawn | None = None,
+    *,
+    with_portal: bool = False,
 ) -> Iterator[Station]:
     """Give a station that is not started yet, and end what it started."""
-    made = Station(directory, databases, settings, spawn)
+    made = Station(directory, databases, settings, spawn, with_portal=with_portal)
     try:
         yield made
     finally:

@@ -84,9 +84,8 @@ class MemoryCatalogue:
         return Registered(version_uid=file.version_uid, file_uid=None, result=result, message=message)
 
 
-def processor_context(catalogue: Catalogue | None = None, stop: Callable[[], bool] = lambda: False) -> ProcessorContext:
-    """Return what a processor may use, of a DAQ of an experiment `test`."""
-    experiment = Experiment(
+def _experiment() -> Experiment:
+    return Experiment(
         uid=EXPERIMENT,
         number=1,
         name="test",
@@ -96,6 +95,10 @@ def processor_context(catalogue: Catalogue | None = None, stop: Callable[[], boo
         directory="2026-1/test",
         created_at=NOW,
     )
+
+
+def processor_context(catalogue: Catalogue | None = None, stop: Callable[[], bool] = lambda: False) -> ProcessorContext:
+    """Return what a processor may use, of a DAQ of an experiment `test`."""
     acquisition = Acquisition(
         **path_fields(b"detector"),
         uid=uuid7(),
@@ -120,4 +123,4 @@ def processor_context(catalogue: Catalogue | None = None, stop: Callable[[], boo
         started_by="tester",
         created_at=NOW,
     )
-    return ProcessorContext(acquisition, experiment, catalogue or MemoryCatalogue(), stop)
+    return ProcessorContext(acquisition, _experiment(), catalogue or MemoryCatalogue(), stop)

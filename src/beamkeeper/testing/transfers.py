@@ -74,15 +74,31 @@ class SilentTransfer(_FaultyTransfer):
                 yield result
 
 
+class VanishingTransfer(_FaultyTransfer):
+    """Ends well; and then somebody removes the staging directory, before what is in it was published."""
+
+    def send(self, items: Sequence[TransferItem], staging: str, stop: Stop) -> Iterator[TransferResult]:
+        """Copy, and remove it all."""
+        results = list(self._copy.send(items, staging, stop))
+        if self._gate.exists():
+            self._copy.discard(staging)
+        yield from results
+
+
+FAULTY = {
+    "lying": LyingTransfer,
+    "hanging": HangingTransfer,
+    "silent": SilentTransfer,
+    "vanishing": VanishingTransfer,
+}
+
+
 def provide(directory: Path) -> dict[str, str]:
     """Make them known by their names as an installed package does; return the environment that a process needs."""
     about = directory / "beamkeeper_faulty-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: beamkeeper-faulty\nVersion: 1.0\n")
-    lines = [
-        f"{name} = {__name__}:{cls.__name__}"
-        for name, cls in (("lying", LyingTransfer), ("hanging", HangingTransfer), ("silent", SilentTransfer))
-    ]
+    lines = [f"{name} = {__name__}:{cls.__name__}" for name, cls in FAULTY.items()]
     (about / "entry_points.txt").write_text("\n".join(["[beamkeeper.transfers]", *lines]) + "\n")
     before = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": os.pathsep.join([str(directory), *([before] if before else [])])}

@@ -32,6 +32,7 @@ SERVICES = {
     "dataset": Service.CATALOG,
     "run": Service.CATALOG,
     "rule": Service.CATALOG,
+    "replica_request": Service.CATALOG,
     "file": Service.CATALOG,
     "daq": Service.ACQUISITION,
     "upload": Service.ACQUISITION,
@@ -78,6 +79,8 @@ class World:
         self._make_people()
         for place in EXPERIMENTS:
             self._fill(place)
+        with self.running.database.write() as tx:
+            tx.groups.name_new("canary-{experiment}")
 
     @property
     def roots(self) -> str:
@@ -215,6 +218,7 @@ class World:
         files = {"files": [self.new_file(place, f"data/{canary}.h5")]}
         registered = self.make(Service.CATALOG, "/files:register", files, token=key)["files"][0]
         self._keep("file", place, registered["file_uid"])
+        self._keep("version", place, registered["version_uid"])
         self._keep("replica", place, self._replica(registered["file_uid"]))
         for kind in SERVICES:
             if kind != "file" and (kind not in OF_STATION or place == "own"):
@@ -223,14 +227,18 @@ class World:
         items = [{"version_uid": str(new_uid()), "number": 1, "path_b64": b64(f"data/{canary}")}]
         items = [{**items[0], "size": 1}]
         published = {**checks, "items": [{**items[0], "checksums": [digest()]}]}
+        items_copied = [{**items[0], "checksums": [digest()], "is_plain": True}]
+        copied = {**checks, "storage_area_uid": self.objects["area_uid"][place], "items": items_copied}
         for kind, path, body in (
             ("publish", "/publishes", published),
             ("check", "/checks", {**checks, "uid": str(new_uid()), "mode": "stat", "items": items}),
             ("listing", "/listings", {**checks, "uid": str(new_uid())}),
             ("set", "/sets", {"uid": str(new_uid()), "experiment_uid": uid, "name": canary}),
+            ("copy", "/copies", {**copied, "uid": str(new_uid())}),
             ("discard", "/discards", {**checks, "uid": str(new_uid()), "batch_uid": str(new_uid())}),
+            ("walk", f"/experiments/{uid}/permission-walks", {"uid": str(new_uid())}),
         ):
-            token = None if kind == "set" else key
+            token = None if kind in ("set", "walk") else key
             self._keep(kind, place, self.make(Service.STORAGE, path, body, token=token)["uid"])
 
     def _keep(self, kind: str, place: str, uid: str) -> None:
@@ -260,6 +268,10 @@ class World:
             "dataset": ("/datasets", {**named, "title": canary, "metadata": {"note": canary}}),
             "run": ("/runs", {**named, "start": {"note": canary}}),
             "rule": ("/run-rules", {"experiment_uid": uid, "path": f"{canary}-{serial}/{{run}}/*"}),
+            "replica_request": (
+                "/replica-requests",
+                {"uid": str(new_uid()), "action": "verify", "experiment_uid": uid},
+            ),
             "daq": ("/daqs", {"experiment_uid": uid, "path": root, "metadata": {"note": canary}}),
             "upload": ("/uploads", {"experiment_uid": uid, "path": root, "metadata": {"note": canary}}),
             "put": ("/puts", {"experiment_uid": uid, "metadata": {"note": canary}}),

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
 from beamkeeper.domain.errors import ConflictError, DmError, SettingsError, UnavailableError
-from beamkeeper.domain.status import Service
+from beamkeeper.domain.status import PORTAL, SERVED, Service
 
 PROFILE = "demo"
 STATION = "demo"
@@ -72,10 +72,10 @@ class Beamline:
             f'name = "{STATION}"',
             'title = "A beamline to try things on"',
         ]
-        for service, port in zip(Service, _free_ports(len(Service)), strict=True):
+        for service, port in zip(SERVED, _free_ports(len(SERVED)), strict=True):
             lines += [f"[{service}]", f'listen = "127.0.0.1:{port}"']
-            if service in databases:
-                lines.append(f"database = {json.dumps(databases[service])}")
+            if service != PORTAL and service in databases:
+                lines.append(f"database = {json.dumps(databases[Service(service)])}")
         new = self._file.with_suffix(".new")
         # A database's URL may hold a password.
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

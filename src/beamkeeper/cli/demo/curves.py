@@ -39,7 +39,7 @@ def plan(client: Client) -> JobPlan:
 
 def _definition() -> Definition:
     python = shlex.quote(sys.executable)
-    integrate = f'{python} -m beamkeeper.cli.demo.integrate "$filePath" curve.txt && echo "frame: $filePath"'
+    integrate = f'{python} -m beamkeeper.library.integrate "$filePath" curve.txt && echo "frame: $filePath"'
     keep = f"{python} -c 'from beamkeeper.cli.app import main; main()' put $scan.txt --analysis --destination curves"
     again: dict[str, JsonValue] = {
         "idempotent": True,

@@ -146,6 +146,7 @@ def _say_how_to_go_on(result: Result, used_bytes: int) -> None:
     output.say("")
     output.say(f"The beamline stays up ({output.size(used_bytes)} on disk). Look around, and stop it:")
     for line in (
+        f"{dm} {profile} portal",
         f"{dm} {profile} experiment show {result.experiment}",
         f"{dm} {profile} file find --experiment {result.experiment} 'data/scan_001/*'",
         f"{dm} {profile} daq show {result.daq}",

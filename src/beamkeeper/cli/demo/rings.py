@@ -14,12 +14,16 @@ Image = NDArray[np.uint16]
 SIDE = 512
 CENTRE_X, CENTRE_Y = SIDE / 2 + 4.25, SIDE / 2 - 7.5
 PIXEL_MM = 0.172
+DISTANCE_MM = 849.0
+WAVELENGTH_A = 0.7336
+HC = 12.398419843
+"""Energy times wavelength, in keV and angstroms."""
 RADII = (62.0, 101.0, 119.0, 165.0, 203.0, 238.0)
 _HEIGHTS = (180.0, 420.0, 260.0, 120.0, 90.0, 60.0)
 _TEMPERATURES = 4
 _GEOMETRY = (
     f"beam_x_mm:{CENTRE_X * PIXEL_MM:.4f}\nbeam_y_mm:{CENTRE_Y * PIXEL_MM:.4f}\npixel_mm:{PIXEL_MM}\n"
-    "distance_mm:849.0\nwavelength_A:0.7336"
+    f"distance_mm:{DISTANCE_MM}\nwavelength_A:{WAVELENGTH_A}"
 )
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,14 @@ from beamkeeper.cli.demo.progress import Display, Standing, Tail, display
 from beamkeeper.cli.demo.report import Result, report
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import ACTIVE, Acquisition, NewDaq, State
-from beamkeeper.domain.errors import ConflictError, NotFoundError, SettingsError, SourceError, UnavailableError
+from beamkeeper.domain.errors import (
+    ConflictError,
+    DmError,
+    NotFoundError,
+    SettingsError,
+    SourceError,
+    UnavailableError,
+)
 from beamkeeper.domain.experiments import Experiment, NewExperiment
 from beamkeeper.domain.names import Uid, path_fields
 from beamkeeper.domain.status import Service
@@ -80,6 +87,7 @@ def _run(place: Place, wish: Wish, beamline: Beamline) -> int:
         output.note(f"bringing the beamline up in {place.beamline}")
         beamline.up()
         with beamline.client() as client:
+            _show_the_way(client)
             experiment = _experiment(client, this)
             daq = _measure(client, place, this, _daq(client, place, this, experiment).uid)
             output.note("waiting for the curves of the scans' first frames")
@@ -92,6 +100,13 @@ def _run(place: Place, wish: Wish, beamline: Beamline) -> int:
             report(result, used_bytes=place.used_bytes())
     is_whole = verdict.is_match and daq.state is State.DONE and not result.curves.wanting
     return 0 if is_whole else EXIT_WANTING
+
+
+def _show_the_way(client: Client) -> None:
+    """Say where one can watch it in a browser: from now on, and not at the end alone."""
+    with suppress(DmError):  # who has turned the portal off watches here
+        if portal := client.site().portal:
+            output.note(f"watch it in a browser: {client.portal_way(portal)}")
 
 
 def _require_server() -> None:

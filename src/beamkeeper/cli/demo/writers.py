@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 from blake3 import blake3
 
+from beamkeeper.cli.demo import rings
 from beamkeeper.cli.demo.rings import Rings, tiff_bytes
 from beamkeeper.cli.demo.target import BLOCK_BYTES, Target
 from beamkeeper.cli.demo.truth import Kind, Written
@@ -88,18 +89,27 @@ def _nexus_tree(file: h5py.File, beam: Beam, number: int) -> tuple[h5py.Dataset,
     end_time = entry.create_dataset("end_time", data=" " * 32, dtype="S32")
     _group(entry, "sample", "NXsample")["name"] = "silver behenate"
     instrument = _group(entry, "instrument", "NXinstrument")
-    energy = _group(instrument, "monochromator", "NXmonochromator").create_dataset("energy", data=ENERGIES_KEV[number])
-    energy.attrs["units"] = "keV"
+    monochromator, wavelength = _group(instrument, "monochromator", "NXmonochromator"), rings.HC / ENERGIES_KEV[number]
+    _quantity(monochromator, "energy", ENERGIES_KEV[number], "keV")
+    _quantity(monochromator, "wavelength", wavelength, "angstrom")
     detector = _group(instrument, "detector", "NXdetector")
     detector["description"] = "simulated area detector"
-    count_time = detector.create_dataset("count_time", data=20 / NOMINAL_RATE)
-    count_time.attrs["units"] = "s"
+    _quantity(detector, "count_time", 20 / NOMINAL_RATE, "s")
+    # The pictures are those of one energy: the detector stands where the rings are of this radius at another.
+    _quantity(detector, "distance", rings.DISTANCE_MM * rings.WAVELENGTH_A / wavelength, "mm")
+    for axis, centre in (("x", rings.CENTRE_X), ("y", rings.CENTRE_Y)):
+        _quantity(detector, f"beam_center_{axis}", centre * rings.PIXEL_MM, "mm")
+        _quantity(detector, f"{axis}_pixel_size", rings.PIXEL_MM, "mm")
     frame = (NEXUS_SIDE, NEXUS_SIDE)
     images = detector.create_dataset("data", (0, *frame), "u2", maxshape=(None, *frame), chunks=(1, *frame))
     data = _group(entry, "data", "NXdata")
     data.attrs["signal"] = "data"
     data["data"] = images
     return images, end_time
+
+
+def _quantity(parent: h5py.Group, name: str, value: float, units: str) -> None:
+    parent.create_dataset(name, data=value).attrs["units"] = units
 
 
 def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:

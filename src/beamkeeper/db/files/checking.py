@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from beamkeeper.db.files.tables import Checksums, FileRow, ReplicaRow, VerificationRow, VersionRow
 from beamkeeper.domain.catalogues import Fault, Finding
-from beamkeeper.domain.files import ReplicaState
+from beamkeeper.domain.files import PRESENT, ReplicaState
 from beamkeeper.domain.names import show_path, to_b64
 from beamkeeper.domain.versions import digests
 
@@ -56,7 +56,7 @@ def findings(file: FileRow, rows: Rows, *, is_experiment_known: bool) -> Iterato
 
 def _of_version(version: VersionRow, rows: Rows, *, is_file: bool) -> Iterator[tuple[Fault, str]]:
     replicas = rows.replicas.get(version.id, ())
-    if not replicas:
+    if not any(replica.state in PRESENT for replica in replicas):
         yield Fault.NO_REPLICA, "no copy of it is known"
     known = digests(rows.checksums.get(version.id, ()))
     if is_file and not known:
@@ -70,7 +70,7 @@ def _of_version(version: VersionRow, rows: Rows, *, is_file: bool) -> Iterator[t
         if replica.state == ReplicaState.VERIFIED and is_file and not proofs:
             yield Fault.UNPROVEN, f"replica {replica.uid} is called verified, and the ledger has no row that says so"
         last = max(ledger, key=lambda row: row.verified_at, default=None)
-        if last is not None and last.is_match != (replica.state == ReplicaState.VERIFIED):
+        if replica.state in PRESENT and last is not None and last.is_match != (replica.state == ReplicaState.VERIFIED):
             yield Fault.UNTOLD, f"replica {replica.uid} is called {replica.state}, and the ledger's last row differs"
         for row in proofs:
             if row.algorithm is not None and known.get(row.algorithm, row.value) != row.value:  # type: ignore[call-overload]

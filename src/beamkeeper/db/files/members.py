@@ -31,6 +31,12 @@ def file_ids(session: Session, experiment_uid: UUID, uids: Sequence[UUID]) -> li
     return sorted(found.values())
 
 
+def newest_of(session: Session, wanted: Select[UUID, UUID]) -> dict[UUID, UUID]:
+    """Return what files belong to, of a select of their uids with those of what holds them: the newest of several."""
+    rows = sorted(session.execute(wanted).all(), key=lambda row: row[1])
+    return {row[0]: row[1] for row in rows}
+
+
 def page_of(session: Session, wanted: Select[Any], link: InstrumentedAttribute[int], query: MemberQuery) -> MemberPage:
     """Return a page of a select of files with versions that is joined with a table of links, in the links' order."""
     if query.after is not None:

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
+from beamkeeper.db.files.frames import note_frames
 from beamkeeper.db.files.registering import Registration, checksums_of, newest
 from beamkeeper.db.files.tables import (
     FileRow,
@@ -38,6 +39,7 @@ from beamkeeper.domain.files import (
     Replica,
     Verification,
 )
+from beamkeeper.domain.frames import NewFrame
 from beamkeeper.domain.metadata import check_metadata, joined, patched
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.users import Reach
@@ -116,6 +118,10 @@ class Files:
         note_changed(self._session, self._now, [file.id])
         self._session.flush()  # so that a query of the same transaction finds it
         return self._files([(file, version)])[0]
+
+    def note_frames(self, experiment_uid: UUID, frames: Sequence[NewFrame]) -> Sequence[tuple[UUID, int]]:
+        """Add what was found in first frames; return the uids and sizes of the files that have changed by it."""
+        return note_frames(self._session, self._now, experiment_uid, {one.version_uid: one for one in frames})
 
     def count(self, query: FileQuery, *, is_deleted: bool) -> FileCount:
         """Return how many files a query means: of those in sight, or of the hidden that can come back."""

@@ -61,6 +61,7 @@ class Registration:
         self._uids = new_uids(len(files))
         answers = [self._register(new) for new in files]
         self._write()
+        self._want_copies(zip(files, answers, strict=True))
         return answers
 
     def _load_replayed(self, uids: Sequence[UUID]) -> None:
@@ -162,6 +163,23 @@ class Registration:
             note_changed(self._session, self._now, ids.values())
             write_versions(self._session, self._now, self._by, [(new, ids[entry.uid]) for new, entry in self._created])
         self._write_adopted()
+
+    def _want_copies(self, pairs: Iterable[tuple[NewFile, Registered]]) -> None:
+        """Order copies of versions that are to be in further storage areas, also of bytes that were here before."""
+        wanted: defaultdict[tuple[UUID, ...], set[UUID]] = defaultdict(set)
+        for new, answer in pairs:
+            if new.also and answer.result is not RegisteredAs.CONFLICT:
+                entry = self._entries.get((new.experiment_uid, bytes(new.relpath)))
+                is_known = new.version_uid in self._seen or entry is None
+                wanted[new.also].add(new.version_uid if is_known or entry is None else entry.version_uid)
+        if not wanted:
+            return
+        from beamkeeper.db.replicas.placing import want  # which needs the tables of files
+
+        for also, uids in wanted.items():
+            versions = select(VersionRow.id, FileRow.experiment_uid).join(FileRow, FileRow.id == VersionRow.file_id)
+            found = self._session.execute(versions.where(VersionRow.uid.in_(uids)).order_by(VersionRow.id)).all()
+            want(self._session, self._now, dict(found), also, asked_by=self._by)
 
     def _write_changed(self) -> None:
         changed = [

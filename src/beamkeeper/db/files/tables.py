@@ -7,10 +7,11 @@ from datetime import datetime
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from beamkeeper.db.base import Base, BigId, JsonDocument
+from beamkeeper.db.kinds import partial_index
 from beamkeeper.domain.files import (
     File,
     FileKind,
@@ -98,7 +99,7 @@ class ReplicaRow(Base):
         UniqueConstraint("version_id", "storage_area_uid"),
         Index(None, "checked_at", "uid"),
         # Of those few only, so that it costs nothing where copies are read back at once.
-        Index("ix_replicas_to_read", "uid", postgresql_where=text("is_to_read"), sqlite_where=text("is_to_read = 1")),
+        partial_index("ix_replicas_to_read", "uid", on_postgresql="is_to_read", on_sqlite="is_to_read = 1"),
     )
     services = CATALOG
 

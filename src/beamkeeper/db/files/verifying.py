@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Uuid, case, exists, func, insert, literal, select, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from beamkeeper.db.base import EPOCH, MICROSECOND, UtcMicroseconds
 from beamkeeper.db.changes import changed
@@ -18,7 +18,7 @@ from beamkeeper.db.files.tables import FileRow, ReplicaRow, VerificationRow, Ver
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.domain.errors import InvalidError, NotFoundError
-from beamkeeper.domain.files import FileKind, ReadFrom, ReplicaState
+from beamkeeper.domain.files import PRESENT, FileKind, ReadFrom, ReplicaState
 from beamkeeper.domain.ledger import (
     DirectoryCount,
     DirectoryPage,
@@ -82,7 +82,7 @@ class Ledger:
         for item in sorted(fresh.values(), key=lambda item: item.verified_at):
             _follow(replicas[item.replica_uid], item)
         self._session.flush()
-        self._follow_versions({replicas[item.replica_uid].version_id for item in fresh.values()})
+        follow_versions(self._session, {replicas[item.replica_uid].version_id for item in fresh.values()})
         return [
             Recorded(
                 uid=item.uid,
@@ -91,23 +91,6 @@ class Ledger:
             )
             for item in new
         ]
-
-    def _follow_versions(self, version_ids: set[int]) -> None:
-        of_version = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.VERIFIED)
-        is_bad = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.SUSPECT)
-        if version_ids:
-            held = select(VersionRow.file_id).where(VersionRow.id.in_(version_ids))
-            changed(self._session, Kind.FILES, self._session.scalars(held))
-            self._session.execute(
-                update(VersionRow)
-                .where(VersionRow.id.in_(version_ids))
-                .values(
-                    is_verified=exists().where(of_version),
-                    is_suspect=exists().where(is_bad) & ~exists().where(of_version),
-                    verified_at=select(func.max(ReplicaRow.verified_at)).where(of_version).scalar_subquery(),
-                )
-                .execution_options(synchronize_session=False)
-            )
 
     def replicas(self, query: ReplicaQuery, reach: Reach) -> ReplicaPage:
         """Return a page of replicas, those looked at longest ago first, out of the experiments within reach."""
@@ -122,8 +105,7 @@ class Ledger:
             wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
         if query.checked_before is not None:
             wanted = wanted.where(ReplicaRow.checked_at < query.checked_before)
-        if query.is_to_read:
-            wanted = wanted.where(ReplicaRow.is_to_read)
+        wanted = wanted.where(ReplicaRow.is_to_read if query.is_to_read else ReplicaRow.state.in_(sorted(PRESENT)))
         place, order = _paging(query)
         rows = self._session.execute(wanted.where(*place).order_by(*order).limit(query.limit + 1)).all()
         shown = rows[: query.limit]
@@ -155,7 +137,7 @@ class Ledger:
             select(ReplicaRow).where(ReplicaRow.version_id.in_(ids)).order_by(ReplicaRow.id)
         ):
             replicas[replica.version_id].append(replica)
-        read_at = self._device_read_at([replica.id for found in replicas.values() for replica in found])
+        read_at = device_read_at(self._session, [replica.id for found in replicas.values() for replica in found])
         return [
             FileProof(
                 file=to_file(file, version, checksums),
@@ -166,19 +148,6 @@ class Ledger:
             )
             for file, version in rows
         ]
-
-    def _device_read_at(self, replica_ids: Sequence[int]) -> Mapping[int, datetime]:
-        wanted = (
-            select(VerificationRow.replica_id, func.max(VerificationRow.verified_at))
-            .where(
-                VerificationRow.replica_id.in_(replica_ids),
-                VerificationRow.is_match,
-                VerificationRow.read_from.in_(_FROM_DEVICE),
-            )
-            .group_by(VerificationRow.replica_id)
-        )
-        found: dict[int, datetime] = dict(self._session.execute(wanted).all())
-        return found
 
     def directories(self, experiment_uid: UUID, query: DirectoryQuery) -> DirectoryPage:
         """Return what is stored by directory, in the order of directories."""
@@ -227,6 +196,43 @@ class Ledger:
         return found
 
 
+def device_read_at(session: Session, replica_ids: Sequence[int]) -> Mapping[int, datetime]:
+    """Return when right bytes were last read from devices; what was found bad or dropped since counts anew."""
+    bad = aliased(VerificationRow)
+    is_before = (bad.replica_id == VerificationRow.replica_id) & (bad.verified_at >= VerificationRow.verified_at)
+    wanted = (
+        select(VerificationRow.replica_id, func.max(VerificationRow.verified_at))
+        .where(
+            VerificationRow.replica_id.in_(replica_ids),
+            VerificationRow.is_match,
+            VerificationRow.read_from.in_(_FROM_DEVICE),
+            ~exists().where(is_before, bad.is_match.is_(False)),
+        )
+        .group_by(VerificationRow.replica_id)
+    )
+    found: dict[int, datetime] = dict(session.execute(wanted).all())
+    return found
+
+
+def follow_versions(session: Session, version_ids: set[int]) -> None:
+    """Say of versions what their replicas show: whether one is verified, or those that were read are all bad."""
+    of_version = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.VERIFIED)
+    is_bad = (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.SUSPECT)
+    if version_ids:
+        held = select(VersionRow.file_id).where(VersionRow.id.in_(version_ids))
+        changed(session, Kind.FILES, session.scalars(held))
+        session.execute(
+            update(VersionRow)
+            .where(VersionRow.id.in_(version_ids))
+            .values(
+                is_verified=exists().where(of_version),
+                is_suspect=exists().where(is_bad) & ~exists().where(of_version),
+                verified_at=select(func.max(ReplicaRow.verified_at)).where(of_version).scalar_subquery(),
+            )
+            .execution_options(synchronize_session=False)
+        )
+
+
 def _verification(item: NewVerification, replica_id: int, by: str) -> dict[str, Any]:
     return {
         "uid": item.uid,
@@ -242,8 +248,8 @@ def _verification(item: NewVerification, replica_id: int, by: str) -> dict[str, 
 
 
 def _follow(row: ReplicaRow, item: NewVerification) -> None:
-    """Bring a replica to what was found; an older finding that comes late changes nothing of it."""
-    if item.verified_at < row.checked_at:
+    """Bring a replica to what was found; an older finding that comes late changes nothing of it, nor if it is gone."""
+    if item.verified_at < row.checked_at or row.state not in PRESENT:
         return
     row.checked_at, row.is_to_read = item.verified_at, False
     row.state = ReplicaState.VERIFIED if item.is_match else ReplicaState.SUSPECT

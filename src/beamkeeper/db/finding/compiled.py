@@ -26,7 +26,6 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy import Text as SqlText
-from sqlalchemy.dialects.postgresql import TSQUERY
 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import builtin, glob_matches, of_experiments
@@ -165,6 +164,8 @@ class Compiler:
                 within = " OR ".join(f'"{each}"' for each in experiments)
                 wanted = f"{wanted} AND experiment_id : ({within})"
             return WORD_ROWS.c[WORDS].op("MATCH", return_type=Boolean(), is_comparison=True)(literal(wanted, SqlText()))
+        from sqlalchemy.dialects.postgresql import TSQUERY
+
         wanted = " & ".join(f"'{word}'{':*' if is_begun else ''}" for word, is_begun in words)
         if experiments:
             within = " | ".join(f"'{experiment_word(each)}'" for each in experiments)

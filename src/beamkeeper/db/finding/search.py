@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement, and_, false, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.experiments import ExperimentRow
+from beamkeeper.db.files.stale import IS_STALE
 from beamkeeper.db.files.tables import FileRow, VersionRow
 from beamkeeper.db.finding.asked import IS_NEWEST, Asked
 from beamkeeper.db.finding.builtins import path_range
@@ -120,6 +121,8 @@ class FileSearch:
             found.append(FileRow.experiment_uid.in_(experiment_uids(self._reach, self._now)))
         if not query.with_deleted:
             found.append(FileRow.deleted_at.is_(None))
+        if query.stale:
+            found.append(IS_STALE)
         return found
 
     def _page(self, limit: int, *, budget: float = math.inf, seconds: float = math.inf) -> Hits:

@@ -9,10 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import BindParameter, CursorResult, Executable, Select, Table, bindparam, func, insert, select, update
+from sqlalchemy import (
+    BindParameter,
+    CursorResult,
+    Executable,
+    Select,
+    Table,
+    Update,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import Base, upsert
@@ -39,6 +52,19 @@ _WAITING = select(_JOBS.c.id, _JOBS.c.workflow_name).where(_JOBS.c.status == str
 _NEXT = (
     _WAITING.order_by(_JOBS.c.priority.desc(), _JOBS.c.id).limit(bindparam("count")).with_for_update(skip_locked=True)
 )
+_AHEAD = (
+    select(_JOBS.c.workflow_owner, _JOBS.c.workflow_name)
+    .where(_JOBS.c.status == str(JobStatus.PENDING))
+    .order_by(_JOBS.c.priority.desc(), _JOBS.c.id)
+    .limit(bindparam("count"))
+)
+_OF_PEOPLE = (
+    select(_JOBS.c.uid, _JOBS.c.owner, _JOBS.c.experiment_uid)
+    .where(_JOBS.c.status == str(JobStatus.PENDING))
+    .order_by(_JOBS.c.priority.desc(), _JOBS.c.id)
+    .limit(bindparam("count"))
+)
+_NOT_ENDED = select(_JOBS.c.uid).where(_JOBS.c.uid.in_(_IDS), _JOBS.c.status.in_((str(JobStatus.PENDING), *_IN_HAND)))
 _ABORTING = select(_JOBS.c.id, _JOBS.c.message).where(
     _JOBS.c.worker_uid == bindparam("worker"), _JOBS.c.status == str(JobStatus.ABORTING)
 )
@@ -58,11 +84,18 @@ _TAKEN = (
     .where(_JOBS.c.id.in_(_IDS))
     .values(status=str(JobStatus.RUNNING), worker_uid=bindparam("worker"), started_at=bindparam("now"))
 )
+_BEGUN = insert(_ATTEMPTS)
 _FILE_SAID = (
     update(_FILES)
     .where(_FILES.c.job_id == bindparam("of_job"), _FILES.c.number == bindparam("of_number"))
     .values(variables=bindparam("said"))
 )
+
+
+@lru_cache(maxsize=64)
+def _changing(table: Table, key: str, names: tuple[str, ...]) -> Update:
+    met = update(table).where(table.c[key] == bindparam(f"of_{key}"))
+    return met.values({name: bindparam(name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +160,15 @@ class HeldJob:
     attempts: Sequence[HeldAttempt]
 
 
+@dataclass(frozen=True, slots=True)
+class NextJob:
+    """A job of an experiment that waits, and whose it is."""
+
+    uid: UUID
+    owner: str
+    experiment_uid: UUID
+
+
 class EngineJobs:
     """Queries on the jobs that workers have in hand."""
 
@@ -147,6 +189,22 @@ class EngineJobs:
         if ids:
             self._run(_TAKEN, ids=ids, worker=worker, now=self._now)
         return ids
+
+    def next_workflows(self, count: int, limits: Mapping[str, int]) -> list[str]:
+        """Return the workflows, by owner and name, of the jobs that `claim` would take."""
+        found = self._run(_without(_AHEAD, self._left(limits)), count=count)
+        return [f"{row.workflow_owner}/{row.workflow_name}" for row in found]
+
+    def next_of_experiments(self, count: int) -> list[NextJob]:
+        """Return those of experiments among so many jobs that wait, the first to be claimed first."""
+        found = self._run(
+            _OF_PEOPLE, count=count
+        )  # it says nothing of experiments: to look for one reads all that wait
+        return [NextJob(row.uid, row.owner, row.experiment_uid) for row in found if row.experiment_uid is not None]
+
+    def not_ended(self, uids: Sequence[UUID]) -> set[UUID]:
+        """Return those of some jobs that wait or run."""
+        return set(self._run(_NOT_ENDED, ids=list(uids)).scalars())
 
     def _run(self, statement: Executable, **values: Any) -> CursorResult[Any]:
         return self._session.connection().execute(statement, values)
@@ -186,6 +244,10 @@ class EngineJobs:
         wanted = select(JobRow.uid).where(JobRow.ended_at >= when, JobRow.started_at.is_not(None))
         return list(self._session.scalars(wanted.where(JobRow.experiment_uid.is_not(None)).order_by(JobRow.id.desc())))
 
+    def ended_before(self, uids: Sequence[UUID], when: datetime) -> list[UUID]:
+        """Return those of some jobs that ended before a time."""
+        return list(self._session.scalars(select(JobRow.uid).where(JobRow.uid.in_(uids), JobRow.ended_at < when)))
+
     def held(self, worker: UUID, ids: Sequence[int]) -> set[int]:
         """Return which of these jobs the worker still has; nobody else takes them before this transaction ends."""
         found: set[int] = set()
@@ -215,11 +277,7 @@ class EngineJobs:
     def save_jobs(self, rows: Sequence[Values]) -> None:
         """Write what changed of jobs; each row has the job's id."""
         if rows:
-            names = [name for name in rows[0] if name != "id"]
-            changed = update(_JOBS).where(_JOBS.c.id == bindparam("of_id"))
-            statement = changed.values({name: bindparam(name) for name in names})
-            given = [{"of_id" if name == "id" else name: value for name, value in row.items()} for row in rows]
-            self._session.connection().execute(statement, given)
+            self._change(_JOBS, "id", rows)
 
     def save_files(self, rows: Sequence[Values]) -> None:
         """Write what stages said of files."""
@@ -237,16 +295,18 @@ class EngineJobs:
             plain = {"started_at": None, "ended_at": None, "run_time_s": None, "exit_status": None, "signal": None}
             state = {"state": str(AttemptState.STARTING), "submitted_at": self._now, "cause": None, "message": ""}
             given = [{**plain, **state, "left_behind": 0, **row} for row in rows]
-            self._session.connection().execute(insert(_ATTEMPTS), given)
+            self._session.connection().execute(_BEGUN, given)
 
     def save_attempts(self, rows: Sequence[Values]) -> None:
         """Write what came of attempts; each row has the attempt's uid."""
         if rows:
-            names = [name for name in rows[0] if name != "uid"]
-            met = update(_ATTEMPTS).where(_ATTEMPTS.c.uid == bindparam("of_uid"))
-            statement = met.values({name: bindparam(name) for name in names})
-            given = [{"of_uid" if name == "uid" else name: value for name, value in row.items()} for row in rows]
-            self._session.connection().execute(statement, given)
+            self._change(_ATTEMPTS, "uid", rows)
+
+    def _change(self, table: Table, key: str, rows: Sequence[Values]) -> None:
+        """Write the other columns of rows that are known by this one."""
+        statement = _changing(table, key, tuple(name for name in rows[0] if name != key))
+        given = [{f"of_{name}" if name == key else name: value for name, value in row.items()} for row in rows]
+        self._session.connection().execute(statement, given)
 
     def running_attempts(self) -> int:
         """Return how many attempts have begun and not ended."""

@@ -179,6 +179,11 @@ class Jobs:
             wanted = wanted.where(JobRow.uid.in_(selection.uids))
         return [to_job(row) for row in self._session.scalars(wanted)]
 
+    def repeated(self) -> set[UUID]:
+        """Return the jobs that were run again by others."""
+        others = select(JobRow.rerun_of).where(JobRow.rerun_of.is_not(None))
+        return {uid for uid in self._session.scalars(others) if uid is not None}
+
     def stop(self, uids: Sequence[UUID], message: str) -> int:
         """End jobs that wait, at once, and ask for the end of those that run; returns how many that were."""
         met = 0

@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DDL, BigInteger, Double, Index, SmallInteger, Table, Text, UniqueConstraint, event, text
-from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy import DDL, BigInteger, Double, Index, SmallInteger, Table, UniqueConstraint, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from beamkeeper.db.base import Base, BigId, NullableDocument
+from beamkeeper.db.kinds import Words, partial_index
 from beamkeeper.domain import terms
 from beamkeeper.domain.status import Service
 
@@ -98,12 +98,12 @@ class SearchFileRow(Base):
         Index(None, "experiment_id", "file_id"),
         Index(None, "directory_id", "file_id"),
         Index(None, "type_id", "file_id"),
-        Index(
+        partial_index(
             "ix_search_files_partial",
             "experiment_id",
             "file_id",
-            sqlite_where=text("is_partial = 1"),
-            postgresql_where=text("is_partial"),
+            on_sqlite="is_partial = 1",
+            on_postgresql="is_partial",
         ),
         {"info": DERIVED},
     )
@@ -134,33 +134,33 @@ class SearchTermRow(Base):
 
     __tablename__ = "search_terms"
     __table_args__ = (
-        Index(
+        partial_index(
             "ix_search_terms_num",
             "key_id",
             "dimension",
             "experiment_id",
             "num",
             "file_id",
-            sqlite_where=text("num IS NOT NULL"),
-            postgresql_where=text("num IS NOT NULL"),
+            on_sqlite="num IS NOT NULL",
+            on_postgresql="num IS NOT NULL",
         ),
-        Index(
+        partial_index(
             "ix_search_terms_text",
             "key_id",
             "experiment_id",
             "text",
             "file_id",
-            sqlite_where=text("text IS NOT NULL"),
-            postgresql_where=text("text IS NOT NULL"),
+            on_sqlite="text IS NOT NULL",
+            on_postgresql="text IS NOT NULL",
         ),
         # Of lists only, whose items may lie on both sides of a range: most files have none, and cost nothing here.
-        Index(
+        partial_index(
             "ix_search_terms_lists",
             "key_id",
             "experiment_id",
             "file_id",
-            sqlite_where=text("ordinal > 0 AND dimension <= 0"),
-            postgresql_where=text("ordinal > 0 AND dimension <= 0"),
+            on_sqlite="ordinal > 0 AND dimension <= 0",
+            on_postgresql="ordinal > 0 AND dimension <= 0",
         ),
         WITHOUT_ROWID,
     )
@@ -190,7 +190,7 @@ class SearchTextRow(Base):
 
     file_id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
     experiment_id: Mapped[int]
-    document: Mapped[str] = mapped_column(Text().with_variant(TSVECTOR(), "postgresql"))
+    document: Mapped[str] = mapped_column(Words())
 
 
 class SearchCountRow(Base):

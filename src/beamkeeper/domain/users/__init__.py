@@ -9,12 +9,16 @@ from beamkeeper.domain.users.keys import ApiKey as ApiKey
 from beamkeeper.domain.users.keys import MadeKey as MadeKey
 from beamkeeper.domain.users.keys import NewKey as NewKey
 from beamkeeper.domain.users.people import EXPERIMENT_ROLES as EXPERIMENT_ROLES
+from beamkeeper.domain.users.people import OFFLINE_PREFIX as OFFLINE_PREFIX
+from beamkeeper.domain.users.people import SESSIONS_KEPT as SESSIONS_KEPT
 from beamkeeper.domain.users.people import STATION_ROLES as STATION_ROLES
 from beamkeeper.domain.users.people import Grant as Grant
 from beamkeeper.domain.users.people import Login as Login
 from beamkeeper.domain.users.people import NewGrant as NewGrant
 from beamkeeper.domain.users.people import NewSession as NewSession
 from beamkeeper.domain.users.people import NewUser as NewUser
+from beamkeeper.domain.users.people import OfflineLogin as OfflineLogin
+from beamkeeper.domain.users.people import OfflineSession as OfflineSession
 from beamkeeper.domain.users.people import Password as Password
 from beamkeeper.domain.users.people import PasswordChange as PasswordChange
 from beamkeeper.domain.users.people import Role as Role
@@ -44,8 +48,10 @@ from beamkeeper.domain.users.rights import require as require
 __all__ = [
     "ALLOWED_BY",
     "EXPERIMENT_ROLES",
+    "OFFLINE_PREFIX",
     "ROLES_FOR",
     "SERVICE_MAY",
+    "SESSIONS_KEPT",
     "SITE",
     "STATION_ROLES",
     "Action",
@@ -64,6 +70,8 @@ __all__ = [
     "NewKey",
     "NewSession",
     "NewUser",
+    "OfflineLogin",
+    "OfflineSession",
     "Password",
     "PasswordChange",
     "Publicity",

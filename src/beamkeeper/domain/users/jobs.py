@@ -27,9 +27,10 @@ class NewJobSession(Input):
 
 
 class NewJobSessions(Input):
-    """Jobs that begin."""
+    """Jobs that begin, and others whose sessions end: each change is news to every service of the station."""
 
     jobs: Annotated[tuple[NewJobSession, ...], Field(min_length=1, max_length=MOST_AT_ONCE)]
+    ended: Annotated[tuple[Uid, ...], Field(max_length=MOST_AT_ONCE)] = ()
 
 
 class JobSession(Model):

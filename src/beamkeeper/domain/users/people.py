@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -20,6 +21,9 @@ class Role(StrEnum):
     MANAGER = "manager"
     USER = "user"
 
+
+SESSIONS_KEPT = timedelta(days=7)
+"""Sessions that expired so long ago are removed: nobody can tell them from tokens that never were."""
 
 STATION_ROLES = frozenset({Role.STATION_MANAGER, Role.STATION_VIEWER})
 EXPERIMENT_ROLES = frozenset({Role.PI, Role.MANAGER, Role.USER})
@@ -50,6 +54,9 @@ class User(Model):
     is_shared: bool = Field(default=False, description="Shared by several people: a login is bound to one experiment.")
     is_enabled: bool = True
     created_at: UtcTime
+    password_changed_at: UtcTime | None = Field(
+        default=None, description="When its password here was set last; null where it has none here."
+    )
 
 
 Password = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
@@ -122,6 +129,19 @@ class Login(Input):
     experiment: Annotated[str, StringConstraints(max_length=128)] | None = None
 
 
+OFFLINE_PREFIX = "bk_offline."
+"""How the token of a login at a station that was cut off begins; secret scanners can look for it."""
+
+
+class OfflineLogin(Input):
+    """The password that was just logged in with: a station makes a verifier of it, for when it is cut off."""
+
+    password: Annotated[SecretStr, Field(max_length=1024)]
+    proof: Annotated[SecretStr, Field(max_length=256)] = Field(
+        description="The `password_proof` of the login: of no other password, and by nobody else, a verifier is made."
+    )
+
+
 class Session(Model):
     """A login that holds until it expires or is revoked."""
 
@@ -139,6 +159,9 @@ class NewSession(Model):
 
     session: Session
     token: str = Field(repr=False)
+    password_proof: str = Field(
+        default="", repr=False, description="Shows a station which password was right; told this once, of a password."
+    )
 
 
 class SessionRecord(Model):
@@ -154,6 +177,19 @@ class SessionRecord(Model):
     revoked_at: UtcTime | None = None
     name: str = Field(default="", description="What an API key is called.")
     scopes: tuple[Scope, ...] | None = Field(default=None, description="What an API key is for; None is a session.")
+    password_mark: str | None = Field(
+        default=None, repr=False, description="What the password and the proof of a login make; nothing without both."
+    )
+
+
+class OfflineSession(Model):
+    """A login at a station that is cut off, as its token carries it under the seal of the station."""
+
+    uid: Uid
+    user_uid: Uid
+    password_changed_at: UtcTime | None
+    created_at: UtcTime
+    expires_at: UtcTime
 
 
 class Whoami(Model):

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from beamkeeper.domain.errors import NotPermittedError
 from beamkeeper.domain.names import Uid
-from beamkeeper.domain.users.people import EXPERIMENT_ROLES, STATION_ROLES, Grant, Role, Scope
+from beamkeeper.domain.users.people import EXPERIMENT_ROLES, STATION_ROLES, Grant, OfflineSession, Role, Scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Caller:
     """What an API key is for; None is a session, which has no such limit."""
     job_uid: Uid | None = None
     """The job whose command asks, under its own session."""
+    offline: OfflineSession | None = None
+    """A login at a station that was cut off, which no table has."""
 
     def roles_on(self, target: Target) -> frozenset[Role]:
         """Return the roles that count for an object."""
@@ -102,6 +104,7 @@ class Action(StrEnum):
     HOLD = "hold"
     SCRUB = "scrub"
     AUDIT = "audit"
+    REPLICA_MANAGE = "replica:manage"
     MIRROR_READ = "mirror:read"
     REPLICATE = "replicate"
     COMMAND_COLLECT = "command:collect"
@@ -150,6 +153,7 @@ ROLES_FOR: dict[Action, frozenset[Role]] = {
     Action.HOLD: _MEMBERS,
     Action.SCRUB: _STATION,
     Action.AUDIT: _STATION,
+    Action.REPLICA_MANAGE: _STATION,
     Action.MIRROR_READ: frozenset(),
     Action.REPLICATE: frozenset(),
     Action.COMMAND_COLLECT: frozenset(),
@@ -218,6 +222,7 @@ ALLOWED_BY: dict[Scope, frozenset[Action]] = {
             Action.WIPE,
             Action.SCRUB,
             Action.AUDIT,
+            Action.REPLICA_MANAGE,
             Action.CATALOG_CHECK,
         }
     ),
@@ -299,6 +304,10 @@ class Reach:
     stations: frozenset[Uid] = frozenset()
     experiments: frozenset[Uid] = frozenset()
     is_open_included: bool = False
+    holder: Uid | None = None
+    """Whose roles give `experiments`, so that a query may read them where they are kept; None: nobody's."""
+    roles: frozenset[Role] = frozenset()
+    """The roles of the holder that count."""
 
 
 def reach(caller: Caller, action: Action) -> Reach:
@@ -318,6 +327,8 @@ def reach(caller: Caller, action: Action) -> Reach:
         stations=frozenset(g.station_uid for g in counting if g.role in STATION_ROLES and g.station_uid),
         experiments=frozenset(experiments),
         is_open_included=action in _EVERYBODY_MAY_READ and caller.user_uid is not None,
+        holder=caller.user_uid if experiments else None,
+        roles=roles & EXPERIMENT_ROLES,
     )
 
 

@@ -1,6 +1,6 @@
 """The language of workflows: definitions, their stages, variables and conditions, and commands without injection."""
 
-from beamkeeper.domain.workflows.arguments import Arguments, checked_arguments
+from beamkeeper.domain.workflows.arguments import Arguments, checked_arguments, checked_value
 from beamkeeper.domain.workflows.commands import (
     Command,
     InputFile,
@@ -39,6 +39,7 @@ __all__ = [
     "check",
     "checked_arguments",
     "checked_definition",
+    "checked_value",
     "commands_for",
     "condition",
     "expand",

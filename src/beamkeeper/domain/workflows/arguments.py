@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from pydantic import JsonValue
 
@@ -18,6 +17,7 @@ from beamkeeper.domain.workflows.names import (
     FROM_THE_ACCOUNT,
     FROM_THE_SHELL,
     INPUTS,
+    QUERY,
     RESERVED,
     SUPPLIED,
     SYSTEM,
@@ -43,6 +43,10 @@ def checked_arguments(definition: Definition, given: Mapping[str, JsonValue]) ->
     A definition without `arguments` takes every name, and what nobody sets is empty, with a warning, as in the
     original. The keys that say which files a job runs on are no variables, and are left out.
     """
+    if QUERY in given:
+        raise InvalidError(
+            f'"{QUERY}" finds no files here: give them by `dm job submit --query`, or as filePathList', argument=QUERY
+        )
     plain = {name: value for name, value in given.items() if name not in INPUTS}
     for name in plain:
         _check_name(name)
@@ -64,6 +68,8 @@ def _check_name(name: str) -> None:
 def _declared(arguments: Mapping[str, Argument], given: Mapping[str, JsonValue]) -> dict[str, str]:
     undeclared = [name for name in given if name not in arguments and name not in SUPPLIED]
     if undeclared:
+        from difflib import get_close_matches
+
         near = get_close_matches(undeclared[0], arguments, n=1)
         hint = f'did you mean "{near[0]}"?' if near else f"it takes {', '.join(arguments) or 'none'}"
         raise InvalidError(f'the workflow has no argument "{undeclared[0]}": {hint}', argument=undeclared[0])

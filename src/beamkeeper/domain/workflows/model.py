@@ -98,7 +98,9 @@ class Resources(_Part):
         default=None, description="Bytes, or text such as 4GB."
     )
     processes: int | None = Field(default=None, ge=1, le=1_000_000, description="How many at once.")
-    cpus: int | None = Field(default=None, ge=1, le=100_000)
+    cpus: int | None = Field(
+        default=None, ge=1, le=100_000, description="How many threads its libraries start: OMP_NUM_THREADS."
+    )
 
 
 class StageDefinition(_Part):

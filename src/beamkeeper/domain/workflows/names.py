@@ -23,13 +23,17 @@ SYSTEM = frozenset(
         "execHost",
         "submissionTime",
         "startTime",
+        "endTime",
         "countFiles",
     }
 )
 """What only the system may set."""
 
-INPUTS = frozenset({"filePath", "filePathList", "filePathPattern", "fileQueryDict"})
+INPUTS = frozenset({"filePath", "filePathList", "filePathPattern"})
 """Arguments that say which files a job runs on."""
+
+QUERY = "fileQueryDict"
+"""How the original names a query for its input: who submits asks the catalogue first."""
 
 JOB_FIELDS = frozenset(
     {
@@ -38,7 +42,6 @@ JOB_FIELDS = frozenset(
         "stages",
         "submissionTimestamp",
         "startTimestamp",
-        "endTime",
         "endTimestamp",
         "runTime",
         "errorMessage",

@@ -10,6 +10,8 @@ from beamkeeper.domain.names import Input
 from beamkeeper.domain.workflows.model import Owner, WorkflowName
 
 MOST_PER_JOB = 1000
+"""Of a number of files that a plan names; a run, a dataset and the end give a job all that they have."""
+
 Only = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
@@ -22,14 +24,21 @@ class JobPlan(Input):
     only: Annotated[tuple[Only, ...], Field(max_length=32)] = Field(
         default=(), description="Only for files whose path below the directory, or name, one of these globs matches."
     )
-    per: Literal["file", "end"] | Annotated[int, Field(ge=1, le=MOST_PER_JOB)] = Field(
-        default="file", description="One job for each file, for so many files, or for all of them at the end."
+    per: Literal["file", "run", "dataset", "end"] | Annotated[int, Field(ge=1, le=MOST_PER_JOB)] = Field(
+        default="file",
+        description="One job for each file, for so many files, for each run once it has stopped, for each dataset once "
+        "it is frozen, or for all files at the end.",
     )
     at: Literal["available", "ready"] = Field(
         default="available", description="On stored files; or at ready on those at the source, once they are finished."
     )
+    again: bool = Field(
+        default=False, description="Once more on a new version of a file; else what was made of the old one is stale."
+    )
 
     @property
     def count(self) -> int | None:
-        """How many files make a job; None where only the end does."""
-        return {"file": 1, "end": None}[self.per] if isinstance(self.per, str) else self.per
+        """How many files make a job; None where something else does."""
+        if isinstance(self.per, int):
+            return self.per
+        return 1 if self.per == "file" else None

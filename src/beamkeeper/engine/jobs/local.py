@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,16 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from beamkeeper.engine.jobs import runner, tree
+from beamkeeper.engine.jobs.hands import LENGTH
 from beamkeeper.engine.jobs.orders import ATTEMPT_MODE
-from beamkeeper.engine.jobs.points import VARIABLE
-from beamkeeper.engine.jobs.spawner import LENGTH
+from beamkeeper.engine.jobs.spawning import Spawning
 
 logger = logging.getLogger(__name__)
 
-IDLE_S = 30.0
-"""A spawner that forked nothing for so long is ended: an idle service has none."""
-
-_PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", VARIABLE)
 _POLL_S = 0.2
 
 PATIENCE_S, AGAIN_S = 1.0, 1.0
@@ -52,21 +47,25 @@ class _Watched:
     pid: int = 0
     start_ticks: int = 0
     descriptor: int = -1
+    is_ordered: bool = True
     is_to_stop: bool = False
+    is_of_this_boot: bool = True
+    """Else the machine went down since it was ordered: what its directory lacks may have been lost with it."""
     again_at: float = 0.0
     """When it is looked at again, where it could not be decided what it is."""
 
 
 class LocalRuns:
-    """Attempts on this machine. `news` is called, in another thread, when one is over."""
+    """Attempts on this machine. `news` is called, in another thread, when one is over; `warn` where one is stuck."""
 
-    def __init__(self, news: Callable[[], None]) -> None:
-        self._news = news
-        self._lock = threading.Lock()
+    def __init__(
+        self, news: Callable[[], None], warn: Callable[[str], None] = logger.warning, *, slots: int = 100
+    ) -> None:
+        self._news, self._warn = news, warn
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._watched: dict[str, _Watched] = {}
         self._over: list[Over] = []
-        self._spawner: subprocess.Popen[bytes] | None = None
-        self._used = time.monotonic()
+        self._spawning = Spawning(slots, self._spawner_has_begun)
         self._poll = select.epoll()
         self._by_descriptor: dict[int, str] = {}
         self._answers = b""
@@ -74,24 +73,42 @@ class LocalRuns:
         self._is_closing = False
         self.groups = tree.group_roots()
 
-    def start(self, order: Mapping[str, Any]) -> None:
-        """Order an attempt; its directory is there."""
-        attempt = order["attempt"]
+    def expect(self, order: Mapping[str, Any]) -> None:
+        """Take note of an attempt that is ordered by and by, unless it is stopped or forgotten before."""
         with self._lock:
-            self._watched[attempt] = _Watched(Path(order["directory"]), order["door"])
+            watched = _Watched(Path(order["directory"]), order["door"], is_ordered=False)
+            self._watched[order["attempt"]] = watched
             self._begin_thread()
-            spawner = self._running_spawner()
+
+    def start(self, order: Mapping[str, Any]) -> None:
+        """Order an attempt that is expected; its directory is there."""
+        with self._lock:
+            watched = self._watched.get(order["attempt"])
+            if watched is None or watched.is_ordered:
+                return
+            watched.is_ordered = True
+        spawner = self._spawning.running()
+        if spawner is not None:  # else we end, and the next process finds an attempt that never began
+            self._tell(spawner, order)
+
+    def warm(self) -> None:
+        """Get ready for orders that will come."""
+        self._spawning.warm()
+
+    def _tell(self, spawner: subprocess.Popen[bytes], order: Mapping[str, Any]) -> None:
         data = json.dumps(order).encode()
         try:
-            _write_all(spawner, LENGTH.pack(len(data)) + data)
+            with self._writing:
+                _write_all(spawner, LENGTH.pack(len(data)) + data)
         except OSError:
             self._spawner_is_gone(spawner)
 
-    def attach(self, order: Mapping[str, Any]) -> None:
+    def attach(self, order: Mapping[str, Any], *, boot_id: str) -> None:
         """Find an attempt that a process before this one ordered: it runs, is over, or never began."""
         attempt = order["attempt"]
         with self._lock:
-            self._watched[attempt] = _Watched(Path(order["directory"]), order["door"])
+            watched = _Watched(Path(order["directory"]), order["door"], is_of_this_boot=boot_id == tree.boot_id())
+            self._watched[attempt] = watched
             self._begin_thread()
         self._examine(attempt)
 
@@ -104,6 +121,14 @@ class LocalRuns:
             watched.is_to_stop = True
             if watched.pid:
                 _signal(watched)
+            spawner = self._spawning.present
+            if not watched.is_ordered:
+                del self._watched[attempt]
+                self._over.append(Over(attempt, None, has_begun=False))
+        if not watched.is_ordered:
+            self._news()
+        elif not watched.pid and spawner is not None:
+            self._tell(spawner, {"drop": attempt})  # it may be held until there is room
 
     def take_over(self) -> list[Over]:
         """Return the attempts that are over since the last time."""
@@ -119,6 +144,7 @@ class LocalRuns:
     def refuse(self, attempt: str, result: Mapping[str, Any] | None) -> None:
         """Say that an attempt is over that was never ordered here."""
         with self._lock:
+            self._watched.pop(attempt, None)
             self._over.append(Over(attempt, result))
         self._news()
 
@@ -132,19 +158,13 @@ class LocalRuns:
 
     def rest(self) -> None:
         """End the spawner where it has had nothing to do for a while."""
-        with self._lock:
-            is_idle = time.monotonic() - self._used > IDLE_S and not self._watched
-            spawner = self._spawner if is_idle else None
-            if spawner is not None:
-                self._spawner = None
-        if spawner is not None:
+        if self._spawning.is_idle and not self._watched and (spawner := self._spawning.part_with()) is not None:
             self._part_with(spawner)
 
     def close(self) -> None:
         """Let runners go on, and watch them no more."""
         self._is_closing = True
-        with self._lock:
-            spawner, self._spawner = self._spawner, None
+        spawner = self._spawning.close()
         if self._thread is not None:
             self._thread.join(timeout=5)
         if spawner is not None:
@@ -163,23 +183,12 @@ class LocalRuns:
                 pipe.close()
         spawner.wait(timeout=10)
 
-    def _running_spawner(self) -> subprocess.Popen[bytes]:
-        self._used = time.monotonic()
-        if self._spawner is None:
-            self._spawner = subprocess.Popen(
-                [sys.executable, "-P", "-m", "beamkeeper.engine.jobs.spawner"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                bufsize=0,
-                cwd="/",
-                start_new_session=True,  # who kills our group does not mean what runs
-                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-            )
-            self._answers = b""
-            if self._spawner.stdout is not None:
-                os.set_blocking(self._spawner.stdout.fileno(), False)
-                self._poll.register(self._spawner.stdout.fileno(), select.EPOLLIN | select.EPOLLHUP)
-        return self._spawner
+    def _spawner_has_begun(self, spawner: subprocess.Popen[bytes]) -> None:
+        """Listen to a new spawner."""
+        self._answers = b""
+        if spawner.stdout is not None:
+            os.set_blocking(spawner.stdout.fileno(), False)
+            self._poll.register(spawner.stdout.fileno(), select.EPOLLIN | select.EPOLLHUP)
 
     def _begin_thread(self) -> None:
         if self._thread is None:
@@ -207,7 +216,7 @@ class LocalRuns:
 
     def _hear(self, descriptor: int) -> None:
         """Take the spawner's answers."""
-        spawner = self._spawner
+        spawner = self._spawning.present
         try:
             piece = os.read(descriptor, 1 << 16)
         except BlockingIOError:
@@ -228,10 +237,9 @@ class LocalRuns:
 
     def _spawner_is_gone(self, spawner: subprocess.Popen[bytes]) -> None:
         """Find out what became of the orders that a spawner took with it."""
+        if self._spawning.part_with(spawner) is None:
+            return
         with self._lock:
-            if self._spawner is not spawner:
-                return
-            self._spawner = None
             unknown = [name for name, one in self._watched.items() if not one.pid]
         with suppress(OSError):
             spawner.kill()
@@ -274,7 +282,7 @@ class LocalRuns:
 
     def _look_again(self, attempt: str, watched: _Watched, why: str) -> None:
         if not watched.again_at:
-            logger.warning("it cannot be told yet what became of an attempt", extra={"attempt": attempt, "why": why})
+            self._warn(f"it cannot be told yet what became of an attempt: {why} ({watched.directory})")
         with self._lock:
             watched.again_at = time.monotonic() + AGAIN_S
             self._unwatch(watched)
@@ -298,9 +306,10 @@ class LocalRuns:
         if claim is None:
             if watched.pid and tree.start_ticks(watched.pid) == watched.start_ticks:
                 return  # a runner that is about to take it
-            claim = _take_away(watched.directory)
+            claim = take_away(watched.directory)
         if claim is None or claim["words"]:
-            self._is_over(Over(attempt, None, has_begun=False))
+            is_certain = claim is not None or watched.is_of_this_boot
+            self._is_over(Over(attempt, None, has_begun=not is_certain))
             return
         pid, ticks = int(claim["pid"]), int(claim["start_ticks"])
         if claim["boot_id"] == tree.boot_id() and tree.start_ticks(pid) == ticks:
@@ -312,7 +321,8 @@ class LocalRuns:
         if is_left and not tree.end_left(self.groups, attempt, watched.door, PATIENCE_S):
             self._look_again(attempt, watched, "what it left behind does not end")
             return
-        has_begun = found is not None or (watched.directory / runner.STARTED).exists()
+        is_known = found is not None or not watched.is_of_this_boot
+        has_begun = is_known or (watched.directory / runner.STARTED).exists()
         self._is_over(Over(attempt, found, has_begun=has_begun))
 
     def _is_over(self, over: Over) -> None:
@@ -328,7 +338,8 @@ class LocalRuns:
 def read_result(directory: Path) -> Mapping[str, Any] | None:
     """Return the result of an attempt; None where there is none that is whole."""
     try:
-        found = json.loads((directory / runner.RESULT).read_bytes())
+        with open(f"{directory}/{runner.RESULT}", "rb", buffering=0) as file:
+            found = json.loads(file.read())
     except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) and "exit_status" in found else None
@@ -337,13 +348,14 @@ def read_result(directory: Path) -> Mapping[str, Any] | None:
 def read_claim(directory: Path) -> Mapping[str, Any] | None:
     """Return who has taken an attempt; None where nobody has."""
     try:
-        found: Mapping[str, Any] = json.loads((directory / runner.CLAIM).read_bytes())
+        with open(f"{directory}/{runner.CLAIM}", "rb", buffering=0) as file:
+            found: Mapping[str, Any] = json.loads(file.read())
     except (FileNotFoundError, ValueError):
         return None
     return found
 
 
-def _take_away(directory: Path) -> Mapping[str, Any] | None:
+def take_away(directory: Path) -> Mapping[str, Any] | None:
     """Take an attempt so that no runner can, and return who has it: None where it is us."""
     # A process that was only stopped may yet go on, make the directory, and order the attempt.
     directory.mkdir(mode=ATTEMPT_MODE, parents=True, exist_ok=True)
@@ -351,8 +363,10 @@ def _take_away(directory: Path) -> Mapping[str, Any] | None:
 
 
 def _signal(watched: _Watched) -> None:
+    """Tell a runner to end an attempt: by a file, since by now it may have another one, which nobody means."""
     if tree.start_ticks(watched.pid) == watched.start_ticks:
-        with suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError, PermissionError, FileNotFoundError):
+            (watched.directory / runner.STOP).touch(0o600)
             os.kill(watched.pid, signal.SIGTERM)
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -25,12 +26,16 @@ from beamkeeper.db.processing.engine import HeldJob
 from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.processing import ACTIVE_ATTEMPTS, AttemptState, Cause, JobStatus
 from beamkeeper.engine.jobs import orders, outcomes, tree
-from beamkeeper.engine.jobs.local import LocalRuns, Over
+from beamkeeper.engine.jobs.ahead import Ahead
+from beamkeeper.engine.jobs.local import Over
 from beamkeeper.engine.jobs.orders import RunRules
+from beamkeeper.engine.jobs.places import LOCAL, Places, Rooms
 from beamkeeper.engine.jobs.plan import JobRun
+from beamkeeper.engine.jobs.remote import ExecutorSpec
 from beamkeeper.engine.jobs.saving import attempt_row, ended_row, events_of, job_row, stage_row
 from beamkeeper.engine.jobs.sessions import JobSessions
 from beamkeeper.engine.jobs.stages import Ended, Launch
+from beamkeeper.engine.jobs.starting import StartLoop
 from beamkeeper.engine.jobs.system import variables_of
 from beamkeeper.engine.worker import Loop, Report
 
@@ -58,11 +63,13 @@ class Under:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How many at once: commands, and jobs of some workflows by name."""
+    """How many at once: commands, and jobs of some workflows by name; and which executors run the rest."""
 
     station: str
     slots: int
     limits: Mapping[str, int]
+    executors: Mapping[str, ExecutorSpec] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
 
 
 class JobsLoop(Loop):
@@ -80,6 +87,7 @@ class JobsLoop(Loop):
         *,
         report: Report,
         sessions: JobSessions | None = None,
+        starting: StartLoop | None = None,
     ) -> None:
         super().__init__("jobs", report=report, idle_s=IDLE_S)
         self._database = database
@@ -87,13 +95,18 @@ class JobsLoop(Loop):
         self._rules = rules
         self._settings = settings
         self._sessions = sessions
+        self._starting = starting
+        self._is_to_begin_again = False
         self._host, self._boot_id = socket.gethostname(), tree.boot_id()
         self._runs: dict[int, JobRun] = {}
         self._under: dict[str, Under] = {}
-        self._local = LocalRuns(self.wake)
+        self._places = Places(settings.executors, settings.roles, self.wake, self.warn, slots=settings.slots)
+        self._ahead = Ahead(settings.slots)
         self._adopted: deque[int] = deque()
         self._doors: dict[str, tuple[float, str]] = {}
         self._stop_listening = database.listen(self.wake)
+        if starting is not None:
+            starting.serve(self._order, self._some_failed)
 
     def take_up(self, ids: Sequence[int]) -> None:
         """Go on with jobs that another process had in hand; called by the reaper."""
@@ -103,18 +116,18 @@ class JobsLoop(Loop):
     def ended(self) -> None:
         """Watch no more: commands go on under their runners, and the next process finds them."""
         self._stop_listening()
-        self._local.close()
-        if self._sessions is not None:
-            self._sessions.flush(is_last=True)
+        self._places.close()
 
     def step(self) -> bool:
         """Write down what happened since the last step, and begin what may begin."""
-        if self._sessions is not None:
-            self._sessions.flush()
+        if self._is_to_begin_again:
+            self._is_to_begin_again = False
+            self._begin_again([])
         if not self._is_anything():
-            self._local.rest()
+            self._places.rest()
             return False
-        over = self._local.take_over()
+        self._places.warm()
+        over = self._places.take_over()
         if over:
             hit(JobPoint.RESULT_READ)
         adopted = [self._adopted.popleft() for _ in range(len(self._adopted))]
@@ -134,32 +147,47 @@ class JobsLoop(Loop):
         if launched:
             hit(JobPoint.ATTEMPT_WRITTEN)
         self._forget_ended()
-        if self._sessions is not None:
-            self._sessions.begin([under.run.held for under in launched])
         for under in launched:
-            self._order(under)
+            self._places.expect(under.order)
+        if self._starting is not None:
+            self._starting.give(launched)
+        else:
+            for under in launched:
+                self._order(under)
         for under in found:
             self._find(under)
         for attempt in stopped:
-            self._local.stop(attempt)
+            self._places.stop(attempt)
+
+    def _some_failed(self) -> None:
+        """Take note, in another thread, that attempts could not be ordered."""
+        self._is_to_begin_again = True
+        self.wake()
 
     def _begin_again(self, adopted: Sequence[int]) -> None:
         """Forget what is in memory and not in the database; what is there is loaded again."""
         self._adopted.extend([*adopted, *self._runs])
         self._runs.clear()
         self._under.clear()
-        self._local.forget()
+        self._places.forget()
+
+    def _rooms(self) -> Rooms:
+        used = Counter(under.order["executor"] for under in self._under.values())
+        slots = {LOCAL: self._settings.slots, **{name: one.slots for name, one in self._settings.executors.items()}}
+        return Rooms({name: most - used[name] for name, most in slots.items()}, self._places.executor_of, self._ahead)
 
     def _is_anything(self) -> bool:
         """Whether there is something to do: asked often, so it only reads."""
-        has_room = len(self._under) < self._settings.slots
-        if self._adopted or self._local.has_news or (has_room and any(r.is_due for r in self._runs.values())):
+        has_room = self._rooms().total > 0
+        if self._adopted or self._places.has_news or (has_room and any(r.is_due for r in self._runs.values())):
             return True
         with self._database.read() as tx:
             asked = [self._runs.get(id_) for id_ in tx.engine_jobs.aborting(self._owner)]
             if any(run is None or not run.is_aborting for run in asked):
                 return True
-            return has_room and tx.engine_jobs.is_any_waiting(self._settings.limits)
+            if has_room:
+                return tx.engine_jobs.is_any_waiting(self._settings.limits)
+            return self._room_ahead(tx) > 0
 
     def _write(self, over: Sequence[Over], adopted: Sequence[int]) -> tuple[list[Under], list[Under], list[str]]:
         """Make one transaction of all that is new; return attempts to order, to find again, and to stop."""
@@ -169,13 +197,25 @@ class JobsLoop(Loop):
             found = self._adopt(tx, [*adopted, *asked])
             stopped = self._abort(asked, tx.now)
             launched = self._launch(tx)
-            room = self._settings.slots - len(self._under)
+            room = self._rooms().total
+            if len(self._settings.executors):  # what waits for one place is no reason to leave another empty
+                room -= sum(run.is_due for run in self._runs.values())
+            room = min(room, CLAIMED_AT_ONCE) if room > 0 else self._room_ahead(tx)
             if room > 0:
-                ids = tx.engine_jobs.claim(self._owner, min(room, CLAIMED_AT_ONCE), self._settings.limits)
-                self._load(tx, ids, are_new=True)
+                ids = tx.engine_jobs.claim(self._owner, room, self._settings.limits)
+                for run in self._load(tx, ids, are_new=True):
+                    self._ahead.begun(*run.beginning)
                 launched += self._launch(tx)
             self._save(tx, rows, launched)
         return launched, found, stopped
+
+    def _room_ahead(self, tx: ProcessingTransaction) -> int:
+        """Return for how many of the next jobs there is room ahead: those that begin with what is short."""
+        left = self._ahead.most + min(0, self._rooms().here)
+        if left <= 0 or not self._ahead.is_anything or any(run.is_due for run in self._runs.values()):
+            return 0
+        found = takewhile(self._ahead.begins_short, tx.engine_jobs.next_workflows(left, self._settings.limits))
+        return sum(1 for _ in found)
 
     def _take_results(self, over: Sequence[Over], now: datetime) -> list[_Result]:
         rows: list[_Result] = []
@@ -184,6 +224,8 @@ class JobsLoop(Loop):
             if under is None:
                 continue
             outputs = under.launch.command.outputs
+            if under.order["executor"] == LOCAL:
+                self._ahead.ended(under.launch.definition.command, one.result)
             found = outcomes.read(one.result, has_begun=one.has_begun, order=under.order, outputs=outputs)
             try:
                 under.run.ended(under.launch.stage, under.number, found, now)
@@ -257,11 +299,11 @@ class JobsLoop(Loop):
 
     def _launch(self, tx: ProcessingTransaction) -> list[Under]:
         launched = []
+        rooms = self._rooms()
         for run in self._runs.values():
-            room = self._settings.slots - len(self._under)
-            if room <= 0:
+            if not rooms:
                 break
-            for launch in run.launches(room):
+            for launch in run.launches(rooms):
                 under = self._under_way(run, launch, run.launched(launch), new_uid())
                 launched.append(under)
         return launched
@@ -269,6 +311,7 @@ class JobsLoop(Loop):
     def _under_way(self, run: JobRun, launch: Launch, number: int, uid: UUID) -> Under:
         directory = orders.attempt_directory(self._rules.work, run.uid, number)
         account = run.definition.user_account
+        executor = self._places.executor_of(launch.definition)
         order = orders.order(
             self._rules,
             launch,
@@ -276,7 +319,8 @@ class JobsLoop(Loop):
             attempt=uid,
             directory=directory,
             account=account,
-            groups=self._local.groups,
+            groups=self._places.groups if executor == LOCAL else {},
+            executor=executor,
         )
         under = Under(run, launch, number, uid, order)
         self._under[str(uid)] = under
@@ -318,7 +362,7 @@ class JobsLoop(Loop):
         for uid in [uid for uid, under in self._under.items() if under.run is run]:
             del self._under[uid]
             if is_elsewhere:
-                self._local.stop(uid)
+                self._places.stop(uid)
 
     def _forget_ended(self) -> None:
         ended = [run for run in self._runs.values() if run.has_ended]
@@ -333,16 +377,13 @@ class JobsLoop(Loop):
             orders.make_directories(self._rules, under.run.uid, under.number, under.run.definition.user_account)
         except OSError as error:
             fault = {"what": "directory", "error": error.strerror or str(error)}
-            self._local.refuse(str(under.uid), {"fault": fault, "why": "", "exit_status": None, "signal": None})
+            self._places.refuse(str(under.uid), {"fault": fault, "why": "", "exit_status": None, "signal": None})
             return
         order = under.order if self._sessions is None else self._sessions.into(under.order, under.run)
-        self._local.start(order)
+        self._places.start(order)
         hit(JobPoint.ATTEMPT_ORDERED)
 
     def _find(self, under: Under) -> None:
         """Find an attempt again that was under way before this process."""
         attempt = next(each for each in under.run.held.attempts if each.uid == under.uid)
-        if attempt.host != self._host:  # it cannot be asked what became of it
-            self._local.refuse(str(under.uid), None)
-        else:
-            self._local.attach(under.order)
+        self._places.attach(under.order, is_here=attempt.host == self._host, boot_id=attempt.boot_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,10 +14,19 @@ from typing import Any
 from uuid import UUID
 
 from beamkeeper.core import job_accounts
+from beamkeeper.domain.experiments import Tree
+from beamkeeper.domain.workflows import names_used
+from beamkeeper.domain.workflows.names import PER_FILE
 from beamkeeper.engine.jobs import tree
 from beamkeeper.engine.jobs.stages import Launch
 
 JOB_MODE, ATTEMPT_MODE = 0o711, 0o700
+LOCAL = "local"
+"""The executor of this machine."""
+
+THREADS = "OMP_NUM_THREADS"
+TREES = (f"{Tree.DATA}/", f"{Tree.ANALYSIS}/")
+_PLAIN = re.compile(r"[A-Za-z0-9_.+-]*/[A-Za-z0-9_./+-]*( [A-Za-z0-9_./+:=@%,-]+)*")
 FILES = "files"
 """The directory of a job in which its commands run, unless its workflow names another."""
 
@@ -84,22 +94,38 @@ def order(
     directory: Path,
     account: str,
     groups: Mapping[str, str],
+    executor: str,
 ) -> dict[str, Any]:
     """Return what a runner is told of an attempt."""
-    resources, own = launch.definition.resources, pwd.getpwuid(os.getuid())
+    own = pwd.getpwuid(os.getuid())
     entry = pwd.getpwnam(account) if account else own
-    is_other = entry.pw_uid != os.getuid()
     door = job_accounts.door(rules.run_as, account)
     environment = _environment(rules, launch, job=job, attempt=attempt, entry=entry)
     argv = [shell(), "-c", launch.command.text]
-    told = {"PATH", "LANG", "TZ", *rules.environment, *launch.definition.environment} - rules.secrets.keys()
+    told = {"PATH", "LANG", "TZ", THREADS, *rules.environment, *launch.definition.environment} - rules.secrets.keys()
     return {
         "attempt": str(attempt),
+        "executor": executor,
         "directory": str(directory),
         "argv": job_accounts.behind(door, f"{tree.MARKER}={attempt}", argv),
+        "words": _words(launch.command.text),
         "cwd": working_directory(rules.work, job, launch),
         "environment": environment,
         "told_environment": {name: value for name, value in environment.items() if name in told},
+        **_limits(rules, launch),
+        "secrets": list(rules.secrets.values()),
+        "door": door,
+        "account": entry.pw_name,
+        "uid": entry.pw_uid if entry.pw_uid != os.getuid() and not os.getuid() else None,
+        "gid": entry.pw_gid,
+        "groups": dict(groups),
+        "data": {} if executor == LOCAL else _data(launch),
+    }
+
+
+def _limits(rules: RunRules, launch: Launch) -> dict[str, Any]:
+    resources = launch.definition.resources
+    return {
         "timeout_s": launch.definition.timeout or rules.timeout_s or None,
         "grace_s": rules.grace_s,
         "memory_bytes": resources.memory or rules.memory_bytes,
@@ -107,13 +133,25 @@ def order(
         "file_bytes": rules.file_bytes,
         "head_bytes": rules.head_bytes,
         "tail_bytes": rules.tail_bytes,
-        "secrets": list(rules.secrets.values()),
-        "door": door,
-        "account": entry.pw_name,
-        "uid": entry.pw_uid if is_other and not os.getuid() else None,
-        "gid": entry.pw_gid,
-        "groups": dict(groups),
     }
+
+
+def _data(launch: Launch) -> dict[str, Any]:
+    """Return which files a command names, for nodes that do not see our storage."""
+    used, values = names_used(launch.definition), launch.command.environment
+    named = [values.get(name, "") for name in used - PER_FILE]
+    return {
+        "filePath": values.get("filePath", "") if "filePath" in used else "",
+        "dataDir": values.get("dataDir", ""),
+        "is_whole": "dataDir" in used,
+        "named": [value for value in named if value.startswith(TREES)],
+        "command": None if launch.command.file is None else launch.command.shown,
+    }
+
+
+def _words(text: str) -> list[str]:
+    """Return a program and its arguments where a command is nothing else: it needs no shell to be read."""
+    return text.split(" ") if _PLAIN.fullmatch(text) else []
 
 
 def _environment(
@@ -131,5 +169,9 @@ def _environment(
     }
     if zone := os.environ.get("TZ"):
         base["TZ"] = zone
-    own = {"BEAMKEEPER_JOB": str(job), tree.MARKER: str(attempt)}
+    if cpus := launch.definition.resources.cpus:
+        base[THREADS] = str(cpus)  # libraries would start as many threads as their machine has processors
+    # The same in each try of one command, so that what it does elsewhere can be found again.
+    which = f"{job}/{launch.stage}/{launch.repeat}/{'' if launch.command.file is None else launch.command.file}"
+    own = {"BEAMKEEPER_JOB": str(job), "BEAMKEEPER_COMMAND": which, tree.MARKER: str(attempt)}
     return {**base, **rules.environment, **rules.secrets, **launch.command.environment, **own}

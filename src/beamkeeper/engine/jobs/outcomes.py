@@ -21,6 +21,10 @@ UNKNOWN = (
     "its runner was killed or the machine restarted while it ran, so it is unknown what it has done: "
     "see what there is, then run the job again"
 )
+LOST = (
+    "the machine that ran it ended it, or its worker there was killed, so it is unknown how far it came: "
+    "see what there is, then run the job again"
+)
 NEVER_BEGUN = "the service ended before it began: it was begun anew"
 
 _WHY = {
@@ -41,6 +45,8 @@ def read(
     if result["fault"]:
         return _fault(result["fault"], order)
     why = str(result["why"])
+    if why == "lost":
+        return Ended(AttemptState.UNKNOWN, Cause.UNKNOWN, LOST)
     if why == "stopped":
         return Ended(AttemptState.ABORTED, Cause.STOPPED, "it was stopped", exit_status=result["exit_status"])
     if why in _WHY:
@@ -55,6 +61,12 @@ def _fault(fault: Mapping[str, Any], order: Mapping[str, Any]) -> Ended:
     why = fault["error"]
     if fault["what"] == "directory":
         return Ended(AttemptState.FAILED, Cause.DIRECTORY, f'working directory "{order["cwd"]}": {why}')
+    if fault["what"] == "input":
+        return Ended(AttemptState.FAILED, Cause.INPUT, f"it cannot be sent to the nodes: {why}")
+    if fault["what"] == "fetch":
+        return Ended(AttemptState.FAILED, Cause.STORAGE, f"what it wrote cannot be brought back: {why}")
+    if fault["what"] == "executor":
+        return Ended(AttemptState.FAILED, Cause.NOT_FOUND, why)
     if fault["what"] == "account":
         return Ended(AttemptState.FAILED, Cause.ACCOUNT, f'it cannot run as "{order["account"]}": {why}')
     return Ended(AttemptState.FAILED, Cause.NOT_FOUND, f'"{order["argv"][0]}" cannot be started: {why}')
@@ -76,6 +88,8 @@ def _exit(result: Mapping[str, Any], order: Mapping[str, Any], outputs: Sequence
         why = f'it ended well, but "{missing[0]}", which it should have written, is missing or empty'
         return Ended(AttemptState.FAILED, Cause.OUTPUTS, why, exit_status=status)
     text = captured.ends(str(directory / "stdout"), SEARCHED).decode("utf-8", "replace")
+    for there, here in result.get("names", {}).items():  # what a node calls our paths
+        text = text.replace(there, here)
     return Ended(AttemptState.DONE, exit_status=status, stdout=text)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from beamkeeper.db.processing.engine import HeldAttempt, HeldJob, HeldStage
 from beamkeeper.domain.errors import DmError
@@ -32,7 +33,10 @@ from beamkeeper.domain.workflows import (
     outputs_of,
 )
 from beamkeeper.domain.workflows.patterns import names_in
-from beamkeeper.engine.jobs.stages import Ended, Launch, StageRun, Waiting, retry_delay
+from beamkeeper.engine.jobs.stages import LONGEST_PAUSE_S, Ended, Launch, StageRun, Waiting, retry_delay
+
+if TYPE_CHECKING:
+    from beamkeeper.engine.jobs.places import Rooms
 
 NO_INPUT = "Invalid input file specification."
 """What the original says of a job whose stages want a file and that has none."""
@@ -61,6 +65,12 @@ class JobRun:
         for stage in held.stages:
             self._resume(stage)
         self.advance(now)
+
+    @property
+    def beginning(self) -> tuple[str, list[str]]:
+        """Its workflow, and the commands that it begins with."""
+        begun = [stage.definition.command for stage in self.stages.values() if stage.waiting]
+        return f"{self.held.workflow_owner}/{self.held.workflow_name}", begun
 
     @property
     def experiment(self) -> str:
@@ -154,8 +164,8 @@ class JobRun:
             self.status, self.cause = JobStatus.ABORTING, Cause.STOPPED
         self.advance(now)
 
-    def launches(self, room: int) -> list[Launch]:
-        """Return commands that may begin now, at most so many; each becomes an attempt by `launched`."""
+    def launches(self, rooms: Rooms) -> list[Launch]:
+        """Return commands that may begin now, as far as there is room; each becomes an attempt by `launched`."""
         if self.status is not JobStatus.RUNNING or self._has_failed:
             return []
         found: list[Launch] = []
@@ -163,8 +173,10 @@ class JobRun:
         for stage in self.stages.values():
             if stage.status is not StageStatus.RUNNING or clock < stage.not_before:
                 continue
-            width = room - len(found) if stage.definition.parallel_exec else 1 - len(stage.active)
-            due = [one for one in stage.waiting if one.not_before <= clock][: max(0, min(width, room - len(found)))]
+            room = rooms.at(stage.definition)
+            width = room if stage.definition.parallel_exec else min(room, 1 - len(stage.active))
+            due = [one for one in stage.waiting if one.not_before <= clock][: max(0, width)]
+            rooms.take(stage.definition, len(due))
             for one in due:
                 stage.waiting.remove(one)
                 found.append(Launch(stage.name, one.command, stage.repeats, one.try_number, stage.definition))
@@ -198,7 +210,10 @@ class JobRun:
             return
         command, try_number = stage.active.pop(number)
         if not outcome.has_begun:
-            stage.waiting.insert(0, Waiting(command, try_number))
+            # Once that is a service that died; again and again it is a disk that is full, for example.
+            pause = min(LONGEST_PAUSE_S, 0.1 * 2 ** min(stage.never_begun, 10)) if stage.never_begun else 0.0
+            stage.never_begun += 1
+            stage.waiting.insert(0, Waiting(command, try_number, time.monotonic() + pause))
         elif outcome.state is AttemptState.DONE:
             self._take_outputs(stage, command, outcome)
             self.completed += 1

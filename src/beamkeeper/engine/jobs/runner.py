@@ -1,27 +1,29 @@
-"""A runner: one process that runs one attempt, and outlives the service that asked for it.
+"""A runner: one process that runs one attempt at a time, and outlives the service that asked for it.
 
 It takes the attempt (nobody can take it twice), starts the command, keeps what it writes, holds it to its limits,
-ends everything that it left behind, and writes the result so that a crash cannot lose it. Only then it ends, and
-whoever watches it reads the result. It is forked, never started, and knows nothing of databases or services.
+ends everything that it left behind, and writes the result so that a crash cannot lose it. Only then it ends, or says
+so and takes another one, and whoever watches it reads the result. It is forked, never started, and knows nothing of
+databases or services.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-import resource
 import select
-import shlex
 import signal
 import time
 from contextlib import suppress
 from typing import Any
 
 from beamkeeper.domain.captured import STREAMS, Capture
-from beamkeeper.engine.jobs import points, tree
+from beamkeeper.engine.jobs import command, points, tree
 
-CLAIM, STARTED, RESULT = "claimed.json", "started", "result.json"
-"""Files of an attempt: who has taken it; that its command may have begun; what came of it."""
+CLAIM, STARTED, STOP, RESULT = "claimed.json", "started", "stop", "result.json"
+"""Files of an attempt: who has taken it; that its command may have begun; that it is to end; what came of it."""
+
+LONGEST_RESULT = 2048
 
 CHECK_S = 0.25
 """So often processes are counted, where no control group does it."""
@@ -31,23 +33,27 @@ _CHUNK = 1 << 18
 
 def run(order: dict[str, Any]) -> None:
     """Run one attempt to its end."""
-    os.setsid()
-    directory = order["directory"]
     points.hit("attempt-forked")
-    if take(directory):
+    if take(order["directory"], place=order.get("place")):
         _Run(order).run()
 
 
-def take(directory: str, *, words: str = "") -> bool:
+def take(directory: str, *, words: str = "", place: dict[str, str] | None = None) -> bool:
     """Take an attempt; False where it is taken already. With `words`, it is taken so that nobody runs it."""
     pid = os.getpid()
-    facts = {"pid": pid, "start_ticks": tree.start_ticks(pid), "boot_id": tree.boot_id(), "words": words}
+    facts = {
+        "pid": pid,
+        "start_ticks": tree.start_ticks(pid),
+        "boot_id": tree.boot_id(),
+        "words": words,
+        "place": place,
+    }
     new = f"{directory}/.claim.{pid}"
     _write(new, json.dumps(facts).encode())
     try:
         os.link(new, f"{directory}/{CLAIM}")  # whole or not at all, and once
     except FileExistsError:
-        return False
+        return os.stat(new).st_nlink == 2  # a file system over a network may have done it, and be asked again
     finally:
         os.unlink(new)
     return True
@@ -80,18 +86,25 @@ class _Run:
             processes=self._order["processes"],
             memory_bytes=self._order["memory_bytes"],
         )
-        _write(f"{self._directory}/{STARTED}", b"")
+        # Its room is taken before the command can fill the disk.
+        _write(f"{self._directory}/{RESULT}.new", b" " * LONGEST_RESULT)
+        _say_started(self._directory)
         points.hit("attempt-beginning")
         self._began, self._began_at = time.monotonic(), time.time()
-        fault = self._start()
-        points.hit("attempt-running")
-        if not fault:
-            self._follow(wakeups)
+        fault = None
+        if not self._why:
+            fault = self._start()
+            points.hit("attempt-running")
+            if not fault:
+                self._follow(wakeups)
         points.hit("attempt-ended")
         left = self._end_tree()
         self._drain()
-        for capture in self._captures.values():
+        for descriptor, capture in self._captures.items():
             capture.close()
+            os.close(descriptor)
+        os.close(signal.set_wakeup_fd(-1))
+        os.close(wakeups)
         out_of_memory = tree.was_out_of_memory(self._groups)
         tree.remove_groups(self._groups)
         self._write_result(fault, left=left, out_of_memory=out_of_memory)
@@ -102,32 +115,27 @@ class _Run:
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, lambda *_: None)  # not ignored, which a command would inherit
         self._poll.register(reading, select.POLLIN)
+        self._on_stop()
         return reading
 
-    def _on_stop(self, *_: object) -> None:
-        self._stop("stopped")
+    def _on_stop(self, *signals: object) -> None:
+        if os.path.exists(f"{self._directory}/{STOP}"):  # else it was meant for the attempt before, and is late
+            self._stop("stopped")
+        elif signals and self._order.get("place"):
+            self._stop("lost")  # elsewhere it is the machine that ends us, or our worker has ended
 
     def _start(self) -> dict[str, Any] | None:
-        """Fork the command; return why it could not be started."""
+        """Start the command; return why it could not be started."""
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in STREAMS]
-        fault_read, fault_write = os.pipe2(os.O_CLOEXEC)
-        pid = os.getpid()
-        self._child = os.fork()
-        if not self._child:
-            _become(self._order, self._groups, [writing for _, writing in pipes], fault_write, pid)
-        os.close(fault_write)
+        self._child, fault = command.start(self._order, self._groups, [writing for _, writing in pipes])
         for name, (reading, writing) in zip(STREAMS, pipes, strict=True):
             os.close(writing)
             os.set_blocking(reading, False)
             self._captures[reading] = self._capture(name)
             self._poll.register(reading, select.POLLIN)
-        told = b""
-        while piece := os.read(fault_read, 4096):  # ends as the command is executed
-            told += piece
-        os.close(fault_read)
-        found: dict[str, Any] | None = json.loads(told) if told else None
-        return found
+        return fault
 
     def _capture(self, name: str) -> Capture:
         secrets = [secret.encode() for secret in self._order["secrets"]]
@@ -246,9 +254,11 @@ class _Run:
         return False
 
     def _write_result(self, fault: dict[str, Any] | None, *, left: int, out_of_memory: bool) -> None:
+        if time.time() >= self._order.get("ends_at", math.inf):
+            # Its machine ends everything, in what order nobody knows: a shell goes on when what it waits for is killed.
+            self._why = self._why or "lost"
         status = self._status
         is_exit = status is not None and os.WIFEXITED(status)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = {
             "attempt": self._order["attempt"],
             "exit_status": os.WEXITSTATUS(status) if status is not None and is_exit and not fault else None,
@@ -258,69 +268,18 @@ class _Run:
             "left_behind": left,
             "started_at": self._began_at,
             "run_time_s": time.monotonic() - self._began,
-            "cpu_s": used.ru_utime + used.ru_stime,
-            "memory_bytes": used.ru_maxrss * 1024,
         }
         points.hit("result-writing")
-        write_durably(self._directory, RESULT, json.dumps(result).encode())
+        # Elsewhere its reader writes it down durably before anything follows: what a power cut takes away was unknown.
+        write = write_whole if self._order.get("place") else write_durably
+        write(self._directory, RESULT, json.dumps(result).encode())
         points.hit("result-written")
 
 
-def _become(order: dict[str, Any], groups: list[str], outputs: list[int], fault_pipe: int, parent: int) -> None:
-    """Turn this forked process into the command; never returns."""
-    what = "start"
-    try:
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-        tree.enter(groups)
-        os.dup2(_exports(order["environment"]) if order["door"] else os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(outputs[0], 1)
-        os.dup2(outputs[1], 2)
-        os.umask(0o027)
-        _limit_resources(order, groups)
-        if order["uid"] is not None:
-            what = "account"
-            os.initgroups(order["account"], order["gid"])
-            os.setresgid(order["gid"], order["gid"], order["gid"])
-            os.setresuid(order["uid"], order["uid"], order["uid"])
-        tree.die_with_parent()
-        if os.getppid() != parent:
-            os._exit(125)
-        what = "directory"
-        os.chdir(order["cwd"])
-        what = "command"
-        environment = {} if order["door"] else order["environment"]
-        os.execve(order["argv"][0], order["argv"], environment)  # noqa: S606 - the shell, or the door, is argv[0]
-    except BaseException as error:
-        code = getattr(error, "strerror", None) or str(error)
-        os.write(fault_pipe, json.dumps({"what": what, "error": code}).encode())
-    os._exit(126)
-
-
-def _exports(environment: dict[str, str]) -> int:
-    """Return an input in which the shell behind a door finds its environment: in memory, and read once."""
-    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in environment.items())
-    descriptor = os.memfd_create("environment", os.MFD_CLOEXEC)
-    with open(os.dup(descriptor), "wb") as file:
-        file.write(os.fsencode(text))
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-def _limit_resources(order: dict[str, Any], groups: list[str]) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if order["file_bytes"]:
-        _lower(resource.RLIMIT_FSIZE, order["file_bytes"])
-    if order["memory_bytes"] and not any("/memory/" in path for path in groups):
-        _lower(resource.RLIMIT_AS, order["memory_bytes"])
-
-
-def _lower(which: int, value: int) -> None:
-    _, hard = resource.getrlimit(which)
-    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (value, value))
+def _say_started(directory: str) -> None:
+    """Leave the mark that a command may have begun: a second name of the claim, which costs no file of its own."""
+    with suppress(FileExistsError):  # a file system over a network may have done it, and be asked again
+        os.link(f"{directory}/{CLAIM}", f"{directory}/{STARTED}")
 
 
 def _empty(descriptor: int) -> None:
@@ -337,16 +296,34 @@ def _write(path: str, data: bytes) -> None:
         os.close(descriptor)
 
 
-def write_durably(directory: str, name: str, data: bytes) -> None:
-    """Write a file whole or not at all, so that neither a crash nor a power cut can take it back."""
+def write_whole(directory: str, name: str, data: bytes) -> None:
+    """Write a file of which no reader finds a part; a power cut may take it back. What there is of its room is used."""
     new = f"{directory}/{name}.new"
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, data)
-        os.fsync(descriptor)
+        os.ftruncate(descriptor, len(data))
     finally:
         os.close(descriptor)
     os.rename(new, f"{directory}/{name}")
+
+
+def write_durably(directory: str, name: str, data: bytes) -> None:
+    """Write a file so that neither a crash nor a power cut can take it back; no reader finds a part of it.
+
+    What there is of `NAME.new` is written over: room that was taken before is used. The name comes before the syncs,
+    of which the second then finds little to do. A power cut in between may leave a file that is no JSON, or no file:
+    both mean that there is no result.
+    """
+    new = f"{directory}/{name}.new"
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, data)
+        os.ftruncate(descriptor, len(data))
+        os.rename(new, f"{directory}/{name}")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

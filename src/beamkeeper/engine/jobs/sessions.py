@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from beamkeeper.client import Client
-from beamkeeper.db.processing.engine import HeldJob
 from beamkeeper.domain.errors import DmError, NotFoundError, NotPermittedError
 from beamkeeper.domain.users import NewJobSession
 from beamkeeper.domain.users.jobs import MOST_AT_ONCE
@@ -25,6 +24,25 @@ PAUSE_S = 10.0
 END_EVERY_S = 0.5
 
 
+class OwnedJob(Protocol):
+    """A job as far as its token depends on it."""
+
+    @property
+    def uid(self) -> UUID:
+        """Which it is."""
+        ...
+
+    @property
+    def owner(self) -> str:
+        """Whose it is."""
+        ...
+
+    @property
+    def experiment_uid(self) -> UUID | None:
+        """What its token is limited to; without it, there is none."""
+        ...
+
+
 class JobSessions:
     """The sessions of the jobs in hand. Tokens are in memory only, and in the environment of what runs."""
 
@@ -36,35 +54,44 @@ class JobSessions:
         self._ended: dict[UUID, None] = {}
         self._not_before = self._ended_at = 0.0
 
-    def begin(self, jobs: Sequence[HeldJob]) -> None:
+    def begin(self, jobs: Sequence[OwnedJob]) -> None:
         """Get a token for each job of an experiment that has none; without an answer they go without."""
         now = time.monotonic()
         wanted = {
             job.uid: NewJobSession(job_uid=job.uid, username=job.owner, experiment_uid=job.experiment_uid)
             for job in jobs
-            if job.experiment_uid is not None and not job.owner.startswith("station ") and not self._is_fresh(job.uid)
+            if job.experiment_uid is not None and self.is_wanted(job)
         }
         if not wanted or now < self._not_before:
             return
         try:
-            self._ask(list(wanted.values())[:MOST_AT_ONCE])
+            self._ask(list(wanted.values())[:MOST_AT_ONCE], list(self._ended)[:MOST_AT_ONCE])
         except (NotFoundError, NotPermittedError) as error:
             self._report(f"a job begins without a token: {error.message}")
         except DmError as error:
             self._not_before = now + PAUSE_S
             self._report(f"jobs begin without a token while the storage service does not answer: {error.message}")
 
-    def _ask(self, jobs: Sequence[NewJobSession]) -> None:
-        """Ask for tokens; where one is refused, which refuses all, for each alone."""
+    def is_wanted(self, job: OwnedJob) -> bool:
+        """Whether a job is to have a token, and has none that is fresh."""
+        return job.experiment_uid is not None and not job.owner.startswith("station ") and not self._is_fresh(job.uid)
+
+    def _ask(self, jobs: Sequence[NewJobSession], ended: Sequence[UUID] = ()) -> None:
+        """Ask for tokens, and let others end; where one is refused, which refuses all, for each token alone."""
         try:
-            for one in self._client.sessions.begin_for_jobs(jobs):
-                self._tokens[one.job_uid] = (one.token, time.monotonic())
+            made = self._client.sessions.begin_for_jobs(jobs, ended=ended)
         except (NotFoundError, NotPermittedError):
-            if len(jobs) == 1:
+            if len(jobs) == 1 and not ended:
                 raise
             for job in jobs:
                 with suppress(NotFoundError, NotPermittedError):
                     self._ask([job])
+            return
+        for one in made:
+            self._tokens[one.job_uid] = (one.token, time.monotonic())
+        self._ended_at = time.monotonic()
+        for uid in ended:
+            del self._ended[uid]
 
     def into(self, order: Mapping[str, Any], run: JobRun) -> Mapping[str, Any]:
         """Return what a runner is told, with the token of its job, which behind a door goes by input as well."""
@@ -79,12 +106,18 @@ class JobSessions:
             "secrets": [*order["secrets"], found[0]],
         }
 
-    def end(self, jobs: Sequence[HeldJob]) -> None:
+    def end(self, jobs: Sequence[OwnedJob]) -> None:
         """Let the sessions of jobs end, also those that a process before this one began."""
         for job in jobs:
             self._tokens.pop(job.uid, None)
             if job.experiment_uid is not None:
                 self._ended[job.uid] = None
+
+    def end_unused(self, job_uids: Iterable[UUID]) -> None:
+        """Let the sessions end of jobs that ended before they began."""
+        for uid in job_uids:
+            if self._tokens.pop(uid, None) is not None:
+                self._ended[uid] = None
 
     def end_before(self, job_uids: Sequence[UUID]) -> None:
         """Let the sessions end of jobs that had ended as a service before this one died, which may not have said so."""

@@ -8,6 +8,9 @@ from datetime import datetime
 from beamkeeper.domain.processing import AttemptState, Cause, StageStatus
 from beamkeeper.domain.workflows import Command, StageDefinition
 
+LONGEST_PAUSE_S = 30.0
+"""So long at most is waited after an attempt that did not begin, where others before it did not either."""
+
 LONGEST_LUCK = 5
 """A command that may be run again where it is unknown whether it has run is begun so often at most."""
 
@@ -61,6 +64,8 @@ class StageRun:
     active: dict[int, tuple[Command, int]] = field(default_factory=dict)
     """Attempts under way, by number, with their command and which try each is."""
     not_before: float = 0.0
+    never_begun: int = 0
+    """Attempts that certainly did not begin."""
 
     @property
     def has_ended(self) -> bool:

@@ -24,6 +24,7 @@ def variables_of(tx: ProcessingTransaction, held: HeldJob, station: str) -> dict
         "execHost": socket.gethostname(),
         "submissionTime": str(held.submitted_at.timestamp()),
         "startTime": str((held.started_at or held.submitted_at).timestamp()),
+        "endTime": "",  # a name of the original's; no command runs when a job has ended
         "countFiles": str(len(held.files)),
     }
     if held.experiment_uid is not None:

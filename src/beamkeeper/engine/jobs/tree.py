@@ -40,8 +40,7 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
 def start_ticks(pid: int) -> int | None:
     """Return when a process started, in ticks since boot; None where it has ended."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            after_name = file.read().rpartition(b")")[2].split()
+        after_name = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return None
     return None if after_name[0] in (b"Z", b"X") else int(after_name[19])
@@ -49,15 +48,13 @@ def start_ticks(pid: int) -> int | None:
 
 def boot_id() -> str:
     """Return which boot of this machine it is."""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+    return _read("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
 
 
 def children(pid: int) -> list[int]:
     """Return the children of a process, those that are dead and not waited for among them."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return [int(word) for word in file.read().split()]
+        return [int(word) for word in _read(f"/proc/{pid}/task/{pid}/children").split()]
     except FileNotFoundError:
         return _children_by_stat(pid) if os.path.exists(f"/proc/{pid}/stat") else []
     except OSError:
@@ -146,13 +143,18 @@ def enter(groups: list[str]) -> None:
         _put(f"{path}/cgroup.procs", "0")
 
 
+def leave(groups: list[str]) -> None:
+    """Put this process back to where it was before it entered."""
+    for path in groups:
+        _put(f"{os.path.dirname(os.path.dirname(path))}/cgroup.procs", "0")
+
+
 def members(groups: list[str]) -> set[int]:
     """Return the processes in control groups."""
     found: set[int] = set()
     for path in groups:
         try:
-            with open(f"{path}/cgroup.procs") as file:
-                found.update(int(line) for line in file)
+            found.update(int(line) for line in _read(f"{path}/cgroup.procs").split())
         except OSError:
             continue
     return found
@@ -272,5 +274,18 @@ def _put(path: str, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: str) -> bytes:
+    """Read a file of the kernel's: a file object costs as much as ten of these, for each attempt."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = piece = os.read(descriptor, 1 << 16)
+        while piece:
+            piece = os.read(descriptor, 1 << 16)
+            data += piece
+        return data
     finally:
         os.close(descriptor)

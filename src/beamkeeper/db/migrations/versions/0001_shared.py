@@ -108,6 +108,7 @@ def create_users() -> None:
         sa.Column("is_shared", sa.Boolean(), nullable=False),
         sa.Column("is_enabled", sa.Boolean(), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
+        sa.Column("password_changed_at", TIME, nullable=True),
         sa.Column("revision", BIG_ID, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_users"),
         sa.UniqueConstraint("number", name="uq_users_number"),
@@ -179,6 +180,7 @@ def create_experiments() -> None:
         sa.UniqueConstraint("station_uid", "name", name="uq_experiments_station_uid_name"),
         sa.UniqueConstraint("uid", name="uq_experiments_uid"),
     )
+    op.create_index("ix_experiments_publicity", "experiments", ["publicity"])
     op.create_index("ix_experiments_revision", "experiments", ["revision"])
     op.create_index("ix_experiments_storage_area_uid_directory", "experiments", ["storage_area_uid", "directory"])
 
@@ -221,6 +223,7 @@ def create_sessions() -> None:
         sa.Column("revoked_at", TIME, nullable=True),
         sa.Column("name", TEXT, nullable=False),
         sa.Column("scopes", DOCUMENT, nullable=True),
+        sa.Column("password_mark", TEXT, nullable=True),
         sa.Column("revision", BIG_ID, nullable=False),
         sa.ForeignKeyConstraint(["experiment_uid"], ["experiments.uid"], name="fk_sessions_experiment_uid_experiments"),
         sa.ForeignKeyConstraint(["station_uid"], ["stations.uid"], name="fk_sessions_station_uid_stations"),

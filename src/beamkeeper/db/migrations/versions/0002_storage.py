@@ -27,6 +27,7 @@ def upgrade() -> None:
         create_downloads()
         create_deliveries()
         create_station_commands()
+        create_thumbnails()
 
 
 def create_publishes() -> None:
@@ -230,3 +231,15 @@ def create_station_commands() -> None:
         sa.UniqueConstraint("uid", name="uq_station_commands_uid"),
     )
     op.create_index("ix_station_commands_station_uid_id", "station_commands", ["station_uid", "id"])
+
+
+def create_thumbnails() -> None:
+    op.create_table(
+        "thumbnails",
+        sa.Column("version_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("made_at", TIME, nullable=False),
+        sa.Column("png", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("version_uid", name="pk_thumbnails"),
+    )
+    op.create_index("ix_thumbnails_experiment_uid", "thumbnails", ["experiment_uid"])

@@ -32,6 +32,7 @@ def upgrade() -> None:
         create_announcements()
         create_masters()
         create_job_requests()
+        create_pictures()
 
 
 def create_acquisitions() -> None:
@@ -74,6 +75,7 @@ def create_acquisitions() -> None:
         sa.Column("sentinel", TEXT, nullable=True),
         sa.Column("root", DOCUMENT, nullable=True),
         sa.Column("verify", TEXT, nullable=False),
+        sa.Column("also", DOCUMENT, nullable=False),
         sa.Column("first", DOCUMENT, nullable=False),
         sa.Column("retries", sa.Integer(), nullable=False),
         sa.Column("is_retry", sa.Boolean(), nullable=False),
@@ -247,6 +249,7 @@ def create_wipes() -> None:
         sa.Column("run_at", TIME, nullable=True),
         sa.Column("ended_at", TIME, nullable=True),
         sa.Column("owner", sa.Uuid(), nullable=True),
+        sa.Column("is_glance", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_wipes"),
         sa.UniqueConstraint("uid", name="uq_wipes_uid"),
     )
@@ -356,12 +359,32 @@ def create_job_requests() -> None:
         sa.Column("path", sa.LargeBinary(), nullable=False),
         sa.Column("source", sa.LargeBinary(), nullable=False),
         sa.Column("job_uid", sa.Uuid(), nullable=True),
+        sa.Column("run_uid", sa.Uuid(), nullable=True),
         sa.Column("state", TEXT, nullable=False),
         sa.Column("next_at", TIME, nullable=False),
         sa.Column("message", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_job_requests"),
         sa.UniqueConstraint("acquisition_uid", "version_uid", name="uq_job_requests_acquisition_uid_version_uid"),
     )
+    op.create_index("ix_job_requests_acquisition_uid_path", "job_requests", ["acquisition_uid", "path"])
     op.create_index("ix_job_requests_job_uid", "job_requests", ["job_uid"])
     op.create_index("ix_job_requests_source", "job_requests", ["source"])
     op.create_index("ix_job_requests_state_next_at", "job_requests", ["state", "next_at"])
+
+
+def create_pictures() -> None:
+    op.create_table(
+        "pictures",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("version_uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("processor", TEXT, nullable=False),
+        sa.Column("told", DOCUMENT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("next_at", TIME, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_pictures"),
+        sa.UniqueConstraint("version_uid", name="uq_pictures_version_uid"),
+    )
+    op.create_index("ix_pictures_next_at_id", "pictures", ["next_at", "id"])

@@ -24,6 +24,8 @@ def upgrade() -> None:
         create_proposals()
         create_syncs()
         create_identities()
+        create_experiment_groups()
+        create_permission_walks()
 
 
 def create_login_attempts() -> None:
@@ -55,6 +57,7 @@ def create_proposals() -> None:
         sa.Column("id", BIG_ID, nullable=False),
         sa.Column("kind", TEXT, nullable=False),
         sa.Column("number", TEXT, nullable=False),
+        sa.Column("title", TEXT, nullable=False),
         sa.Column("document", DOCUMENT, nullable=False),
         sa.Column("changed_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_proposals"),
@@ -114,3 +117,52 @@ def create_identities() -> None:
     )
     op.create_index("ix_identity_logins_source", "identity_logins", ["source"])
     op.create_index("ix_identity_logins_expires_at", "identity_logins", ["expires_at"])
+
+
+def create_experiment_groups() -> None:
+    op.create_table(
+        "experiment_groups",
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("gid", BIG_ID, nullable=True),
+        sa.Column("applied_gid", BIG_ID, nullable=True),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("difference", DOCUMENT, nullable=False),
+        sa.Column("is_repair", sa.Boolean(), nullable=False),
+        sa.Column("asked_by", TEXT, nullable=False),
+        sa.Column("asked_at", TIME, nullable=False),
+        sa.Column("tried_at", TIME, nullable=True),
+        sa.Column("looked_at", TIME, nullable=True),
+        sa.Column("is_known_to_host", sa.Boolean(), nullable=True),
+        sa.PrimaryKeyConstraint("experiment_uid", name="pk_experiment_groups"),
+        sa.ForeignKeyConstraint(
+            ["experiment_uid"], ["experiments.uid"], name="fk_experiment_groups_experiment_uid_experiments"
+        ),
+        sa.UniqueConstraint("name", name="uq_experiment_groups_name"),
+        sa.UniqueConstraint("gid", name="uq_experiment_groups_gid"),
+    )
+
+
+def create_permission_walks() -> None:
+    op.create_table(
+        "permission_walks",
+        sa.Column("id", BIG_ID, nullable=False),
+        sa.Column("uid", sa.Uuid(), nullable=False),
+        sa.Column("experiment_uid", sa.Uuid(), nullable=False),
+        sa.Column("mode", TEXT, nullable=False),
+        sa.Column("rate", sa.Integer(), nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("message", TEXT, nullable=False),
+        sa.Column("asked_by", TEXT, nullable=False),
+        sa.Column("counts", DOCUMENT, nullable=False),
+        sa.Column("faults", DOCUMENT, nullable=False),
+        sa.Column("place", TEXT, nullable=False),
+        sa.Column("is_stop_requested", sa.Boolean(), nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.Column("ended_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_permission_walks"),
+        sa.UniqueConstraint("uid", name="uq_permission_walks_uid"),
+    )
+    op.create_index("ix_permission_walks_state_id", "permission_walks", ["state", "id"])
+    op.create_index("ix_permission_walks_experiment_uid_id", "permission_walks", ["experiment_uid", "id"])

@@ -1,4 +1,4 @@
-"""Azimuthal integration of one frame, as a stage of a workflow: `python -m beamkeeper.cli.demo.integrate FRAME CURVE`.
+"""Azimuthal integration of one frame by numpy alone, as the demo does it: `dm-library integrate FRAME CURVE`.
 
 The geometry is read from the frame's own metadata. It prints the first ring's spacing and in which order the two
 numbers of the beam's centre are meant, and writes the curve as text.
@@ -14,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from beamkeeper.domain.errors import InvalidError
+from beamkeeper.library.frames import check_near, value
 
 Array = NDArray[np.float64]
 
@@ -47,13 +50,13 @@ class Curve:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Integrate a frame and say where its first ring is."""
-    parser = argparse.ArgumentParser(prog="integrate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="dm-library integrate", description=__doc__)
     parser.add_argument("frame", type=Path)
     parser.add_argument("curve", type=Path)
     options = parser.parse_args(argv)
     try:
         image, geometry = read(options.frame)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, InvalidError) as error:
         sys.stderr.write(f"{options.frame}: no frame with its geometry ({error})\n")
         return 1
     curve = integrate(image, geometry)
@@ -74,11 +77,13 @@ def read(path: Path) -> tuple[Array, Geometry]:
     with h5py.File(path) as file:
         entry = file["entry"]
         detector, mono = entry["instrument/detector"], entry["instrument/monochromator"]
-        image = np.asarray(entry["data/data"][()], dtype=float)
+        stack = entry["data/data"]
+        check_near(path, stack)
+        image = np.asarray(stack[(0,) * (stack.ndim - 2)], dtype=float)
         keys = ("beam_center_x", "beam_center_y", "x_pixel_size", "y_pixel_size", "distance")
-        numbers = [float(np.ravel(detector[key][()])[0]) for key in keys]
-        wavelength = float(np.ravel(mono["wavelength"][()])[0])
-    return image.reshape(-1, *image.shape[-2:])[0], _geometry([*numbers, wavelength])
+        numbers = [float(np.ravel(value(path, detector, key))[0]) for key in keys]
+        wavelength = float(np.ravel(value(path, mono, "wavelength"))[0])
+    return image, _geometry([*numbers, wavelength])
 
 
 def _tiff(path: Path) -> tuple[Array, Geometry]:
@@ -103,11 +108,16 @@ def integrate(image: Array, geometry: Geometry) -> Curve:
     return min(curves, key=lambda curve: curve.spread)
 
 
-def _integrated(image: Array, geometry: Geometry, is_x_fast: bool) -> Curve:
-    rows, columns = np.indices(image.shape)
+def q_map(shape: tuple[int, ...], geometry: Geometry, is_x_fast: bool) -> Array:
+    """Return the length of the scattering vector at each pixel, in 1/angstrom."""
+    rows, columns = np.indices(shape)
     x, y = (columns, rows) if is_x_fast else (rows, columns)
     radius = np.hypot(x * geometry.pixel_x - geometry.centre_x, y * geometry.pixel_y - geometry.centre_y)
-    q = 4 * np.pi / geometry.wavelength * np.sin(np.arctan(radius / geometry.distance) / 2)
+    return np.asarray(4 * np.pi / geometry.wavelength * np.sin(np.arctan(radius / geometry.distance) / 2))
+
+
+def _integrated(image: Array, geometry: Geometry, is_x_fast: bool) -> Curve:
+    q = q_map(image.shape, geometry, is_x_fast)
     edges = np.linspace(q.min(), q.max(), POINTS + 1)
     place = np.clip(np.digitize(q, edges) - 1, 0, POINTS - 1).ravel()
     values = image.ravel()
@@ -129,14 +139,15 @@ def _moments(place: NDArray[np.intp], values: Array) -> tuple[Array, Array]:
 
 def first_ring(curve: Curve) -> float:
     """Return where the first ring is, as the centre of its upper half; 0 where there is none."""
+    points = len(curve.intensity)
     smooth = np.convolve(curve.intensity, np.ones(SMOOTHED) / SMOOTHED, mode="same")
-    for top in range(SMOOTHED, POINTS - SMOOTHED):
+    for top in range(SMOOTHED, points - SMOOTHED):
         height = smooth[top]
         if height <= 0 or height < smooth[top - 1 : top + 2].max():
             continue
         higher = np.flatnonzero(smooth > height)
         left = max(higher[higher < top], default=0)
-        right = min(higher[higher > top], default=POINTS - 1)
+        right = min(higher[higher > top], default=points - 1)
         valley = max(smooth[left : top + 1].min(), smooth[top : right + 1].min())
         if height - valley > PROMINENCE * height:
             above = smooth - (height + valley) / 2

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beamkeeper.cli.demo import integrate
 from beamkeeper.cli.demo.rings import RADII, Rings, tiff_bytes
+from beamkeeper.library import integrate
 
 REAL = Path(os.environ.get("BEAMKEEPER_REAL_DATA", Path(__file__).parents[3] / "shared/data/real"))
 

@@ -1,0 +1,79 @@
+"""What is of one kind on SQLite and of another on PostgreSQL: documents, words, partial indexes, and inserts.
+
+PostgreSQL's dialect takes 3 MB of memory: it is imported where there is such a database, and not for the tables.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Connection, Index, Text, event, text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+
+class Document(TypeDecorator[Any]):
+    """A JSON document; JSONB on PostgreSQL."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, none_as_null: bool = False) -> None:
+        super().__init__(none_as_null=none_as_null)
+        self.none_as_null = none_as_null
+        self.should_evaluate_none = not none_as_null
+
+    @property
+    def python_type(self) -> type[Any]:
+        """An object, mostly."""
+        return dict
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return how this database keeps it."""
+        if dialect.name != "postgresql":
+            return dialect.type_descriptor(JSON(none_as_null=self.none_as_null))
+        from sqlalchemy.dialects.postgresql import JSONB
+
+        return dialect.type_descriptor(JSONB(none_as_null=self.none_as_null))
+
+
+class Words(TypeDecorator[str]):
+    """The words of a document: a tsvector on PostgreSQL."""
+
+    impl = Text
+    cache_ok = True
+
+    @property
+    def python_type(self) -> type[Any]:
+        """Their text."""
+        return str
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return how this database keeps them."""
+        if dialect.name != "postgresql":
+            return dialect.type_descriptor(Text())
+        from sqlalchemy.dialects.postgresql import TSVECTOR
+
+        return dialect.type_descriptor(TSVECTOR())
+
+
+def partial_index(name: str, *columns: str, on_sqlite: str, on_postgresql: str) -> Index:
+    """Return an index of the rows for which a condition holds."""
+    made = Index(name, *columns, sqlite_where=text(on_sqlite))
+
+    def before_create(target: Index, connection: Connection, **_: Any) -> None:
+        if connection.dialect.name == "postgresql":
+            target.dialect_kwargs["postgresql_where"] = text(on_postgresql)
+
+    event.listen(made, "before_create", before_create)
+    return made
+
+
+def insert_into(table: Any, *, is_postgres: bool) -> Any:
+    """Return an INSERT of a database's own kind, which can say what is done about a row that is there."""
+    if not is_postgres:
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)

@@ -1,0 +1,109 @@
+"""Tables: one description gives the page, its JSON and its CSV, at addresses that differ only in their ending."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic_core import to_jsonable_python
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from beamkeeper.portal.visits import Visit, address
+
+RowT = TypeVar("RowT")
+
+MOST_ROWS = 1_000_000
+"""So many rows has a CSV at most."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""A cell that begins so is a formula to a spreadsheet, which would run what somebody called their file."""
+
+
+@dataclass(frozen=True)
+class Column(Generic[RowT]):
+    """One column: what it is of a row, how it is shown (see templates/table.html), and where it leads."""
+
+    key: str
+    label: str
+    value: Callable[[RowT], Any]
+    shown_as: str = "text"
+    href: Callable[[RowT], str] | None = None
+    sort: str = ""
+    """What `order` is in the address to have rows in this column's order; empty where they cannot be."""
+
+
+@dataclass(frozen=True)
+class Rows(Generic[RowT]):
+    """Some rows, and the cursor with which the list goes on."""
+
+    items: Sequence[RowT]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Table(Generic[RowT]):
+    """A list of things at one address; `read` gives the rows after a cursor."""
+
+    name: str
+    columns: Sequence[Column[RowT]]
+    read: Callable[[str | None], Rows[RowT]]
+    empty: str = "There is nothing here yet."
+    at: str = ""
+    """Its own address, where it stands on a page of another."""
+
+    def answer(self, visit: Visit, template: str, **values: Any) -> Response:
+        """Return the table as the address wants it."""
+        if visit.path.endswith(".csv"):
+            return self._csv()
+        rows = self.read(visit.query.get("after"))
+        if visit.path.endswith(".json"):
+            found = [self._plain(row) for row in rows.items]
+            return JSONResponse({"items": found, "next": rows.next})
+        shown: dict[str, Any] = {"table": self, "rows": rows, "next_page": self._next(visit, rows)}
+        return visit.page(template, **shown, **values)
+
+    def formats(self, visit: Visit) -> dict[str, str]:
+        """Return the addresses of the same list in other forms."""
+        query = {key: value for key, value in visit.query.items() if key != "after"}
+        path = self.at or visit.path
+        return {"CSV": address(f"{path}.csv", query), "JSON": address(f"{path}.json", query)}
+
+    def _next(self, visit: Visit, rows: Rows[RowT]) -> str | None:
+        return visit.with_query(after=rows.next) if rows.next else None
+
+    def _plain(self, row: RowT) -> dict[str, Any]:
+        return {column.key: to_jsonable_python(column.value(row)) for column in self.columns}
+
+    def _csv(self) -> Response:
+        rows = self.read(None)  # so that what is refused is refused with a status
+        headers = {"content-disposition": f'attachment; filename="{self.name}.csv"'}
+        return StreamingResponse(self._lines(rows), media_type="text/csv; charset=utf-8", headers=headers)
+
+    def _lines(self, rows: Rows[RowT]) -> Iterator[str]:
+        yield _line([column.key for column in self.columns])
+        left = MOST_ROWS
+        while True:
+            for row in rows.items:
+                yield _line([_cell(value) for value in self._plain(row).values()])
+            left -= len(rows.items)
+            if rows.next is None or left <= 0:
+                return
+            rows = self.read(rows.next)
+
+
+def _line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA) else value
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

@@ -1,0 +1,29 @@
+"""What a transaction sees: never the past, whoever had its connection before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+
+from beamkeeper.db.base import make_engine
+
+
+def counted(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(text("SELECT count(*) FROM frames")) or 0)
+
+
+def test_a_query_that_is_not_read_to_its_end_shows_nobody_the_past(tmp_path: Path) -> None:
+    engine = make_engine(f"sqlite:///{tmp_path / 'test.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE frames (number INTEGER)"))
+        connection.execute(text("INSERT INTO frames VALUES (:number)"), [{"number": n} for n in range(1000)])
+    with engine.connect() as connection:
+        left = connection.execution_options(yield_per=1).execute(text("SELECT number FROM frames"))
+        left.fetchone()
+    with engine.connect(), engine.begin() as other:  # the first gets the connection that was used
+        other.execute(text("INSERT INTO frames VALUES (1000)"))
+    assert {counted(engine) for _ in range(5)} == {1001}
+    del left
