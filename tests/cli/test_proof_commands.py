@@ -234,6 +234,7 @@ def test_who_may_not_is_told_so(bare: Dm, monkeypatch: pytest.MonkeyPatch) -> No
     with Client(bare.client.url, username=username, password=PASSWORD, logins=bare.made.logins) as user:
         user.experiments.get(bare.of.name)
         monkeypatch.setenv("BEAMKEEPER_TOKEN", user.credentials.token or "")
+        monkeypatch.setenv("BEAMKEEPER_MIRROR", user.credentials.mirror)
         for words in (("wipe", "plan", bare.source), ("scrub", bare.of.name), ("audit", bare.of.name)):
             assert bare(*words) == ""
             assert bare.status == 5, (words, bare.err)
