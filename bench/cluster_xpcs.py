@@ -17,7 +17,6 @@ from beamkeeper.domain.experiments import Experiment
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.names import RelPath
 from beamkeeper.domain.processing import Job, JobRecord, JobStatus, NewJob
-from beamkeeper.domain.status import Service
 from beamkeeper.library.entries import adapted, entry
 from beamkeeper.testing.daemons import account
 from beamkeeper.testing.grid import Authority, gsi_gridftp
@@ -53,13 +52,11 @@ def keep(client: Client, made: Experiment, place: Path, count: int) -> list[str]
 
 
 def ended(client: Client, jobs: Sequence[Job]) -> list[JobRecord]:
-    """Return jobs when all have ended, and well; who looks at them all the time is part of what is measured."""
-    until(lambda: not sum(client.status(Service.PROCESSING).queues.values()), "the jobs' end", SHOT_S)
-    found = [client.jobs.record(job.uid) for job in jobs]
-    for record in found:
-        if record.status is not JobStatus.DONE:
-            raise SystemExit(f"a job was not done: {record.message}")
-    return found
+    """Return jobs when all have ended, and well; waited for as scripts do, not by asking again and again."""
+    for job in jobs:
+        if (found := client.jobs.wait(job.uid, SHOT_S)).status is not JobStatus.DONE:
+            raise SystemExit(f"a job was not done: {found.message or found.status.value}")
+    return [client.jobs.record(job.uid) for job in jobs]
 
 
 def own_s(records: Sequence[JobRecord]) -> float:
