@@ -49,3 +49,18 @@ def test_pauses_grow_until_news_comes(kind: type[Loop], pauses: list[float]) -> 
     loop._woken = told = Told([False, False, False, False, True, False], loop)
     loop.run()
     assert told.pauses == pauses
+
+
+class Foreseeing(Idle):
+    """Knows after each step when the next is due."""
+
+    def step(self) -> bool:
+        self._idle_s /= 2
+        return False
+
+
+def test_a_step_may_say_how_long_to_wait_after_it() -> None:
+    loop = Foreseeing("loop", report=lambda _: None, idle_s=1.0)
+    loop._woken = told = Told([False, True, False], loop)
+    loop.run()
+    assert told.pauses == [0.5, 0.25, 0.125, 0.062]

@@ -19,6 +19,9 @@ LONGEST_PAUSE_S = 30.0
 CALMING = 1.5
 """So much longer is each pause of a loop than the one before it, where nothing comes."""
 
+MOST_CALM = 20
+"""By then any pause has grown as far as it may."""
+
 
 class Loop(threading.Thread):
     """Runs `step` again and again: at once while it has work, else when woken or after `idle_s`.
@@ -45,7 +48,7 @@ class Loop(threading.Thread):
 
     def run(self) -> None:
         """Take steps until stopped."""
-        failures, pause_s = 0, self._idle_s
+        failures, pauses = 0, 0
         while not self._stopping.is_set():
             self._woken.clear()
             try:
@@ -56,14 +59,17 @@ class Loop(threading.Thread):
                 self.failed(error)
                 self._stopping.wait(min(LONGEST_PAUSE_S, 0.25 * 2 ** min(failures, 8)) * random.uniform(0.7, 1.0))
                 continue
-            if is_busy:
-                pause_s = self._idle_s
-            elif not self._woken.wait(pause_s):
-                pause_s = max(self._idle_s, min(pause_s * CALMING, self.quiet_s))
+            if is_busy or self._woken.wait(self._pause(pauses)):
+                pauses = 0
+                if not is_busy:
+                    self._stopping.wait(self.rest_s)
             else:
-                pause_s = self._idle_s
-                self._stopping.wait(self.rest_s)
+                pauses += 1
         self.ended()
+
+    def _pause(self, before: int) -> float:
+        """Return how long to wait after so many pauses in which nothing came; a step may have changed `_idle_s`."""
+        return max(self._idle_s, min(self._idle_s * CALMING ** min(before, MOST_CALM), self.quiet_s))
 
     def failed(self, error: Exception) -> None:
         """Report an error of a step."""
