@@ -59,7 +59,7 @@ class Loop(threading.Thread):
                 self.failed(error)
                 self._stopping.wait(min(LONGEST_PAUSE_S, 0.25 * 2 ** min(failures, 8)) * random.uniform(0.7, 1.0))
                 continue
-            if is_busy or self._woken.wait(self._pause(pauses)):
+            if is_busy or self._woken.wait(self._calm_s(pauses)):
                 pauses = 0
                 if not is_busy:
                     self._stopping.wait(self.rest_s)
@@ -67,7 +67,7 @@ class Loop(threading.Thread):
                 pauses += 1
         self.ended()
 
-    def _pause(self, before: int) -> float:
+    def _calm_s(self, before: int) -> float:
         """Return how long to wait after so many pauses in which nothing came; a step may have changed `_idle_s`."""
         return max(self._idle_s, min(self._idle_s * CALMING ** min(before, MOST_CALM), self.quiet_s))
 
