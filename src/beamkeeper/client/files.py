@@ -47,7 +47,7 @@ from beamkeeper.domain.ledger import (
 )
 from beamkeeper.domain.metadata import MetadataChange, acceptable
 from beamkeeper.domain.names import Metadata, RelPath, show_path, to_b64
-from beamkeeper.domain.stats import FacetQuery, Facets, Stat, StatPage, StatsBy, StatsQuery
+from beamkeeper.domain.stats import FACET_HITS, FacetQuery, Facets, Stat, StatPage, StatsBy, StatsQuery
 
 CALL_BYTES = 16 * 1024 * 1024
 """About the largest body of one call that registers; services take several times this."""
@@ -174,9 +174,14 @@ class Files:
         count: FileCount = self._http().call("POST", "/api/v1/files:restore", FileCount, body=query)
         return count
 
-    def facets(self, keys: Sequence[str], files: FileQuery | None = None, *, limit: int = 20) -> Facets:
-        """Return which values metadata keys have; without conditions that is counted already."""
-        query = FacetQuery(keys=tuple(keys), files=files or FileQuery(), limit=limit)
+    def facets(
+        self, keys: Sequence[str], files: FileQuery | None = None, *, limit: int = 20, hits: int = FACET_HITS
+    ) -> Facets:
+        """Return which values metadata keys have; without conditions that is counted already.
+
+        With conditions at most `hits` of the files that meet them are counted.
+        """
+        query = FacetQuery(keys=tuple(keys), files=files or FileQuery(), limit=limit, hits=hits)
         found: Facets = self._http().call("POST", "/api/v1/files:facets", Facets, body=query)
         return found
 
