@@ -108,7 +108,7 @@ def index_for(
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
     experiments, unsure = _experiments(session, within, names)
     keys = _numbered(session, SearchKeyRow.key, SearchKeyRow.id, names)
-    pending, is_behind = _pending(session)
+    waiting, is_behind = pending(session)
     ids = [each.id for each in experiments]
     partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial, SearchFileRow.experiment_id.in_(ids))
     return Index(
@@ -119,7 +119,7 @@ def index_for(
         is_all=is_all,
         unsure_experiments=unsure,
         has_partial=bool(leaves) and session.execute(partial.limit(1)).first() is not None,
-        pending=pending,
+        pending=waiting,
         is_behind=is_behind,
     )
 
@@ -154,7 +154,8 @@ def _experiments(
     return found, unsure
 
 
-def _pending(session: Session) -> tuple[list[tuple[int, int]], bool]:
+def pending(session: Session) -> tuple[list[tuple[int, int]], bool]:
+    """Return the files that may have changed since they were indexed, as ranges, or that there are too many."""
     row = SearchChangeRow
     newest = select(row.first_id, row.last_id).order_by(row.id.desc()).limit(_RANGES + 1)
     found = sorted((first, last) for first, last in session.execute(newest))
