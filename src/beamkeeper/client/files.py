@@ -45,7 +45,7 @@ from beamkeeper.domain.ledger import (
     ReplicaPage,
     ReplicaQuery,
 )
-from beamkeeper.domain.metadata import MetadataChange, acceptable
+from beamkeeper.domain.metadata import MetadataChange
 from beamkeeper.domain.names import Metadata, RelPath, show_path, to_b64
 from beamkeeper.domain.stats import FACET_HITS, FacetQuery, Facets, Stat, StatPage, StatsBy, StatsQuery
 
@@ -254,9 +254,9 @@ def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[bytes]]:
     part: list[bytes] = []
     size = 0
     for file in files:
-        kept = acceptable(file.metadata)
-        meant = file if kept is file.metadata else file.model_copy(update={"metadata": kept})
-        sent = meant.model_dump_json().encode()
+        # Its metadata was made text to be looked at, and is not made so again.
+        rest = file.model_dump_json(exclude={"metadata"}, exclude_defaults=True)
+        sent = f'{rest[:-1]},"metadata":{file.metadata_text}}}'.encode()
         if part and (len(part) == REGISTER_LIMIT or size + len(sent) > CALL_BYTES):
             yield part
             part, size = [], 0
