@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from beamkeeper.db.base import UtcMicroseconds, to_microseconds
 from beamkeeper.domain.users import EXPERIMENT_ROLES, Publicity, Reach
@@ -52,6 +52,16 @@ _OWN_AND_OPEN = text(
 def experiment_uids(reach: Reach, now: datetime) -> Select[UUID]:
     """Return the uids of the experiments that a caller's rights reach, as a sub-query."""
     return select(_experiments.c.uid).where(_in_reach(reach, now))
+
+
+def is_within(
+    experiment_uid: ColumnElement[UUID] | InstrumentedAttribute[UUID], reach: Reach, now: datetime
+) -> ColumnElement[bool]:
+    """Return whether a caller's rights reach an experiment, to be asked for each row of a list in the list's own order.
+
+    Given the experiments as a list, SQLite goes through every file of theirs and sorts what it finds.
+    """
+    return select(_experiments.c.uid).where(_experiments.c.uid == experiment_uid, _in_reach(reach, now)).exists()
 
 
 def experiments_in_reach(reach: Reach, now: datetime) -> tuple[Select[UUID] | TextClause, Mapping[str, object]]:

@@ -17,7 +17,7 @@ from beamkeeper.db.files.directories import directories
 from beamkeeper.db.files.registering import checksums_of, newest
 from beamkeeper.db.files.tables import FileRow, ReplicaRow, VerificationRow, VersionRow, to_file, to_replica
 from beamkeeper.db.pages import from_cursor, to_cursor
-from beamkeeper.db.scope import experiment_uids
+from beamkeeper.db.scope import is_within
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.files import PRESENT, FileKind, ReadFrom, ReplicaState
 from beamkeeper.domain.ledger import (
@@ -102,7 +102,7 @@ class Ledger:
         if query.experiment_uid is not None:
             wanted = wanted.where(FileRow.experiment_uid == query.experiment_uid)
         elif not reach.is_all:
-            wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
+            wanted = wanted.where(is_within(FileRow.experiment_uid, reach, self._now))
         if query.checked_before is not None:
             wanted = wanted.where(ReplicaRow.checked_at < query.checked_before)
         wanted = wanted.where(ReplicaRow.is_to_read if query.is_to_read else ReplicaRow.state.in_(sorted(PRESENT)))
