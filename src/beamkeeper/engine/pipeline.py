@@ -72,8 +72,6 @@ class Limits:
 class Worker(Loop):
     """Takes batches through all their steps."""
 
-    quiet_s = 4.0
-
     def __init__(
         self,
         number: int,

@@ -50,8 +50,6 @@ class SubmitLoop(Loop):
     neither loses nor doubles one.
     """
 
-    quiet_s = 4.0
-
     def __init__(
         self, database: Database[AcquisitionTransaction], client: Client, *, report: Report, look_s: float = GROUPS_S
     ) -> None:
