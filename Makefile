@@ -69,6 +69,7 @@ bench-jobs: $(VENV)/.dev ## Measure jobs a second against a shell's loop, Prefec
 
 bench-rights: $(VENV)/.dev ## Measure what rights cost a list, a sync of a whole facility, and a check of a password
 	$(VENV)/bin/python bench/rights.py $(BENCH)
+
 bench-cluster: system-deps $(VENV)/.dev ## Measure stages on Parsl over a real Slurm, and XPCS there (BENCH=stages, overhead or scale is one part)
 	$(VENV)/bin/python bench/cluster.py $(BENCH)
 
@@ -91,12 +92,17 @@ openapi: $(VENV)/.dev ## Write docs/reference/openapi.json anew
 pictures: system-deps $(VENV)/.dev ## Write the pictures of the portal in the documentation anew
 	PORTAL_PICTURES='$(CURDIR)/docs/pictures' $(RUN) pytest tests/portal/test_tour.py
 
-# In an environment of its own, so that the list has what a site installs and not what wrote it.
-sbom: $(VENV)/.server ## Write what is installed with the server as CycloneDX (SBOM): dist/beamkeeper.cdx.json
-	$(PYTHON) -m venv build/sbom
-	build/sbom/bin/python -m pip install --quiet 'cyclonedx-bom>=7'
+# In environments of their own: the list has what a site installs, not what wrote it, what a clone is checked with, or the pip
+# that brought it. The version of what it is the list of is written in, since pyproject.toml says only where to look for it.
+sbom: ## Write what is installed with the server as CycloneDX (SBOM): dist/beamkeeper.cdx.json
+	rm -rf build/sbom
+	$(PYTHON) -m venv build/sbom/writer
+	$(PYTHON) -m venv --without-pip build/sbom/server
+	build/sbom/writer/bin/python -m pip install --quiet 'cyclonedx-bom>=7'
+	build/sbom/writer/bin/python -m pip --python build/sbom/server/bin/python install --quiet '.[server]'
+	sed "s/^dynamic = .*/version = \"$$(build/sbom/server/bin/dm --version | sed 's/.* //')\"/" pyproject.toml > build/sbom/pyproject.toml
 	mkdir -p dist
-	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/beamkeeper.cdx.json $(VENV)/bin/python
+	build/sbom/writer/bin/cyclonedx-py environment --pyproject build/sbom/pyproject.toml --output-reproducible -o dist/beamkeeper.cdx.json build/sbom/server/bin/python
 
 format: $(VENV)/.dev ## Format the code, and mend what ruff can mend
 	$(RUN) ruff check --fix

@@ -235,14 +235,14 @@ def load(url: str, files: int, experiments: Sequence[UUID], say: Callable[[str],
     with closing(open_database(url, Service.CATALOG)) as database:
         if url.startswith("postgresql"):
             _into_postgres(database.engine, url, (files, experiments), say)
-        else:
+            with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as after:
+                after.execute(text("ANALYZE"))
+        else:  # without ANALYZE: the services plan without statistics on SQLite, and so must what is measured
             connection: Any = database.engine.raw_connection()
             try:
                 _into_sqlite(connection, Generated(files, experiments, is_postgres=False), say)
             finally:
                 connection.close()
-        with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as after:
-            after.execute(text("ANALYZE"))
 
 
 SHARES = (("files",), ("search_terms",), ("versions", "search_files", "search_texts"))

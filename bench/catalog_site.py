@@ -21,6 +21,7 @@ import catalog_data as data
 
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
+from beamkeeper.db.base import new_uid
 from beamkeeper.domain.experiments import NewExperiment, NewExperimentType
 from beamkeeper.domain.files import NewFile, Source, SourceIdentity
 from beamkeeper.domain.names import Algorithm, Checksum, to_b64
@@ -121,7 +122,7 @@ def batches(experiment: UUID, count: int, *, first: int = 0, size: int = 1000) -
             NewFile(
                 path_b64=to_b64(f"data/new{first + number:05d}/frame_{frame:05d}.h5".encode()),
                 experiment_uid=experiment,
-                version_uid=uuid4(),
+                version_uid=new_uid(),
                 number=1,
                 size=scan.size(frame),
                 checksums=(Checksum(algorithm=Algorithm.BLAKE3, value=f"{frame:064x}"),),

@@ -16,30 +16,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import catalog_data as data
 import httpx2
-from catalog_load import load
+from portal_scene import Scene, browser, say, scene
 from portal_sheet import sheet_rows
 from report import Row
 from report import machine as bench_machine
 
-from beamkeeper.client import Client
-from beamkeeper.domain.acquisition import NewDaq, NewUpload
-from beamkeeper.domain.experiments import Experiment, NewExperiment, NewExperimentType
+from beamkeeper.domain.acquisition import NewDaq
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.names import path_fields
 from beamkeeper.domain.status import PORTAL
-from beamkeeper.domain.users import NewGrant, NewUser, Role
-from beamkeeper.domain.workflows import checked_definition
+from beamkeeper.domain.users import NewGrant, Role
 from beamkeeper.portal.live import MOST_S
-from beamkeeper.testing.portal import PASSWORD, Site, chromium
-from beamkeeper.testing.station import station
+from beamkeeper.testing.portal import PASSWORD, chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- portal -->", "<!-- /portal -->"
@@ -48,78 +42,8 @@ LIVE_PAGES, LIVE_S = 100, 30.0
 PICTURES = 10_000
 PATIENCE_S = 60.0
 """By then all live pages are drawn once."""
-ACCOUNTS = 300
 WATCHERS = LIVE_PAGES
 """Each live page is of somebody else."""
-
-
-def say(what: str) -> None:
-    """Print what is done now."""
-    print(f"# {time.perf_counter() - BEGAN:6.0f} s  {what}", flush=True)
-
-
-BEGAN = time.perf_counter()
-
-
-@dataclass
-class Scene:
-    """The beamline that is looked at."""
-
-    site: Site
-    experiments: Sequence[Experiment]
-
-    @property
-    def client(self) -> Client:
-        """An administrator's client."""
-        return self.site.client
-
-    @property
-    def large(self) -> Experiment:
-        """The experiment with the most files."""
-        return self.experiments[0]
-
-
-@contextmanager
-def scene(directory: Path, files: int, experiments: int) -> Iterator[Scene]:
-    """Give a beamline with so much in it."""
-    with station(directory, with_portal=True) as made:
-        client = made.start()
-        client.experiment_types.create(NewExperimentType(name="bench", index_keys=data.INDEX_KEYS))
-        say(f"making {experiments} experiments and {ACCOUNTS} accounts")
-        all_ = []
-        for number in range(experiments):
-            fields = {"title": f"Measurement {number}", "proposal": f"GUP-{number}", "type": "bench"}
-            new = NewExperiment.model_validate({"name": f"bench{number:04}", "station": "TEST", **fields})
-            all_.append(client.experiments.create(new))
-        for number in range(ACCOUNTS):
-            client.users.create(NewUser(username=f"user{number:04}", full_name=f"Somebody {number}"))
-        found = Scene(Site(made, client), all_)
-        say(f"loading {files} files")
-        load(f"sqlite:///{made.data / 'catalog.db'}", files, [one.uid for one in all_], say)
-        upload(found)
-        yield found
-
-
-def upload(of: Scene) -> None:
-    """Store a few files that are really there, keep a workflow, and run it."""
-    source = of.site.source("bench")
-    for number in range(20):
-        (source / f"note_{number}.txt").write_text(f"note {number}")
-    new = NewUpload.model_validate({"experiment_uid": of.experiments[-1].uid, **path_fields(os.fsencode(source)[1:])})
-    of.client.uploads.wait(of.client.uploads.start(new).uid, timeout_s=120)
-    stages: dict[str, Any] = {"1-see": {"command": "ls -l $filePath"}, "2-tell": {"command": "true"}}
-    of.client.workflows.upsert(checked_definition({"name": "see", "stages": stages}))
-
-
-@contextmanager
-def browser(of: Scene, username: str) -> Iterator[httpx2.Client]:
-    """Give what asks for pages, logged in; compressed as a browser takes it."""
-    headers = {"Accept-Encoding": "gzip"}
-    with httpx2.Client(base_url=of.site.url, trust_env=False, timeout=60, headers=headers) as opened:
-        done = opened.post("/login", data={"username": username, "password": PASSWORD})
-        if done.status_code != 303:
-            raise RuntimeError(f"{username} cannot log in: {done.text[:500]}")
-        yield opened
 
 
 def pages(of: Scene) -> Mapping[str, str]:

@@ -25,5 +25,9 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 
+# The one that is to be removed cannot make another.
+"$python" -c 'import os, sys; sys.exit(os.path.realpath(sys.prefix) == os.path.realpath(sys.argv[1]))' "$directory" ||
+    say_and_stop "$python is of $directory, which is to be made anew: name the interpreter that made it, with make PYTHON=..."
+
 rm -rf "$directory"
 "$python" -m venv "$directory"

@@ -7,13 +7,14 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from beamkeeper.core import stats as core
 from beamkeeper.core import status as core_status
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.files import FileQuery
-from beamkeeper.domain.stats import Facet, FacetQuery, Facets, Moments, NumberFacet, StatsBy, StatsQuery
+from beamkeeper.domain.stats import FACET_HITS, Facet, FacetQuery, Facets, Moments, NumberFacet, StatsBy, StatsQuery
 from beamkeeper.domain.users import Caller, Publicity, Role
 from beamkeeper.testing.catalogue import Catalogue, new_file
 
@@ -44,9 +45,12 @@ def index(catalogue: Catalogue) -> None:
             pass
 
 
-def facets(catalogue: Catalogue, caller: Caller, *keys: str, limit: int = 20, **files: Any) -> Facets:
+def facets(
+    catalogue: Catalogue, caller: Caller, *keys: str, limit: int = 20, hits: int = FACET_HITS, **files: Any
+) -> Facets:
+    query = FacetQuery(keys=keys, files=FileQuery(**files), limit=limit, hits=hits)
     with catalogue.database.read() as tx:
-        return core.facets(tx, caller, FacetQuery(keys=keys, files=FileQuery(**files), limit=limit))
+        return core.facets(tx, caller, query)
 
 
 def shown(facet: Facet) -> dict[str, int]:
@@ -84,9 +88,7 @@ def test_texts_beyond_the_limit_are_counted_together(catalogue: Catalogue) -> No
     assert (shown(sample), sample.other) == ({"Ag": 2}, 3)
 
 
-def test_with_conditions_the_files_that_meet_them_are_counted(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_conditions_the_files_that_meet_them_are_counted(catalogue: Catalogue) -> None:
     administrator = catalogue.caller(Role.ADMINISTRATOR)
     plain = facets(catalogue, administrator, "sample", "energy", "ok")
     every = facets(catalogue, administrator, "sample", "energy", "ok", query="size >= 0")
@@ -101,9 +103,35 @@ def test_with_conditions_the_files_that_meet_them_are_counted(
     assert (every.counted, every.is_sample) == (5, False)
     some = facets(catalogue, administrator, "sample", query='sample = "Ag" and energy > 10.5keV')
     assert (shown(some.facets[0]), some.counted) == ({"Ag": 1}, 1)
-    monkeypatch.setattr("beamkeeper.db.search.facets.FACET_HITS", 3)
-    sample = facets(catalogue, administrator, "sample", query="size >= 0")
+    sample = facets(catalogue, administrator, "sample", query="size >= 0", hits=3)
     assert (sample.counted, sample.is_sample, sum(shown(sample.facets[0]).values())) == (3, True, 3)
+
+
+def test_sqlite_counts_the_values_of_hits_file_by_file_and_not_along_all_terms_of_a_key(catalogue: Catalogue) -> None:
+    if catalogue.database.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL plans by its statistics")
+    uid = catalogue.experiment("coffee").uid
+    many = [
+        new_file(f"data/m/{number}.tif", experiment_uid=uid, content=b"1", metadata={"sample": "Ag", "ok": True})
+        for number in range(200)
+    ]
+    with catalogue.database.write() as tx:
+        tx.files.register(many, by="test")
+    index(catalogue)
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "search_terms.file_id IN" in statement and "EXPLAIN" not in statement:
+            asked.append((statement, values))
+
+    event.listen(catalogue.database.engine, "before_cursor_execute", note)
+    facets(catalogue, catalogue.caller(Role.ADMINISTRATOR), "sample", "ok", query="size >= 0")
+    event.remove(catalogue.database.engine, "before_cursor_execute", note)
+    assert len(asked) == 2
+    with catalogue.database.engine.connect() as connection:
+        for statement, values in asked:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+            assert any("SEARCH search_terms USING PRIMARY KEY (file_id=?" in step[3] for step in plan), plan
 
 
 def test_everybody_counts_only_what_they_may_read(catalogue: Catalogue) -> None:

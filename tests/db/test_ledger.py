@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import event
 
 from beamkeeper.db import CatalogTransaction, Database
 from beamkeeper.db.base import new_uid
@@ -268,3 +269,30 @@ def test_files_are_counted_by_directory(catalog: Catalog, clock: Clock) -> None:
     below = directories(catalog, below_b64=to_b64(b"data/a"))
     assert [d.path for d in below] == ["data/a", "data/a/b"]
     assert directories(catalog, below_b64=to_b64(b"data/none")) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [(ReplicaQuery(is_to_read=True), "ix_replicas_to_read"), (ReplicaQuery(), "ix_replicas_checked_at_uid")],
+)
+def test_what_a_station_asks_for_again_and_again_is_read_in_its_own_order(
+    catalog: Catalog, query: ReplicaQuery, index: str
+) -> None:
+    """Not by going through every file of the station."""
+    if catalog.engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL plans by its statistics")
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "FROM replicas" in statement:
+            asked.append((statement, values))
+
+    with catalog.read() as tx:
+        event.listen(catalog.engine, "before_cursor_execute", note)
+        tx.ledger.replicas(query, Reach(stations=frozenset({OTHER})))
+        event.remove(catalog.engine, "before_cursor_execute", note)
+    (statement, values), *_ = asked
+    with catalog.engine.connect() as connection:
+        plan = [step[3] for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+    assert index in plan[0], plan
+    assert not any("TEMP B-TREE" in step for step in plan), plan

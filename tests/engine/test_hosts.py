@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing
 from datetime import UTC, datetime
@@ -13,9 +14,9 @@ import pytest
 
 from beamkeeper.db.processing.engine import HeldFile, HeldJob
 from beamkeeper.domain.processing import AttemptState, JobStatus
-from beamkeeper.engine.jobs import remote
+from beamkeeper.engine.jobs import remote, runner, word
 from beamkeeper.engine.jobs.local import Over
-from beamkeeper.engine.jobs.places import LOCAL, Rooms
+from beamkeeper.engine.jobs.places import LOCAL, Places, Rooms
 from beamkeeper.engine.jobs.plan import JobRun
 from beamkeeper.engine.jobs.stages import LONGEST_PAUSE_S, Ended
 from beamkeeper.testing.station import until
@@ -113,6 +114,39 @@ def test_what_has_a_result_is_over_though_its_executor_never_tells(
         (over,) = until(runs.take_over, "its end", PATIENCE_S)
     assert over.result is not None
     assert over.result["exit_status"] == 0
+
+
+def test_one_that_cannot_be_looked_at_keeps_no_other_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "LOOK_S", 0.1)
+    said: list[str] = []
+    (tmp_path / "a" / runner.RESULT).mkdir(parents=True)
+    with closing(remote.RemoteRuns("gone", None, lambda: None, said.append)) as runs:
+        for name in ("a", "b"):
+            runs.attach({"attempt": name, "directory": str(tmp_path / name)})
+        assert until(runs.take_over, "its end", PATIENCE_S) == [Over("b", None, has_begun=False)]
+        assert "executor gone: IsADirectoryError" in said[0]
+        (tmp_path / "a" / runner.RESULT).rmdir()
+        assert until(runs.take_over, "the other's end", PATIENCE_S) == [Over("a", None, has_begun=False)]
+
+
+def test_what_was_taken_by_nobody_knows_whom_is_not_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "LOOK_S", 0.1)
+    monkeypatch.setattr(word, "LONGEST_S", 3600.0)
+    (tmp_path / "a").mkdir()
+    claim = tmp_path / "a" / runner.CLAIM
+    claim.touch()
+    (tmp_path / "a" / runner.STARTED).touch()
+    with closing(Places({}, {}, lambda: None, lambda _: None, slots=1)) as places:
+        order = {"attempt": "a", "directory": str(tmp_path / "a"), "executor": "gone"}
+        places.attach(order, is_here=False, boot_id="")
+        (tmp_path / "b").mkdir()
+        places.attach({**order, "attempt": "b", "directory": str(tmp_path / "b")}, is_here=False, boot_id="")
+        # The other one, that nobody took, is decided after it.
+        assert until(places.take_over, "the other's end", PATIENCE_S) == [Over("b", None, has_begun=False)]
+        os.utime(claim, (0, 0))
+        assert until(places.take_over, "its end", PATIENCE_S) == [Over("a", None, has_begun=True)]
 
 
 def test_a_host_that_has_failed_for_days_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

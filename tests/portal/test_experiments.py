@@ -85,6 +85,10 @@ def test_experiments_are_found_sorted_and_paged_at_addresses_that_can_be_mailed(
     expect(names).to_have_text(["sorted-alpha", "sorted-mu"])
     told = page.request.get("/experiments.json?text=gup-4711&order=name-down").json()
     assert [one["name"] for one in told["items"]] == ["sorted-zeta", "sorted-mu", "sorted-alpha"]
+    first = page.request.get("/experiments.json?text=gup-4711&order=name&limit=2").json()
+    assert [one["name"] for one in first["items"]] == ["sorted-alpha", "sorted-mu"]
+    rest = page.request.get(f"/experiments.json?text=gup-4711&order=name&limit=2&after={first['next']}").json()
+    assert ([one["name"] for one in rest["items"]], rest["next"]) == (["sorted-zeta"], None)
     page.goto("/experiments?text=gup-4712")
     expect(page.get_by_text("No experiment matches")).to_be_visible()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import tarfile
@@ -113,6 +114,24 @@ def test_both_notations_find_the_same_and_columns_are_those_wanted(look: Open, b
     assert short == document
     [found] = short["items"]
     assert (found["path"], found["sample.name"]) == ("data/notes.txt", "coffee")
+
+
+def test_the_json_of_a_page_has_its_rows_and_goes_on_while_the_csv_has_all(look: Open, beamtime: Beamtime) -> None:
+    page = look("fay").page
+    where = f"/experiments/{beamtime.experiment.uid}/find"
+    every = {str(file.uid) for file in beamtime.files.values()}
+    told, found, after = [], set(), ""
+    while True:
+        told.append(page.request.get(f"{where}.json?limit=2{after}").json())
+        found |= {row["uid"] for row in told[-1]["items"]}
+        if told[-1]["next"] is None:
+            break
+        after = f"&after={told[-1]['next']}"
+    assert [len(part["items"]) for part in told[:-1]] == [2] * (len(told) - 1)
+    assert every <= found
+    rows = list(csv.DictReader(io.StringIO(page.request.get(f"{where}.csv?limit=2").text())))
+    assert {row["uid"] for row in rows} == found
+    assert page.request.get(f"{where}.json?limit=1001").status == 422
 
 
 def test_facets_lead_to_narrower_searches(look: Open, beamtime: Beamtime) -> None:

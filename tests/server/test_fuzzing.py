@@ -7,6 +7,7 @@ come further than to what is not found. Nothing but what the document says of th
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -33,6 +34,7 @@ from beamkeeper.domain.status import Service
 from beamkeeper.testing.services import running
 from beamkeeper.testing.world import API, PLACES, World
 from beamkeeper.testing.world import settings as world_settings
+from server.fuzzing_hooks import waits_shortly
 from server.test_matrix import GONE_AFTER, TABLE
 
 DOCUMENTS = Path(__file__).parents[2] / "docs/reference/openapi"
@@ -137,8 +139,8 @@ class Fuzzed:
         kind = TABLE[self.service][self.route].partition(" of ")[2]
         if how:
             self._aim(case, kind, place)
-        if isinstance(case.query, dict) and "wait" in case.query:
-            case.query["wait"] = 0
+        if isinstance(case.query, dict):
+            waits_shortly(case.query)
         token = token_of(self.world, name)
         for header in ("authorization", "beamkeeper-mirror"):  # the latter waits for what never comes
             case.headers.pop(header, None)
@@ -199,6 +201,8 @@ def test_the_program_finds_nothing_in_a_service_that_serves_somebody(
         configuration.write_text((f'headers = {{ Authorization = "Bearer {token}" }}\n' if token else "") + seen)
         command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(configuration), "run"]
         command += [str(DOCUMENTS / f"{service}.json"), "--url", services.urls[service], *PROGRAM]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        hooks = {"SCHEMATHESIS_HOOKS": "server.fuzzing_hooks", "PYTHONPATH": str(Path(__file__).parents[1])}
+        environ = os.environ | hooks
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environ)
         world.close()
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr

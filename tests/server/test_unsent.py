@@ -177,6 +177,22 @@ def test_what_the_site_refuses_is_sent_again_with_changes_at_once(site: Running,
     assert list(site.client.experiments.unsent()) == []
 
 
+def test_what_is_null_when_an_experiment_is_sent_again_is_nothing_or_stays_as_it_was(
+    site: Running, clock: Clock
+) -> None:
+    clock.tick(60)
+    new = NEW.model_copy(update={"root_path": "a/b", "proposal": "12345", "esaf": "271828"})
+    made = cut_off(site).experiments.create(new)
+    nothing = UnsentChange.model_validate(dict.fromkeys(UnsentChange.model_fields.keys() - {"name"}))
+    assert (
+        site.client.experiments.resend(made.uid, UnsentChange(esaf=None, proposal="54321")).wanted.new.esaf == "271828"
+    )
+    sent = site.client.experiments.resend(made.uid, nothing).wanted.new
+    assert (sent.proposal, sent.esaf, sent.root_path) == ("54321", "271828", None)
+    with pytest.raises(InvalidError, match="has a name"):
+        site.client.experiments.resend(made.uid, UnsentChange(name=None))
+
+
 def test_what_the_site_refuses_can_be_given_up_once_its_daqs_have_ended(
     site: Running, refused: Experiment, tmp_path: Path
 ) -> None:

@@ -45,9 +45,9 @@ from beamkeeper.domain.ledger import (
     ReplicaPage,
     ReplicaQuery,
 )
-from beamkeeper.domain.metadata import MetadataChange, acceptable
+from beamkeeper.domain.metadata import MetadataChange
 from beamkeeper.domain.names import Metadata, RelPath, show_path, to_b64
-from beamkeeper.domain.stats import FacetQuery, Facets, Stat, StatPage, StatsBy, StatsQuery
+from beamkeeper.domain.stats import FACET_HITS, FacetQuery, Facets, Stat, StatPage, StatsBy, StatsQuery
 
 CALL_BYTES = 16 * 1024 * 1024
 """About the largest body of one call that registers; services take several times this."""
@@ -174,9 +174,14 @@ class Files:
         count: FileCount = self._http().call("POST", "/api/v1/files:restore", FileCount, body=query)
         return count
 
-    def facets(self, keys: Sequence[str], files: FileQuery | None = None, *, limit: int = 20) -> Facets:
-        """Return which values metadata keys have; without conditions that is counted already."""
-        query = FacetQuery(keys=tuple(keys), files=files or FileQuery(), limit=limit)
+    def facets(
+        self, keys: Sequence[str], files: FileQuery | None = None, *, limit: int = 20, hits: int = FACET_HITS
+    ) -> Facets:
+        """Return which values metadata keys have; without conditions that is counted already.
+
+        With conditions at most `hits` of the files that meet them are counted.
+        """
+        query = FacetQuery(keys=tuple(keys), files=files or FileQuery(), limit=limit, hits=hits)
         found: Facets = self._http().call("POST", "/api/v1/files:facets", Facets, body=query)
         return found
 
@@ -249,9 +254,9 @@ def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[bytes]]:
     part: list[bytes] = []
     size = 0
     for file in files:
-        kept = acceptable(file.metadata)
-        meant = file if kept is file.metadata else file.model_copy(update={"metadata": kept})
-        sent = meant.model_dump_json().encode()
+        # Its metadata was made text to be looked at, and is not made so again.
+        rest = file.model_dump_json(exclude={"metadata"}, exclude_defaults=True)
+        sent = f'{rest[:-1]},"metadata":{file.metadata_text}}}'.encode()
         if part and (len(part) == REGISTER_LIMIT or size + len(sent) > CALL_BYTES):
             yield part
             part, size = [], 0

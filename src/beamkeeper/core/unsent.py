@@ -67,6 +67,8 @@ def send_again(
     given = change.model_dump(exclude_unset=True)
     if given.get("name", "") is None:
         raise InvalidError("an experiment has a name: leave it out, or say which")
+    # As of an experiment that the site has: a text is never nothing, so that null leaves it.
+    given = {key: value for key, value in given.items() if value is not None or key not in ("proposal", "esaf")}
     new = NewExperiment.model_validate({**found.wanted.new.model_dump(), **given})
     _check_contents(tx, new)
     if new.name != found.name:

@@ -63,12 +63,18 @@ def new_uid() -> UUID:
 
 def new_uids(count: int) -> Iterator[UUID]:
     """Yield so many new UUIDv7 in rising order, at a tenth of what they cost one by one."""
+    for text in new_hexes(count):
+        yield UUID(int=int(text, 16))
+
+
+def new_hexes(count: int) -> Iterator[str]:
+    """Yield the same as 32 hexadecimal digits, as uids are bound: for rows of which nobody needs to be told."""
     at = time.time_ns() // 1_000_000
-    tails = os.urandom(8 * count)
+    tails = os.urandom(8 * count).hex()
     for number in range(count):
         high = ((at + number // 4096) << 16) | 0x7000 | (number % 4096)
-        low = int.from_bytes(tails[8 * number : 8 * number + 8], "big") & (2**62 - 1) | 2**63
-        yield UUID(int=(high << 64) | low)
+        tail = tails[16 * number : 16 * number + 16]
+        yield f"{high:016x}{'89ab'[ord(tail[0]) % 4]}{tail[1:]}"
 
 
 def to_microseconds(value: datetime | None) -> int | None:

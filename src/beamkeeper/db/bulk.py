@@ -25,21 +25,30 @@ def insert_rows(
     as_text: Collection[str] = (),
 ) -> None:
     """Insert rows whose values stand in the order of `columns`; documents of `as_text` are JSON text already."""
+    dialect = session.connection().dialect
+    target = cast(Table, table.__table__)
+    processors = [None if name in as_text else _processor(target.c[name].type, dialect) for name in columns]
+    insert_bound(session, table, columns, _prepared(rows, processors))
+
+
+def insert_bound(session: Session, table: type[Base], columns: Sequence[str], rows: Iterable[Row]) -> None:
+    """Insert rows whose values are those that both databases have: uids as 32 digits, times as microseconds.
+
+    Documents are JSON text. To look at each value of each row costs as much as to insert them.
+    """
     connection = session.connection()
     target = cast(Table, table.__table__)
     dialect = connection.dialect
-    processors = [None if name in as_text else _processor(target.c[name].type, dialect) for name in columns]
-    prepared = _prepared(rows, processors)
     names = ", ".join(dialect.identifier_preparer.quote(name) for name in columns)
     cursor = cast(Any, connection.connection.cursor())
     try:
         if dialect.name == "postgresql":
             with cursor.copy(f"COPY {target.name} ({names}) FROM STDIN") as copy:
-                for row in prepared:
+                for row in rows:
                     copy.write_row(row)
         else:
             marks = ", ".join("?" * len(columns))
-            cursor.executemany(f"INSERT INTO {target.name} ({names}) VALUES ({marks})", prepared)  # noqa: S608
+            cursor.executemany(f"INSERT INTO {target.name} ({names}) VALUES ({marks})", rows)  # noqa: S608
     finally:
         cursor.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
@@ -247,11 +247,13 @@ class Experiments:
         """Return the experiments that are wanted and within reach, in the order that is wanted."""
         wanted = _ALL.order_by(*_ORDERS[query.order]).limit(query.limit + 1)
         wanted = wanted.where(*_conditions(query))
+        values: Mapping[str, object] = {}
         if not reach.is_all:
-            wanted = wanted.where(ExperimentRow.uid.in_(experiments_in_reach(reach, self._now)))
+            within, values = experiments_in_reach(reach, self._now)
+            wanted = wanted.where(ExperimentRow.uid.in_(within))
         if query.after is not None:
             wanted = wanted.where(_after(query.order, query.after))
-        found = [to_experiment(*row) for row in self._session.execute(wanted)]
+        found = [to_experiment(*row) for row in self._session.execute(wanted, values)]
         more = _cursor(query.order, found[query.limit - 1]) if len(found) > query.limit else None
         return ExperimentPage(items=found[: query.limit], next=more)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Select,
     Text,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     text,
     true,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from beamkeeper.db.base import UtcMicroseconds, to_microseconds
 from beamkeeper.domain.users import EXPERIMENT_ROLES, Publicity, Reach
@@ -44,7 +45,7 @@ _OWN_AND_OPEN = text(
     "SELECT experiment_uid FROM grants WHERE user_uid = :holder AND NOT is_revoked AND experiment_uid IS NOT NULL "
     "UNION ALL SELECT uid FROM experiments "
     "WHERE publicity IN ('facility', 'public') AND (embargo_until IS NULL OR embargo_until <= :now)"
-).bindparams(bindparam("holder", type_=Uuid()))
+).bindparams(bindparam("holder", type_=Uuid()), bindparam("now", type_=BigInteger()))
 """Every role in an experiment lets one see it. Each part is answered by an index."""
 
 
@@ -53,16 +54,27 @@ def experiment_uids(reach: Reach, now: datetime) -> Select[UUID]:
     return select(_experiments.c.uid).where(_in_reach(reach, now))
 
 
-def experiments_in_reach(reach: Reach, now: datetime) -> Select[UUID] | TextClause:
-    """Return the same for a list that everybody asks for all the time.
+def is_within(
+    experiment_uid: ColumnElement[UUID] | InstrumentedAttribute[UUID], reach: Reach, now: datetime
+) -> ColumnElement[bool]:
+    """Return whether a caller's rights reach an experiment, to be asked for each row of a list in the list's own order.
+
+    Given the experiments as a list, SQLite goes through every file of theirs and sorts what it finds.
+    """
+    return select(_experiments.c.uid).where(_experiments.c.uid == experiment_uid, _in_reach(reach, now)).exists()
+
+
+def experiments_in_reach(reach: Reach, now: datetime) -> tuple[Select[UUID] | TextClause, Mapping[str, object]]:
+    """Return the same for a list that everybody asks for all the time, and the values with which it is executed.
 
     For members it is text, and their roles are read where they are kept: naming fifty experiments one by one, and
-    making the statement anew each time, cost more than reading the experiments.
+    making the statement anew each time, cost more than reading the experiments. So would values in it: SQLAlchemy
+    takes it for another statement then, and compiles the whole list again.
     """
     is_of_member = reach.holder is not None and reach.roles == EXPERIMENT_ROLES and reach.is_open_included
     if not is_of_member or reach.stations:
-        return experiment_uids(reach, now)
-    return _OWN_AND_OPEN.bindparams(holder=reach.holder, now=to_microseconds(now))
+        return experiment_uids(reach, now), {}
+    return _OWN_AND_OPEN, {"holder": reach.holder, "now": to_microseconds(now)}
 
 
 def lock_experiments(session: Session, uids: Iterable[UUID]) -> None:

@@ -106,12 +106,13 @@ class SessionRow(Base):
     revision: Mapped[int] = mapped_column(BigId, index=True)
 
 
-_HELD = (
-    select(GrantRow.role, GrantRow.station_uid, GrantRow.experiment_uid)
-    .where(GrantRow.user_uid == bindparam("user_uid"), GrantRow.is_revoked.is_(False))
-    .order_by(GrantRow.id)
-)
 _USERS, _SESSIONS = cast(Table, UserRow.__table__), cast(Table, SessionRow.__table__)
+_GRANTS = cast(Table, GrantRow.__table__)
+_HELD = (
+    select(_GRANTS.c.role, _GRANTS.c.station_uid, _GRANTS.c.experiment_uid)
+    .where(_GRANTS.c.user_uid == bindparam("user_uid"), _GRANTS.c.is_revoked.is_(False))
+    .order_by(_GRANTS.c.id)
+)
 _USER = select(_USERS).where(_USERS.c.uid == bindparam("uid"))
 _BY_TOKEN = select(_SESSIONS).where(_SESSIONS.c.token_sha256 == bindparam("token_sha256"))
 _BY_UID = select(_SESSIONS).where(_SESSIONS.c.uid == bindparam("uid"))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field, RootModel, StringConstraints
 
+from beamkeeper.domain.json_text import KEY_END
+from beamkeeper.domain.metadata import EXTRACTION, acceptable_text
 from beamkeeper.domain.names import Checksum, Input, Metadata, Model, PlainName, Title, Uid, UtcTime, WireInt, WithPath
 
 CHUNK_BYTES = 64 * 1024 * 1024
@@ -25,6 +28,10 @@ AreaNames = Annotated[
         max_length=ALSO_LIMIT, description="Storage areas that are to have a copy too; by default as the settings say."
     ),
 ]
+
+
+_REFUSED = f'{{"{EXTRACTION}":'
+"""So begins what is kept in place of metadata that is refused, and seldom other metadata."""
 
 
 class FileKind(StrEnum):
@@ -150,11 +157,30 @@ class NewFile(Input, WithPath):
     )
     metadata: Metadata = Field(default_factory=dict)
 
+    @cached_property
+    def metadata_text(self) -> str:
+        """The metadata as JSON, as it is kept: or why it cannot be."""
+        return acceptable_text(self.metadata)
+
+    @property
+    def given_keys(self) -> int | None:
+        """How many keys stood in the JSON of this, as `read_keys` counts them; None where that cannot be told."""
+        if self.metadata_text.startswith(_REFUSED):
+            return None
+        inside = (self, self.source, self.identity, *self.checksums)
+        return sum(len(each.model_fields_set) for each in inside) + self.metadata_text.count(KEY_END)
+
 
 class NewFiles(Input):
     """Versions to be registered in one transaction."""
 
     files: tuple[NewFile, ...] = Field(min_length=1, max_length=REGISTER_LIMIT)
+
+    @property
+    def given_keys(self) -> int | None:
+        """How many keys stood in the JSON of this, as `read_keys` counts them; None where that cannot be told."""
+        counts = [file.given_keys for file in self.files]
+        return None if None in counts else 1 + sum(filter(None, counts))
 
 
 class RegisteredAs(StrEnum):

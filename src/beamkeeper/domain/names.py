@@ -164,34 +164,32 @@ class WithPath(BaseModel):
     path: str | None = Field(default=None, description="The path as text, where it is UTF-8.")
     path_b64: str = Field(default="", description="The bytes of the path, in URL-safe base64.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        text, b64 = data.get("path"), data.get("path_b64")
+    @model_validator(mode="after")
+    def _fill(self) -> Self:
+        # After its fields and not before: what is around a path, such as a file's metadata, would all be made into
+        # Python's objects first, and then be looked at one by one.
+        text, b64 = self.path, self.path_b64
         try:
             if b64:
-                if not isinstance(b64, str):
-                    raise ValueError("path_b64 is no text")
                 raw = from_b64(b64)
-                if isinstance(text, str):
+                if text is not None:
                     if text.encode("utf-8", "surrogateescape") != raw:
                         raise ValueError("path and path_b64 name different files")
                     if text.isascii() and to_b64(raw) == b64 and not _CLIMBS.search(raw):
-                        return data  # as nearly all are: nothing to fill in
-            elif isinstance(text, str):
+                        return self  # as nearly all are: nothing to fill in
+            elif text is not None:
                 raw = text.encode("utf-8", "surrogateescape")
             else:
                 raise ValueError("give path or path_b64")
-            return {**data, **path_fields(RelPath(raw))}
+            self.__dict__.update(path_fields(RelPath(raw)))  # frozen for others
         except InvalidError as error:
             raise ValueError(error.message) from error
+        return self
 
     @cached_property
     def relpath(self) -> RelPath:
         """The path as bytes."""
-        return RelPath(from_b64(self.path_b64))
+        return RelPath(from_b64(self.path_b64) if self.path is None else self.path)
 
 
 class Algorithm(StrEnum):

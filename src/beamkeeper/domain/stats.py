@@ -22,6 +22,12 @@ class FacetQuery(Input):
     keys: Annotated[tuple[IndexKey, ...], Field(min_length=1, max_length=10)]
     files: FileQuery = Field(default_factory=FileQuery, description="Which files are meant; all, where it is empty.")
     limit: int = Field(default=20, ge=1, le=100, description="So many different texts of a key, the most frequent.")
+    hits: int = Field(
+        default=FACET_HITS,
+        ge=1,
+        le=FACET_HITS,
+        description="With conditions: so many of the files that meet them are counted at most, the first of them.",
+    )
 
 
 class FacetValue(Model):

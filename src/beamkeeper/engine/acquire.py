@@ -25,6 +25,7 @@ class AcquireLoop(Loop):
     """Starts and ends intakes as the database says; holds nothing that a restart would miss."""
 
     rest_s = 0.05
+    quiet_s = 2.0
 
     def __init__(
         self,

@@ -88,6 +88,7 @@ class AuditLoop(Loop):
     """Takes the oldest audit that has not ended, a range of names at a time."""
 
     rest_s = 0.1
+    quiet_s = 4.0
 
     def __init__(
         self,

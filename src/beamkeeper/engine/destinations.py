@@ -38,6 +38,8 @@ MOST_HIGH_WATER = 10 * 10**9
 class Destinations(Loop):
     """Pauses storage areas, and lets them go on; its other methods are the workers'."""
 
+    quiet_s = 4.0
+
     def __init__(
         self,
         database: Database[AcquisitionTransaction],

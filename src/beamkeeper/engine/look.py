@@ -50,6 +50,7 @@ class LookLoop(Loop):
     """Takes the question that has waited longest, and answers it."""
 
     rest_s = 0.02
+    quiet_s = 4.0
 
     def __init__(
         self,

@@ -72,6 +72,8 @@ class Limits:
 class Worker(Loop):
     """Takes batches through all their steps."""
 
+    quiet_s = 4.0
+
     def __init__(
         self,
         number: int,

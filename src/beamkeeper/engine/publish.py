@@ -37,6 +37,7 @@ class PublishLanes(Loop):
     """Keeps a publishing thread for each storage area."""
 
     rest_s = 0.2
+    quiet_s = 4.0
 
     def __init__(self, database: Database[StorageTransaction], *, report: Report, rclone: Rclone | None = None) -> None:
         super().__init__("publish", report=report, idle_s=1.0)
@@ -107,6 +108,8 @@ class LostError(Exception):
 
 class PublishLoop(Loop):
     """Takes the batch of one storage area that has waited longest, and publishes it."""
+
+    quiet_s = 4.0
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class ScrubLoop(Loop):
     """Takes the oldest scrub that has not ended, a page of replicas at a time."""
 
     rest_s = 0.1
+    quiet_s = 4.0
 
     def __init__(
         self,

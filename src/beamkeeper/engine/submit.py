@@ -50,6 +50,8 @@ class SubmitLoop(Loop):
     neither loses nor doubles one.
     """
 
+    quiet_s = 4.0
+
     def __init__(
         self, database: Database[AcquisitionTransaction], client: Client, *, report: Report, look_s: float = GROUPS_S
     ) -> None:

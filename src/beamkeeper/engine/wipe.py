@@ -83,6 +83,7 @@ class WipeLoop(Loop):
     """Takes the oldest wipe of this agent that has work, and brings it to its end."""
 
     rest_s = 0.1
+    quiet_s = 4.0
 
     def __init__(
         self,

@@ -16,16 +16,24 @@ Report = Callable[[str], None]
 """Takes what went wrong, for the status page."""
 
 LONGEST_PAUSE_S = 30.0
+CALMING = 1.5
+"""So much longer is each pause of a loop than the one before it, where nothing comes."""
+
+MOST_CALM = 20
+"""By then any pause has grown as far as it may."""
 
 
 class Loop(threading.Thread):
     """Runs `step` again and again: at once while it has work, else when woken or after `idle_s`.
 
     `rest_s` is the least time between two steps of a loop whose work is not urgent: news comes in swarms.
+    `quiet_s` is the longest pause of a loop whose work news tells of: its pauses grow up to that while nothing comes.
+    What it finds by the time alone, it finds late by half of the time since the last news at most.
     An error in a step is reported and tried again with growing pauses: a loop ends only when it is stopped.
     """
 
     rest_s: ClassVar[float] = 0.0
+    quiet_s: ClassVar[float] = 0.0
 
     def __init__(self, name: str, *, report: Report, idle_s: float = 1.0) -> None:
         super().__init__(name=name, daemon=True)
@@ -40,7 +48,7 @@ class Loop(threading.Thread):
 
     def run(self) -> None:
         """Take steps until stopped."""
-        failures = 0
+        failures, pauses = 0, 0
         while not self._stopping.is_set():
             self._woken.clear()
             try:
@@ -51,9 +59,17 @@ class Loop(threading.Thread):
                 self.failed(error)
                 self._stopping.wait(min(LONGEST_PAUSE_S, 0.25 * 2 ** min(failures, 8)) * random.uniform(0.7, 1.0))
                 continue
-            if not is_busy and self._woken.wait(self._idle_s) and self.rest_s:
-                self._stopping.wait(self.rest_s)
+            if is_busy or self._woken.wait(self._calm_s(pauses)):
+                pauses = 0
+                if not is_busy:
+                    self._stopping.wait(self.rest_s)
+            else:
+                pauses += 1
         self.ended()
+
+    def _calm_s(self, before: int) -> float:
+        """Return how long to wait after so many pauses in which nothing came; a step may have changed `_idle_s`."""
+        return max(self._idle_s, min(self._idle_s * CALMING ** min(before, MOST_CALM), self.quiet_s))
 
     def failed(self, error: Exception) -> None:
         """Report an error of a step."""

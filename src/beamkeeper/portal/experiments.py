@@ -60,7 +60,7 @@ def list_(visit: Visit) -> Response:
         station=visit.query.get("station") or None,
         type=visit.query.get("type") or None,
         order=choice(visit.query.get("order") or ExperimentOrder.NEWEST, ExperimentOrder, "order of experiments"),
-        limit=MOST if visit.path != "/experiments" else visit.number("limit", PAGE, MOST),
+        limit=visit.page_size(PAGE, MOST),
     )
 
     def read(after: str | None) -> Rows[Experiment]:

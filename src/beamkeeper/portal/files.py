@@ -29,6 +29,8 @@ from beamkeeper.portal.visits import Visit, address
 PAGE = 50
 MOST = 1000
 MOST_FACETS = 6
+FACET_SAMPLE = 1000
+"""In so many of the files that are found their values are counted for a page: in all of them it would wait for it."""
 MOST_COLUMNS = 10
 MOST_CHANGES = 50
 MOST_NAMES = 10_000
@@ -93,7 +95,7 @@ def meaning(text: str, experiment_uid: UUID | None, **more: Any) -> FileQuery:
 
 def asked(visit: Visit, experiment_uid: UUID | None = None) -> FileQuery:
     """Return the query that an address has."""
-    limit = MOST if visit.path.endswith((".csv", ".json")) else visit.number("limit", PAGE, MOST)
+    limit = visit.page_size(PAGE, MOST)
     more = {"order": FileOrder(visit.query["order"])} if visit.query.get("order") in tuple(FileOrder) else {}
     return meaning(visit.query.get("q", "").strip(), experiment_uid, limit=limit, **more)
 
@@ -137,6 +139,7 @@ def _found(visit: Visit, client: Client, of: Shown | None) -> Response:
     if visit.path.endswith((".csv", ".json")):
         return table.answer(visit, "")
     rows = read(visit.query.get("after"))
+    facets, counted = _facets(visit, client, query, rows.items)
     return visit.page(
         "files/find.html",
         of=of,
@@ -145,7 +148,8 @@ def _found(visit: Visit, client: Client, of: Shown | None) -> Response:
         rows=rows,
         next_page=visit.with_query(after=rows.next) if rows.next else None,
         is_partial=partial,
-        facets=_facets(visit, client, query, rows.items),
+        facets=facets,
+        counted=counted,
         keys=keys,
         where=where(of),
         whole=_whole(visit, names, of, rows),
@@ -176,16 +180,23 @@ def _name(visit: Visit, names: dict[UUID, str], files: Iterable[File]) -> None:
             names[uid] = known[uid]
 
 
-def _facets(visit: Visit, client: Client, query: FileQuery, files: Sequence[File]) -> list[dict[str, Any]]:
-    """Return what values the keys of the files on this page have among all that are meant."""
+def _facets(
+    visit: Visit, client: Client, query: FileQuery, files: Sequence[File]
+) -> tuple[list[dict[str, Any]], int | None]:
+    """Return what values the keys of the files on this page have among all that are meant, or the first of those.
+
+    With it, in how many of the files; None where it is in all.
+    """
     keys = list(dict.fromkeys(key for file in files for key in leaves(file.metadata)))[:MOST_FACETS]
     if not keys:
-        return []
+        return [], None
+    meant = query.model_copy(update={"order": None, "limit": 100})
     try:
-        found = client.files.facets(keys, query.model_copy(update={"order": None, "limit": 100}), limit=8).facets
+        found = client.files.facets(keys, meant, limit=8, hits=FACET_SAMPLE)
     except DmError:
-        return []  # they help, and must not keep the files themselves from being shown
-    return [_links(visit, facet) for facet in found if facet.values or facet.numbers]
+        return [], None  # they help, and must not keep the files themselves from being shown
+    shown = [_links(visit, facet) for facet in found.facets if facet.values or facet.numbers]
+    return shown, found.counted if found.is_sample else None
 
 
 def leaves(metadata: Metadata, above: str = "") -> Iterable[str]:
@@ -223,7 +234,7 @@ def browse(visit: Visit) -> Response:
         experiment_uid=of.experiment.uid,
         filter={"directory": show_path(here)},
         order=FileOrder.PATH,
-        limit=MOST if visit.path.endswith((".csv", ".json")) else visit.number("limit", 2 * PAGE, MOST),
+        limit=visit.page_size(2 * PAGE, MOST),
     )
 
     below = _below_table(visit, of, here)

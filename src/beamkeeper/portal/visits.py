@@ -136,6 +136,14 @@ class Visit:
         """Return the address of this page with something else behind the question mark."""
         return address(self.path, {**self.query, **changes})
 
+    def page_size(self, default: int, most: int) -> int:
+        """Return how many rows of a list are asked for at once.
+
+        A page and its JSON are the same rows of the list, as many as the address says; a CSV is all of it, read and
+        sent on part by part.
+        """
+        return most if self.path.endswith(".csv") else self.number("limit", default, most)
+
     def number(self, name: str, default: int, most: int) -> int:
         """Return a whole number of the address, between one and `most`."""
         text = self.query.get(name, "") or str(default)

@@ -18,7 +18,8 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 from beamkeeper.domain.errors import InvalidError
-from beamkeeper.domain.json_text import parse_json, refuse_repeated
+from beamkeeper.domain.files import NewFiles
+from beamkeeper.domain.json_text import parse_json, read_keys, refuse_repeated
 
 REF = "#/components/schemas/{model}"
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -67,19 +68,27 @@ def large(model: type[BaseModel]) -> Any:
 
     def parse(content: Annotated[bytes, Depends(_raw)]) -> BaseModel:
         try:
-            refuse_repeated(content)
-        except InvalidError as error:
-            raise RequestValidationError([_invalid(error)]) from error
-        try:
-            return model.model_validate_json(content)
+            found = model.model_validate_json(content)
         except ValidationError as error:
+            _refuse_repeated(content)
             faults = [
                 {**fault, "loc": ("body", *fault["loc"])}
                 for fault in error.errors(include_url=False, include_context=False, include_input=False)
             ]
             raise RequestValidationError(faults) from error
+        keys = found.given_keys if isinstance(found, NewFiles) else None
+        if keys is None or keys != read_keys(content):  # as many: then none of them stood twice
+            _refuse_repeated(content)
+        return found
 
     return Depends(parse)
+
+
+def _refuse_repeated(content: bytes) -> None:
+    try:
+        refuse_repeated(content)
+    except InvalidError as error:
+        raise RequestValidationError([_invalid(error)]) from error
 
 
 def _invalid(error: InvalidError) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import new_uids
 from beamkeeper.db.files.tables import ChecksumRow, Checksums, FileRow, VersionRow, to_checksum
-from beamkeeper.db.files.writing import write_files, write_versions
+from beamkeeper.db.files.writing import Fresh, write_files, write_versions
 from beamkeeper.db.metadata import MetadataChanges, replaced
 from beamkeeper.db.search import note_changed
 from beamkeeper.domain.files import FileKind, NewFile, Registered, RegisteredAs, Source
@@ -22,8 +22,8 @@ from beamkeeper.domain.metadata import acceptable, patched
 from beamkeeper.domain.names import Metadata, to_b64
 from beamkeeper.domain.versions import Held, digests, judge
 
-Key = tuple[UUID, bytes]
-"""An experiment and a path in it."""
+Key = tuple[int, bytes]
+"""An experiment, as the number that its uid is, and a path in it: a uid in a key costs a call each time."""
 
 
 @dataclass(slots=True)
@@ -37,7 +37,11 @@ class _Entry:
     annotations: Metadata
     metadata: Metadata
     """What stands there until the batch is written."""
+    id: int = 0
+    """Its local key; 0 of a file that is new, until it is written."""
     is_new: bool = False
+    new: NewFile | None = None
+    """The newest version that this batch brings."""
 
 
 class Registration:
@@ -49,7 +53,6 @@ class Registration:
         self._by = by
         self._entries: dict[Key, _Entry] = {}
         self._seen: dict[UUID, tuple[Key, int, UUID, datetime]] = {}
-        self._files: dict[Key, NewFile] = {}
         self._created: list[tuple[NewFile, _Entry]] = []
         self._adopted: dict[UUID, dict[str, Any]] = {}
         self._uids: Iterator[UUID] = iter(())
@@ -78,7 +81,7 @@ class Registration:
             .where(VersionRow.uid.in_(uids))
         )
         for uid, number, catalogued_at, file_uid, experiment_uid, path in self._session.execute(wanted):
-            self._seen[uid] = ((experiment_uid, path), number, file_uid, catalogued_at)
+            self._seen[uid] = ((experiment_uid.int, path), number, file_uid, catalogued_at)
 
     def _load_entries(self, files: Sequence[NewFile]) -> None:
         paths: defaultdict[UUID, set[bytes]] = defaultdict(set)
@@ -88,17 +91,18 @@ class Registration:
             rows = newest(self._session, experiment_uid, wanted)
             checksums = checksums_of(self._session, [version.id for _, version in rows])
             for file, version in rows:
-                self._entries[experiment_uid, file.path] = _Entry(
+                self._entries[experiment_uid.int, file.path] = _Entry(
                     file.uid,
                     _held(file, version, checksums),
                     version.uid,
                     version.catalogued_at,
                     file.annotations,
                     file.metadata_,
+                    file.id,
                 )
 
     def _register(self, new: NewFile) -> Registered:
-        key = (new.experiment_uid, bytes(new.relpath))
+        key = _key(new)
         if (seen := self._seen.get(new.version_uid)) is not None:
             return _replayed(new, key, seen)
         entry = self._entries.get(key)
@@ -124,20 +128,15 @@ class Registration:
             new.link_target_b64,
             entry.held.source if entry else new.source,
         )
-        created = _Entry(
-            entry.uid if entry else next(self._uids),
-            held,
-            new.version_uid,
-            self._now,
-            entry.annotations if entry else {},
-            entry.metadata if entry else {},
-            is_new=entry is None or entry.is_new,
-        )
-        self._entries[key] = created
-        self._seen[new.version_uid] = (key, new.number, created.uid, self._now)
-        self._files[key] = new
-        self._created.append((new, created))
-        return created
+        if entry is None:
+            entry = _Entry(next(self._uids), held, new.version_uid, self._now, {}, {}, is_new=True)
+            self._entries[key] = entry
+        else:
+            entry.held, entry.version_uid, entry.catalogued_at = held, new.version_uid, self._now
+        entry.new = new
+        self._seen[new.version_uid] = (key, new.number, entry.uid, self._now)
+        self._created.append((new, entry))
+        return entry
 
     def _adopt(self, new: NewFile, entry: _Entry) -> None:
         """Remember the state in which the same source was found, so that it counts as unchanged from now on."""
@@ -150,18 +149,14 @@ class Registration:
             }
 
     def _write(self) -> None:
-        fresh = [(new, entry) for new, entry in self._created if entry.is_new]
-        paths = {entry.uid: key for key, entry in self._entries.items()}
-        ids = write_files(
-            self._session,
-            {entry.uid: (paths[entry.uid], entry.held, self._files[paths[entry.uid]]) for _, entry in fresh},
-        )
+        fresh = [(path, entry) for (_, path), entry in self._entries.items() if entry.is_new]
+        rows = [Fresh(entry.uid, path, entry.held, entry.new) for path, entry in fresh if entry.new is not None]
+        for id_, (_, entry) in zip(write_files(self._session, rows), fresh, strict=True):
+            entry.id = id_
         self._write_changed()
         if self._created:
-            known = self._ids([entry.uid for _, entry in self._created if not entry.is_new])
-            ids = {**ids, **known}
-            note_changed(self._session, self._now, ids.values())
-            write_versions(self._session, self._now, self._by, [(new, ids[entry.uid]) for new, entry in self._created])
+            note_changed(self._session, self._now, (entry.id for _, entry in self._created))
+            write_versions(self._session, self._now, self._by, [(new, entry.id) for new, entry in self._created])
         self._write_adopted()
 
     def _want_copies(self, pairs: Iterable[tuple[NewFile, Registered]]) -> None:
@@ -169,7 +164,7 @@ class Registration:
         wanted: defaultdict[tuple[UUID, ...], set[UUID]] = defaultdict(set)
         for new, answer in pairs:
             if new.also and answer.result is not RegisteredAs.CONFLICT:
-                entry = self._entries.get((new.experiment_uid, bytes(new.relpath)))
+                entry = self._entries.get(_key(new))
                 is_known = new.version_uid in self._seen or entry is None
                 wanted[new.also].add(new.version_uid if is_known or entry is None else entry.version_uid)
         if not wanted:
@@ -183,9 +178,9 @@ class Registration:
 
     def _write_changed(self) -> None:
         changed = [
-            (entry, self._files[key], patched(acceptable(dict(self._files[key].metadata)), entry.annotations))
-            for key, entry in self._entries.items()
-            if key in self._files and not entry.is_new
+            (entry, entry.new, patched(acceptable(dict(entry.new.metadata)), entry.annotations))
+            for entry in self._entries.values()
+            if entry.new is not None and not entry.is_new
         ]
         rows = [
             {
@@ -222,12 +217,6 @@ class Registration:
             adopted = select(VersionRow.file_id).where(VersionRow.uid.in_(self._adopted))
             note_changed(self._session, self._now, self._session.scalars(adopted))
 
-    def _ids(self, uids: Sequence[UUID]) -> Mapping[UUID, int]:
-        if not uids:
-            return {}
-        found = self._session.execute(select(FileRow.uid, FileRow.id).where(FileRow.uid.in_(uids)))
-        return dict(found.all())
-
 
 def newest(session: Session, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[tuple[FileRow, VersionRow]]:
     """Return the files at these paths with their newest versions, hidden ones too, in the order of paths."""
@@ -259,6 +248,10 @@ def _held(file: FileRow, version: VersionRow, checksums: Checksums) -> Held:
         version.link_target,
         Source(agent=file.source_agent, path_b64=to_b64(file.source_path)),
     )
+
+
+def _key(new: NewFile) -> Key:
+    return new.experiment_uid.int, bytes(new.relpath)
 
 
 def _replayed(new: NewFile, key: Key, seen: tuple[Key, int, UUID, datetime]) -> Registered:

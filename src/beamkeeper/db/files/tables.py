@@ -58,7 +58,13 @@ class VersionRow(Base):
     """The content of a path at one time."""
 
     __tablename__ = "versions"
-    __table_args__ = (UniqueConstraint("file_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("file_id", "number"),
+        # Of those few only: nearly all are verified as they are registered.
+        partial_index(
+            "ix_versions_unverified", "file_id", on_postgresql="NOT is_verified", on_sqlite="is_verified = 0"
+        ),
+    )
     services = CATALOG
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)

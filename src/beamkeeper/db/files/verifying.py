@@ -8,19 +8,19 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, case, exists, func, insert, literal, select, tuple_, update
+from sqlalchemy import ColumnElement, Uuid, exists, func, insert, literal, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from beamkeeper.db.base import EPOCH, MICROSECOND, UtcMicroseconds
 from beamkeeper.db.changes import changed
+from beamkeeper.db.files.directories import directories
 from beamkeeper.db.files.registering import checksums_of, newest
 from beamkeeper.db.files.tables import FileRow, ReplicaRow, VerificationRow, VersionRow, to_file, to_replica
 from beamkeeper.db.pages import from_cursor, to_cursor
-from beamkeeper.db.scope import experiment_uids
+from beamkeeper.db.scope import is_within
 from beamkeeper.domain.errors import InvalidError, NotFoundError
 from beamkeeper.domain.files import PRESENT, FileKind, ReadFrom, ReplicaState
 from beamkeeper.domain.ledger import (
-    DirectoryCount,
     DirectoryPage,
     DirectoryQuery,
     FileProof,
@@ -31,7 +31,7 @@ from beamkeeper.domain.ledger import (
     ReplicaQuery,
     StoredReplica,
 )
-from beamkeeper.domain.names import from_b64, to_b64
+from beamkeeper.domain.names import to_b64
 from beamkeeper.domain.replication import Kind
 from beamkeeper.domain.users import Reach
 
@@ -102,7 +102,7 @@ class Ledger:
         if query.experiment_uid is not None:
             wanted = wanted.where(FileRow.experiment_uid == query.experiment_uid)
         elif not reach.is_all:
-            wanted = wanted.where(FileRow.experiment_uid.in_(experiment_uids(reach, self._now)))
+            wanted = wanted.where(is_within(FileRow.experiment_uid, reach, self._now))
         if query.checked_before is not None:
             wanted = wanted.where(ReplicaRow.checked_at < query.checked_before)
         wanted = wanted.where(ReplicaRow.is_to_read if query.is_to_read else ReplicaRow.state.in_(sorted(PRESENT)))
@@ -151,49 +151,7 @@ class Ledger:
 
     def directories(self, experiment_uid: UUID, query: DirectoryQuery) -> DirectoryPage:
         """Return what is stored by directory, in the order of directories."""
-        meant = [FileRow.experiment_uid == experiment_uid, FileRow.deleted_at.is_(None), *_within(query)]
-        wanted = (
-            select(
-                FileRow.parent,
-                func.count(),
-                func.sum(VersionRow.size),
-                func.sum(case((VersionRow.is_verified, 1), else_=0)),
-            )
-            .select_from(FileRow)
-            .join(VersionRow, _IS_NEWEST)
-            .where(*meant)
-            .group_by(FileRow.parent)
-            .order_by(FileRow.parent)
-            .limit(query.limit + 1)
-        )
-        rows = self._session.execute(wanted).all()
-        shown = rows[: query.limit]
-        suspect = self._suspect(meant) if any(row[1] != row[3] for row in shown) else {}
-        items = tuple(
-            DirectoryCount(
-                path_b64=to_b64(parent),
-                files=files,
-                bytes=int(size),
-                verified=int(verified),
-                suspect=suspect.get(parent, 0),
-            )
-            for parent, files, size, verified in shown
-        )
-        return DirectoryPage(items=items, next=to_b64(shown[-1][0]) if len(rows) > query.limit else None)
-
-    def _suspect(self, meant: Sequence[ColumnElement[bool]]) -> Mapping[bytes, int]:
-        has_suspect = exists().where(
-            (ReplicaRow.version_id == VersionRow.id) & (ReplicaRow.state == ReplicaState.SUSPECT)
-        )
-        wanted = (
-            select(FileRow.parent, func.count())
-            .select_from(FileRow)
-            .join(VersionRow, _IS_NEWEST)
-            .where(*meant, VersionRow.is_verified.is_(False), has_suspect)
-            .group_by(FileRow.parent)
-        )
-        found: dict[bytes, int] = dict(self._session.execute(wanted).all())
-        return found
+        return directories(self._session, experiment_uid, query)
 
 
 def device_read_at(session: Session, replica_ids: Sequence[int]) -> Mapping[int, datetime]:
@@ -278,15 +236,3 @@ def _after(cursor: str) -> tuple[Any, Any]:
         return at, literal(UUID(hex=str(uid)), Uuid())
     except (ValueError, OverflowError) as error:
         raise InvalidError(f"{cursor[:80]!r} is no cursor of this list: take the `next` of the page before") from error
-
-
-def _within(query: DirectoryQuery) -> list[ColumnElement[bool]]:
-    """Return the directories that are meant; the range of paths, beside that of parents, is what the index knows."""
-    found: list[ColumnElement[bool]] = []
-    if query.below_b64 is not None:
-        top = from_b64(query.below_b64).strip(b"/")
-        found += [FileRow.path > top + b"/", FileRow.path < top + b"0"]  # "0" is what follows "/" in ASCII
-    if query.after is not None:
-        after = from_b64(query.after)
-        found += [FileRow.parent > after, FileRow.path > after]
-    return found

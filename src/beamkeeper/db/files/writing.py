@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import repeat
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import EPOCH, new_uids
-from beamkeeper.db.bulk import insert_rows, take_ids
+from beamkeeper.db.base import EPOCH, MICROSECOND, new_hexes
+from beamkeeper.db.bulk import insert_bound, take_ids
 from beamkeeper.db.files.tables import ChecksumRow, FileRow, ReplicaRow, VerificationRow, VersionRow
 from beamkeeper.domain.files import FileKind, NewFile, ReplicaState, SourceIdentity
-from beamkeeper.domain.metadata import acceptable_text
 from beamkeeper.domain.names import show_path
 from beamkeeper.domain.versions import Held, digests
 
@@ -73,33 +74,39 @@ _VERIFICATIONS = (
     "message",
 )
 
-Fresh = Mapping[UUID, tuple[tuple[UUID, bytes], Held, NewFile]]
-"""By the uids of new files: their experiments and paths, what is held of them, and the versions that are the newest."""
+
+class Fresh(NamedTuple):
+    """A file that is new: its path, what is held of it, and the version that is the newest."""
+
+    uid: UUID
+    path: bytes
+    held: Held
+    new: NewFile
 
 
-def write_files(session: Session, fresh: Fresh) -> Mapping[UUID, int]:
-    """Write files that are new, and return their local keys."""
+def write_files(session: Session, fresh: Sequence[Fresh]) -> Sequence[int]:
+    """Write files that are new, and return their local keys in the same order."""
     if not fresh:
-        return {}
-    ids = dict(zip(fresh, take_ids(session, FileRow, len(fresh)), strict=True))
+        return ()
+    ids = take_ids(session, FileRow, len(fresh))
     rows = [
         (
-            ids[uid],
-            uid,
-            key[0],
-            key[1],
-            show_path(key[1]),
-            key[1].rpartition(b"/")[0],
+            id_,
+            uid.hex,
+            new.experiment_uid.hex,
+            path,
+            show_path(path),
+            path.rpartition(b"/")[0],
             new.kind.value,
             new.number,
             held.source.agent,
             bytes(held.source.relpath),
-            acceptable_text(new.metadata),
+            new.metadata_text,
             "{}",
         )
-        for uid, (key, held, new) in fresh.items()
+        for id_, (uid, path, held, new) in zip(ids, fresh, strict=True)
     ]
-    insert_rows(session, FileRow, _FILES, rows, as_text=("metadata", "annotations"))
+    insert_bound(session, FileRow, _FILES, rows)
     return ids
 
 
@@ -107,38 +114,39 @@ def write_versions(session: Session, now: datetime, by: str, created: Sequence[t
     """Write new versions of files, by their local keys, with checksums, replicas, and the ledger's rows of them."""
     count = len(created)
     versions, replicas = take_ids(session, VersionRow, count), take_ids(session, ReplicaRow, count)
-    rows = [_version(new, now, id_, file_id) for id_, (new, file_id) in zip(versions, created, strict=True)]
-    insert_rows(session, VersionRow, _VERSIONS, rows, as_text=("identity", "chunks"))
+    at = _microseconds(now)
+    verified = [_verified_at(new, at) for new, _ in created]
+    insert_bound(session, VersionRow, _VERSIONS, list(map(_version, created, versions, verified, repeat(at))))
     checksums = [
         (id_, algorithm.value, value)
         for id_, (new, _) in zip(versions, created, strict=True)
         for algorithm, value in digests(new.checksums).items()
     ]
-    insert_rows(session, ChecksumRow, _CHECKSUMS, checksums)
-    insert_rows(
-        session,
-        ReplicaRow,
-        _REPLICAS,
-        [
-            _replica(new, now, id_, uid, version_id)
-            for id_, uid, version_id, (new, _) in zip(replicas, new_uids(count), versions, created, strict=True)
-        ],
-    )
-    ledger = [
-        _verification(new, now, by, uid, id_)
-        for id_, uid, (new, _) in zip(replicas, new_uids(count), created, strict=True)
-        if new.checksums and _is_verified(new)
+    insert_bound(session, ChecksumRow, _CHECKSUMS, checksums)
+    copies = [
+        _replica(new, (id_, uid, version_id), seen, at)
+        for id_, uid, version_id, seen, (new, _) in zip(
+            replicas, new_hexes(count), versions, verified, created, strict=True
+        )
     ]
-    insert_rows(session, VerificationRow, _VERIFICATIONS, ledger)
+    insert_bound(session, ReplicaRow, _REPLICAS, copies)
+    ledger = [
+        _verification(new, seen, by, uid, id_)
+        for id_, uid, seen, (new, _) in zip(replicas, new_hexes(count), verified, created, strict=True)
+        if new.checksums and seen is not None
+    ]
+    insert_bound(session, VerificationRow, _VERIFICATIONS, ledger)
 
 
-def _is_verified(new: NewFile) -> bool:
-    """Whether its bytes were read back: of a link there are none, and its target is its content."""
-    return new.read_from is not None and (bool(new.checksums) or new.kind is FileKind.LINK)
+def _microseconds(at: datetime) -> int:
+    return (at - EPOCH) // MICROSECOND
 
 
-def _verified_at(new: NewFile, now: datetime) -> datetime | None:
-    return (new.verified_at or now) if _is_verified(new) else None
+def _verified_at(new: NewFile, now: int) -> int | None:
+    """When its bytes were read back, if they were: of a link there are none, and its target is its content."""
+    if new.read_from is None or not (new.checksums or new.kind is FileKind.LINK):
+        return None
+    return now if new.verified_at is None else _microseconds(new.verified_at)
 
 
 def _identity(identity: SourceIdentity) -> str:
@@ -148,10 +156,11 @@ def _identity(identity: SourceIdentity) -> str:
     )
 
 
-def _version(new: NewFile, now: datetime, id_: int, file_id: int) -> tuple[object, ...]:
+def _version(created: tuple[NewFile, int], id_: int, verified_at: int | None, now: int) -> tuple[object, ...]:
+    new, file_id = created
     return (
         id_,
-        new.version_uid,
+        new.version_uid.hex,
         file_id,
         new.number,
         new.size,
@@ -159,23 +168,23 @@ def _version(new: NewFile, now: datetime, id_: int, file_id: int) -> tuple[objec
         new.link_target_b64,
         json.dumps(list(new.chunks)) if new.chunks else None,
         new.is_snapshot,
-        _is_verified(new),
-        new.modified_at,
-        new.finished_at,
-        new.transferred_at,
-        _verified_at(new, now),
+        verified_at is not None,
+        _microseconds(new.modified_at),
+        _microseconds(new.finished_at),
+        _microseconds(new.transferred_at),
+        verified_at,
         now,
         False,
     )
 
 
-def _replica(new: NewFile, now: datetime, id_: int, uid: UUID, version_id: int) -> tuple[object, ...]:
-    at = _verified_at(new, now)
-    state = ReplicaState.UNVERIFIED if at is None else ReplicaState.VERIFIED
-    return id_, uid, version_id, new.storage_area_uid, state.value, now, at, at or EPOCH, new.is_to_read and at is None
+def _replica(new: NewFile, ids: tuple[int, str, int], verified_at: int | None, now: int) -> tuple[object, ...]:
+    state = ReplicaState.UNVERIFIED if verified_at is None else ReplicaState.VERIFIED
+    is_to_read = new.is_to_read and verified_at is None
+    return *ids, new.storage_area_uid.hex, state.value, now, verified_at, verified_at or 0, is_to_read
 
 
-def _verification(new: NewFile, now: datetime, by: str, uid: UUID, replica_id: int) -> tuple[object, ...]:
+def _verification(new: NewFile, at: int, by: str, uid: str, replica_id: int) -> tuple[object, ...]:
     first = new.checksums[0]
     read_from = new.read_from.value if new.read_from else ""
-    return uid, replica_id, _verified_at(new, now), True, read_from, first.algorithm.value, first.value, by, ""
+    return uid, replica_id, at, True, read_from, first.algorithm.value, first.value, by, ""

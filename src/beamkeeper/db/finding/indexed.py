@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, or_, select
+from sqlalchemy import ColumnElement, Integer, Select, String, bindparam, cast, or_, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
@@ -107,7 +108,7 @@ def index_for(
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
     experiments, unsure = _experiments(session, within, names)
     keys = _numbered(session, SearchKeyRow.key, SearchKeyRow.id, names)
-    pending, is_behind = _pending(session)
+    waiting, is_behind = pending(session)
     ids = [each.id for each in experiments]
     partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial, SearchFileRow.experiment_id.in_(ids))
     return Index(
@@ -118,7 +119,7 @@ def index_for(
         is_all=is_all,
         unsure_experiments=unsure,
         has_partial=bool(leaves) and session.execute(partial.limit(1)).first() is not None,
-        pending=pending,
+        pending=waiting,
         is_behind=is_behind,
     )
 
@@ -139,18 +140,22 @@ def _met(session: Session, keys: Collection[int]) -> frozenset[tuple[int, int]]:
 def _experiments(
     session: Session, within: Sequence[ColumnElement[bool]], names: Collection[str]
 ) -> tuple[list[Indexed], list[int]]:
+    # As text: a site has many experiments and few types, and to read the same list again for each takes long.
     row = SearchExperimentRow
-    found, unsure = [], []
-    for id_, uid, files, only in session.execute(
-        select(row.id, row.uid, row.files, row.index_keys).where(*within).order_by(row.uid)
-    ):
+    wanted = select(row.id, row.uid, row.files, cast(row.index_keys, String()))
+    found, unsure, is_whole = [], [], dict[str | None, bool]()
+    for id_, uid, files, only in session.execute(wanted.where(*within).order_by(row.uid)):
         found.append(Indexed(id_, uid, files))
-        if not all(terms.is_indexed(name, only) for name in names):
+        if only not in is_whole:
+            keys = None if only is None else json.loads(only)
+            is_whole[only] = all(terms.is_indexed(name, keys) for name in names)
+        if not is_whole[only]:
             unsure.append(id_)
     return found, unsure
 
 
-def _pending(session: Session) -> tuple[list[tuple[int, int]], bool]:
+def pending(session: Session) -> tuple[list[tuple[int, int]], bool]:
+    """Return the files that may have changed since they were indexed, as ranges, or that there are too many."""
     row = SearchChangeRow
     newest = select(row.first_id, row.last_id).order_by(row.id.desc()).limit(_RANGES + 1)
     found = sorted((first, last) for first, last in session.execute(newest))

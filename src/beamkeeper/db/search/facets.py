@@ -34,7 +34,6 @@ from beamkeeper.db.search.tables import (
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.stats import (
-    FACET_HITS,
     Facet,
     FacetQuery,
     Facets,
@@ -73,7 +72,7 @@ class Statistics:
         if is_plain:
             texts, numbers = self._counted(list(keys.values()), query.files.experiment_uid)
         else:
-            hits = FileSearch(self._session, self._now, query.files, self._reach).hits(FACET_HITS)
+            hits = FileSearch(self._session, self._now, query.files, self._reach).hits(query.hits)
             with limited(self._session):
                 texts, numbers = self._of_files(list(keys.values()), hits.ids)
             counted, is_sample = len(hits.ids), hits.next is not None
@@ -172,7 +171,8 @@ class Statistics:
     def _of_files(self, keys: Sequence[int], ids: Sequence[int]) -> tuple[Tally, _Numbers]:
         term, texts, numbers = SearchTermRow, defaultdict[tuple[int, str], int](int), _Numbers()
         for part in _parts(ids):
-            meant = (term.file_id.in_(part), term.key_id.in_(keys))
+            # The sum keeps a database from walking all terms of a key, of every file, to meet those of a few.
+            meant = (term.file_id.in_(part), (term.key_id + 0).in_(keys))
             counts = select(term.key_id, term.text, func.count()).where(*meant, term.text.is_not(None))
             for key_id, text, files in self._session.execute(counts.group_by(term.key_id, term.text)):
                 texts[key_id, text or ""] += files

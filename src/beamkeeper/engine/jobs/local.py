@@ -28,6 +28,9 @@ _POLL_S = 0.2
 PATIENCE_S, AGAIN_S = 1.0, 1.0
 """So long the end of what a killed runner left is awaited, and then it is left alone: others wait meanwhile."""
 
+TORN: Mapping[str, Any] = {"pid": 0, "start_ticks": -1, "boot_id": "", "words": "", "place": None}
+"""A claim that is there and cannot be read, as after a power cut: the attempt was taken, and nobody knows where."""
+
 
 @dataclass(frozen=True, slots=True)
 class Over:
@@ -197,13 +200,17 @@ class LocalRuns:
 
     def _watch(self) -> None:
         while not self._is_closing:
-            for descriptor, _ in self._poll.poll(_POLL_S):
-                attempt = self._by_descriptor.get(descriptor)
-                if attempt is not None:
-                    self._examine(attempt)
-                else:
-                    self._hear(descriptor)
-            self._look_at_unwatchable()
+            try:
+                for descriptor, _ in self._poll.poll(_POLL_S):
+                    attempt = self._by_descriptor.get(descriptor)
+                    if attempt is not None:
+                        self._examine(attempt)
+                    else:
+                        self._hear(descriptor)
+                self._look_at_unwatchable()
+            except Exception as error:  # without this thread no job would end any more
+                self._warn(f"attempts could not be looked at: {type(error).__name__}: {error}")
+                time.sleep(AGAIN_S)
 
     def _look_at_unwatchable(self) -> None:
         """See after runners of which there is no descriptor, as on kernels before 5.3, and what was left undecided."""
@@ -346,12 +353,14 @@ def read_result(directory: Path) -> Mapping[str, Any] | None:
 
 
 def read_claim(directory: Path) -> Mapping[str, Any] | None:
-    """Return who has taken an attempt; None where nobody has."""
+    """Return who has taken an attempt; None where nobody has, and TORN where nobody can say any more who has."""
     try:
         with open(f"{directory}/{runner.CLAIM}", "rb", buffering=0) as file:
             found: Mapping[str, Any] = json.loads(file.read())
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return None
+    except ValueError:
+        return TORN
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from beamkeeper.domain.workflows import StageDefinition
 from beamkeeper.engine.jobs import orders
 from beamkeeper.engine.jobs.ahead import Ahead
-from beamkeeper.engine.jobs.local import LocalRuns, Over, read_claim
+from beamkeeper.engine.jobs.local import TORN, LocalRuns, Over, read_claim
 from beamkeeper.engine.jobs.remote import ExecutorSpec, RemoteRuns
 from beamkeeper.engine.worker import Report
 
@@ -61,9 +61,9 @@ class Places:
 
     def attach(self, order: Mapping[str, Any], *, is_here: bool, boot_id: str) -> None:
         """Find an attempt again; who took it is known better by what it wrote than by today's settings."""
-        claim = read_claim(Path(order["directory"])) or {}
-        place = claim.get("place") or {}
-        name = place.get("executor") or (LOCAL if claim else order["executor"])
+        claim = read_claim(Path(order["directory"]))
+        place = (claim or {}).get("place") or {}
+        name = place.get("executor") or (order["executor"] if claim is None or claim is TORN else LOCAL)
         if name == LOCAL and not is_here:  # it cannot be asked what became of it
             self._local.refuse(order["attempt"], None)
         elif isinstance(runs := self._of(name), LocalRuns):

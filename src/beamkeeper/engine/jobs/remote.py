@@ -209,13 +209,19 @@ class RemoteRuns:
             due = [(name, one) for name, one in self._sent.items() if one.look_at <= now]
         for attempt, sent in due:
             sent.look_at = now + LOOK_S
-            is_fresh, sent.is_fresh = sent.is_fresh, False
-            if is_fresh and not sent.is_to_stop:
-                self.send(attempt, sent)
-            elif sent.is_to_stop or not (sent.is_with_host or sent.is_expected):
-                self._decide(attempt, sent)
-            elif sent.is_with_host:
-                self._ended_unheard(attempt, sent)
+            try:
+                self._look_at(attempt, sent)
+            except Exception as error:  # of one, which keeps no other back
+                self._report(f"executor {self._name}: {type(error).__name__}: {error}")
+
+    def _look_at(self, attempt: str, sent: Sent) -> None:
+        is_fresh, sent.is_fresh = sent.is_fresh, False
+        if is_fresh and not sent.is_to_stop:
+            self.send(attempt, sent)
+        elif sent.is_to_stop or not (sent.is_with_host or sent.is_expected):
+            self._decide(attempt, sent)
+        elif sent.is_with_host:
+            self._ended_unheard(attempt, sent)
 
     def _decide(self, attempt: str, sent: Sent) -> None:
         """Decide what an attempt is from its directory, and from its scheduler's word."""

@@ -26,6 +26,7 @@ AHEAD = 32
 class StartLoop(Loop):
     """Gets the tokens of jobs, many by one request, orders their attempts, and lets tokens end."""
 
+    quiet_s = 4.0
     rest_s = 0.01
     """Each request is news to every service of the station: what comes close together shares one."""
 
