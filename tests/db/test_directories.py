@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -126,9 +127,13 @@ def test_many_changes_or_unverified_versions_are_not_looked_at_one_by_one(
     assert ([(one.path, one.files) for one in found], is_all) == ([("data/a", 4)], True)
 
 
-def test_sqlite_finds_unverified_versions_by_their_own_index(catalogue: Catalogue) -> None:
-    if catalogue.database.engine.dialect.name != "sqlite":
-        pytest.skip("PostgreSQL plans by its statistics")
+def test_sqlite_finds_unverified_versions_by_their_own_index(tmp_path: Path) -> None:
+    """PostgreSQL plans by its statistics."""
+    with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
+        _finds_unverified_by_index(catalogue)
+
+
+def _finds_unverified_by_index(catalogue: Catalogue) -> None:
     register(catalogue, "data/a/1")
     asked: list[tuple[str, Any]] = []
 
