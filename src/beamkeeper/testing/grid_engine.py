@@ -106,7 +106,7 @@ class GridEngine:
             return bool(lines) and "-NA-" not in lines[0]
         return False
 
-    def empty(self, timeout_s: float = 30.0) -> None:
+    def empty(self, timeout_s: float = 90.0) -> None:
         """Wait until no job is in its queue."""
         deadline = time.monotonic() + timeout_s
         while self.call("qstat", "-u", "*"):

@@ -21,6 +21,9 @@ J = JournalState
 QUICK = Rules(quiet_s=0.2, scan_interval_s=600.0, canary_s=600.0)
 """Little patience, and no scan but those that something gives a reason for."""
 
+PATIENCE_S = 60.0
+"""What takes so long does not happen: tests measure no times, and machines may be busy."""
+
 
 class Watched:
     """One directory with its DAQ (or upload); `start` and `stop` its intake as often as a test likes."""
@@ -67,14 +70,14 @@ class Watched:
         """End the intake; what it saw is in the journal."""
         if self._intake is not None:
             self._intake.stop()
-            self._intake.join(timeout=10)
+            self._intake.join(timeout=PATIENCE_S)
             assert not self._intake.is_alive()
             self._intake = None
 
     def begun(self) -> Self:
         """Start, and wait until the first scan is over."""
         self.start()
-        until(lambda: self.acquisition.state is not State.PENDING, "the first scan", 20)
+        until(lambda: self.acquisition.state is not State.PENDING, "the first scan")
         return self
 
     def drained(self) -> Self:
@@ -82,7 +85,7 @@ class Watched:
         with self.database.write() as tx:
             tx.acquisitions.request_stop(self.uid)
         self.intake.wake()
-        until(lambda: self.intake.is_drained, "the end", 30)
+        until(lambda: self.intake.is_drained, "the end")
         return self
 
     @property
@@ -101,7 +104,7 @@ class Watched:
         found = self.entries().get(path)
         return None if found is None else found.state
 
-    def awaits(self, path: bytes, *states: JournalState, timeout_s: float = 15.0) -> JournalEntry:
+    def awaits(self, path: bytes, *states: JournalState, timeout_s: float = PATIENCE_S) -> JournalEntry:
         """Wait until a file is in one of these states, and return its entry."""
 
         def look() -> JournalEntry | None:
@@ -110,7 +113,7 @@ class Watched:
 
         return until(look, f"{path!r} {' or '.join(states)}", timeout_s)
 
-    def awaits_count(self, count: int, state: JournalState = J.READY, timeout_s: float = 30.0) -> None:
+    def awaits_count(self, count: int, state: JournalState = J.READY, timeout_s: float = PATIENCE_S) -> None:
         """Wait until so many files are in a state."""
 
         def look() -> bool:
@@ -119,7 +122,7 @@ class Watched:
 
         until(look, f"{count} files {state}", timeout_s)
 
-    def awaits_problem(self, kind: ProblemKind, timeout_s: float = 15.0) -> Problem:
+    def awaits_problem(self, kind: ProblemKind, timeout_s: float = PATIENCE_S) -> Problem:
         """Wait until a problem is told, and return it."""
         return until(lambda: next((p for p in self.problems if p.kind is kind), None), f"problem {kind}", timeout_s)
 

@@ -120,7 +120,7 @@ class Slurm:
         for part in reversed(list(self._parts)):
             self.stop(part)
 
-    def empty(self, timeout_s: float = 30.0) -> None:
+    def empty(self, timeout_s: float = 90.0) -> None:
         """Wait until no job is in its queue."""
         deadline = time.monotonic() + timeout_s
         while self.call("squeue", "--noheader"):
