@@ -158,6 +158,26 @@ def test_f16_a_changed_file_begins_again_whatever_its_time_says(tmp_path: Path) 
         assert made.state(b"a.dat") is J.AVAILABLE
 
 
+@pytest.mark.parametrize("is_longer_first", [False, True])
+def test_f16_a_file_that_is_emptied_and_written_anew_waits_for_no_snapshot(
+    tmp_path: Path, is_longer_first: bool
+) -> None:
+    with watched(tmp_path) as made:
+        path = made.directory / "a.dat"
+        path.write_bytes(b"first")
+        made.awaits(b"a.dat", J.READY)
+        made.deliver()
+        with path.open("ab" if is_longer_first else "wb") as written:
+            if is_longer_first:
+                written.write(b" and more")
+                written.flush()
+            made.awaits(b"a.dat", J.CANDIDATE, J.GROWING)
+            written.truncate(0)
+            written.seek(0)
+            written.write(b"other")
+        made.awaits(b"a.dat", J.READY)
+
+
 @pytest.mark.parametrize("was_watched", [True, False])
 def test_f23_an_old_file_that_is_moved_over_a_known_name_is_found(tmp_path: Path, was_watched: bool) -> None:
     with watched(tmp_path) as made:

@@ -15,7 +15,7 @@ from beamkeeper.domain.files import ReadFrom
 from beamkeeper.domain.names import Algorithm
 from beamkeeper.engine.beneath import Beneath
 from beamkeeper.engine.readback import HELPED_FILES, ReadBack, Reader
-from beamkeeper.engine.reading import DIRECT_BUFFER_BYTES, DIRECT_BYTES
+from beamkeeper.engine.reading import DIRECT_BUFFER_BYTES, DIRECT_BYTES, drop_cache
 
 MANY = 2 * HELPED_FILES
 
@@ -99,3 +99,22 @@ def test_a_large_file_is_read_whole_and_leaves_the_page_cache_as_it_was(
     if back.read_from is ReadFrom.DEVICE:
         with (tmp_path / "large").open("rb") as file, pytest.raises(BlockingIOError):
             os.preadv(file.fileno(), [bytearray(4096)], DIRECT_BYTES // 2, os.RWF_NOWAIT)
+
+
+def test_pages_that_the_kernel_keeps_for_a_moment_are_dropped_soon_after(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"frame")
+    os.sync()
+    said: list[bool] = []
+
+    def drop(descriptor: int) -> bool:
+        said.append(len(said) >= 2 and drop_cache(descriptor))
+        return said[-1]
+
+    monkeypatch.setattr("beamkeeper.engine.reading.drop_cache", drop)
+    with Beneath(tmp_path) as beneath:
+        [(_, back)] = reader.read([(b"a", Algorithm.BLAKE3)], beneath)
+    assert isinstance(back, ReadBack)
+    assert len(said) > 2
+    assert back.read_from is (ReadFrom.DEVICE if said[-1] else ReadFrom.CACHE)  # the last word is the kernel's

@@ -96,9 +96,10 @@ class Undecided:
         track = self._tracks.get(path)
         if track is None or track.identity != identity:
             if track is None:
-                track = self._tracks[path] = Track(identity, now, datetime.now(UTC))
+                hold_until = _hold_until(identity, known, now)
+                track = self._tracks[path] = Track(identity, now, datetime.now(UTC), hold_until=hold_until)
             self._changed(track, identity, now)
-            track.hints, track.hold_until = hints or Hints(), _hold_until(identity, known, now)
+            track.hints = hints or Hints()
             # Of a file that grows the journal is told now and then how far, not of each change.
             if not track.is_growing and (known is None or known.state is not J.CANDIDATE or known.identity != identity):
                 self._put(Seen(path, J.CANDIDATE, identity=identity, finished_at=track.changed_wall))
@@ -135,6 +136,8 @@ class Undecided:
     def _changed(self, track: Track, identity: SourceIdentity, now: float) -> None:
         before = track.identity
         track.has_grown |= identity.ino == before.ino and identity.size > max(before.size, CHUNK_BYTES)
+        if identity.ino != before.ino or identity.size < before.size:
+            track.hold_until = 0.0  # it is written anew
         track.identity, track.changed_at, track.changed_wall = identity, now, datetime.now(UTC)
         self.changed_at = now
 
@@ -228,7 +231,10 @@ def _growing(path: bytes, track: Track, verdict: Verdict) -> Seen:
 
 
 def _hold_until(identity: SourceIdentity, known: Known | None, now: float) -> float:
-    """A file that only grows, and is stored already, waits for its next snapshot."""
+    """A file that only grows, and is stored already, waits for its next snapshot.
+
+    To be asked when it is met first: later the journal knows it as it was on the way, which may be emptied.
+    """
     if known is None or known.available_at is None or known.identity is None:
         return 0.0
     if known.identity.ino != identity.ino or identity.size <= known.identity.size:
