@@ -19,8 +19,10 @@ def waits_shortly(query: dict[str, Any]) -> None:
             query["wait"] = SHORTLY
 
 
-@schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: Any, kwargs: Any) -> None:
     """Change the case before it is sent."""
     if isinstance(case.query, dict):
         waits_shortly(case.query)
+
+
+schemathesis.hook(before_call)  # no decorator: checks of types run where schemathesis is not installed

@@ -126,10 +126,17 @@ class _Host:
                 pass  # the service has ended; the next one finds what was written
 
     def _is_anything_under(self) -> bool:
-        """Whether anything is left to be waited for; what was taken away from us is not."""
+        """Whether anything is left to be waited for.
+
+        What was taken away from us is not, and nor is what has its result: executors do not tell of every end.
+        """
         with self._lock:
             under = list(self._under.values())
-        return any(not _is_taken_away(directory) for directory in under)
+        return any(not (_has_result(directory) or _is_taken_away(directory)) for directory in under)
+
+
+def _has_result(directory: str) -> bool:
+    return os.path.exists(f"{directory}/{runner.RESULT}")
 
 
 def _is_taken_away(directory: str) -> bool:
