@@ -40,7 +40,7 @@ from beamkeeper.testing.services import Running, running
 OF_ONE = 50
 TURNS = 300
 HASHES = 20
-REFUSALS = 60
+REFUSALS = 200
 LOUDEST = 0.6
 """Somebody who guesses by the time of an answer what it was is right so often at most (AUC; 0.5 is chance)."""
 TEXT = f"""\
