@@ -118,3 +118,22 @@ def test_pages_that_the_kernel_keeps_for_a_moment_are_dropped_soon_after(
     assert isinstance(back, ReadBack)
     assert len(said) > 2
     assert back.read_from is (ReadFrom.DEVICE if said[-1] else ReadFrom.CACHE)  # the last word is the kernel's
+
+
+def test_a_file_system_that_does_not_tell_of_its_cache_is_asked_once(
+    tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"frame")
+    read, pauses = os.preadv, list[float]()
+
+    def tells_nothing(descriptor: int, buffers: list[bytearray], offset: int, flags: int = 0) -> int:
+        if flags & os.RWF_NOWAIT:
+            raise OSError(errno.EOPNOTSUPP, "as over NFS")
+        return read(descriptor, buffers, offset, flags)
+
+    monkeypatch.setattr(os, "preadv", tells_nothing)
+    monkeypatch.setattr("beamkeeper.engine.reading.time.sleep", pauses.append)
+    with Beneath(tmp_path) as beneath:
+        [(_, back)] = reader.read([(b"a", Algorithm.BLAKE3)], beneath)
+    assert isinstance(back, ReadBack)
+    assert (back.read_from, pauses) == (ReadFrom.CACHE, [])

@@ -116,15 +116,19 @@ def drop_cache(descriptor: int) -> bool:
     in the cache.
     """
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    return is_at_hand(descriptor) is False
+
+
+def is_at_hand(descriptor: int) -> bool | None:
+    """Whether the beginning of a file is in the cache; None where the file system does not tell, as over a network."""
     try:
-        at_hand = os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT)
+        return os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT) > 0
     except BlockingIOError:
-        return True
+        return False
     except OSError as error:
         if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            return False
+            return None
         raise
-    return not at_hand
 
 
 class Group:
@@ -161,9 +165,13 @@ class Group:
         os.close(descriptor)
 
     def _drop_kept(self) -> None:
-        """Try again where pages were kept, for all files together: some file systems have nothing but them."""
+        """Try again where pages were kept, for all files together: some file systems have nothing but them.
+
+        Where it is not told whether they were, to ask again tells nothing more.
+        """
         for pause_s in PAUSES_S:
-            kept = [place for place, (*_, is_device) in enumerate(self._open) if not is_device]
+            unsure = [place for place, (*_, is_device) in enumerate(self._open) if not is_device]
+            kept = [place for place in unsure if is_at_hand(self._open[place][2])]
             if not kept:
                 return
             time.sleep(pause_s)
