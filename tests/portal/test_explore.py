@@ -56,8 +56,7 @@ def files(site: Site) -> Mapping[str, File]:
         entry.create_virtual_dataset("virtual", layout)
     (source / "broken.h5").write_bytes((source / "scan.h5").read_bytes()[:3000])
     site.upload(made, source)
-    found = site.client.files.find()
-    return {show_path(file.relpath).rpartition("/")[2]: file for file in found if file.experiment_uid == made.uid}
+    return {show_path(file.relpath).rpartition("/")[2]: file for file in site.files(made)}
 
 
 def choose(page: Page, name: str) -> Locator:

@@ -63,7 +63,7 @@ def beamtime(site: Site) -> Beamtime:
     (source / "notes.txt").write_text(f"notes {CANARY}")
     (source / MARKUP).write_text("markup")
     site.upload(made, source)
-    files = {show_path(file.relpath).rpartition("/")[2]: file for file in site.client.files.find()}
+    files = {show_path(file.relpath).rpartition("/")[2]: file for file in site.files(made)}
     site.client.files.set_metadata(files["notes.txt"].uid, {CANARY: CANARY, "sample": {"name": "coffee"}})
     return Beamtime(made, files)
 

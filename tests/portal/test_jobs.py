@@ -48,7 +48,7 @@ def worked_on(site: Site) -> tuple[Experiment, File]:
     source = site.source("worked-on")
     (source / "frame.dat").write_bytes(b"1234")
     site.upload(made, source)
-    [file] = (file for file in site.client.files.find() if file.experiment_uid == made.uid)
+    [file] = site.files(made)
     return made, file
 
 

@@ -29,8 +29,7 @@ def files(site: Site) -> Mapping[str, File]:
     source = site.source("real-files")
     shutil.copytree(REAL, source, dirs_exist_ok=True)
     site.upload(made, source)
-    found = site.client.files.find()
-    return {show_path(one.relpath).partition("/")[2]: one for one in found if one.experiment_uid == made.uid}
+    return {show_path(one.relpath).partition("/")[2]: one for one in site.files(made)}
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_the_next_frames_come_as_one_scrolls_and_each_block_by_one_request(look:
 def test_pictures_are_kept_by_the_browser_alone_and_are_for_those_who_may_read_the_files(
     look: Open, site: Site, sheet: Experiment
 ) -> None:
-    one = next(file for file in site.client.files.find() if file.experiment_uid == sheet.uid)
+    one = next(site.files(sheet))
     where = f"/experiments/{sheet.uid}/thumbnails?versions={one.version_uid.hex}"
     answer = look("seth").page.request.get(where)
     assert list(answer.json()) == [one.version_uid.hex]

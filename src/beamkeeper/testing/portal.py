@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import NewUpload, State
 from beamkeeper.domain.experiments import Experiment, NewExperiment
+from beamkeeper.domain.files import REGISTER_LIMIT, File, FileQuery
 from beamkeeper.domain.status import PORTAL, Service
 from beamkeeper.domain.users import NewGrant, NewUser, Role
 from beamkeeper.testing.oidc import CLIENT_ID, CLIENT_SECRET
@@ -86,6 +87,10 @@ class Site:
         new = NewUpload(experiment_uid=experiment.uid, path=str(source).lstrip("/"))
         done = self.client.uploads.wait(self.client.uploads.start(new).uid, timeout_s=60)
         assert done.state is State.DONE, done.message
+
+    def files(self, experiment: Experiment) -> Iterator[File]:
+        """Yield the files of an experiment alone: the beamline has those of other tests too."""
+        return self.client.files.find(FileQuery(experiment_uid=experiment.uid, limit=REGISTER_LIMIT))
 
     def pictures_made(self) -> None:
         """Wait until the small pictures of all that is stored are made."""
