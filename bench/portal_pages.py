@@ -37,6 +37,7 @@ from beamkeeper.testing.portal import PASSWORD, chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- portal -->", "<!-- /portal -->"
+KEYS = "format+title+start_time+end_time+user.name+proposal"
 PAGE_MS, FIRST_KB, LIVE_PERCENT = 150.0, 500.0, 20.0
 LIVE_PAGES, LIVE_S = 100, 30.0
 PICTURES = 10_000
@@ -70,6 +71,7 @@ def pages(of: Scene) -> Mapping[str, str]:
         "contact sheet": f"{top}/sheet",
         "all files": "/files",
         "find among all files": f"/files?q={q}&columns=energy",
+        "values beside what is found": f"/files/values?q={q}&keys={KEYS}",
         "file": f"/files/{files[0].uid}",
         "file that is stored": f"/files/{stored.uid}",
         "workflows": "/workflows",

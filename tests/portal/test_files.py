@@ -142,6 +142,22 @@ def test_facets_lead_to_narrower_searches(look: Open, beamtime: Beamtime) -> Non
     assert "sample.name" in page.get_by_label("Conditions").input_value()
 
 
+def test_values_beside_the_files_are_a_page_where_there_is_no_script(
+    look: Open, site: Site, beamtime: Beamtime
+) -> None:
+    where = f"/experiments/{beamtime.experiment.uid}/find"
+    page = look("fay", java_script_enabled=False).page
+    page.goto(f"{where}?q={quote('type = txt')}")
+    page.get_by_role("link", name="Values of their metadata").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Values of the metadata")
+    page.get_by_role("link", name="coffee").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    assert page.request.get(f"{where}/values?q={quote('size >')}&keys=sample.name").status == 422
+    other = look("gus").page.request
+    assert other.get(f"{where}/values?keys=sample.name").status == 404
+    assert "coffee" not in other.get("/files/values?keys=sample.name").text()
+
+
 def test_one_walks_through_directories_to_a_file_whose_name_is_markup(look: Open, beamtime: Beamtime) -> None:
     seen = look("fay", viewport=PHONE, color_scheme="dark")
     page = seen.go(f"/experiments/{beamtime.experiment.uid}/files")

@@ -19,7 +19,6 @@ from beamkeeper.domain.errors import DmError, InvalidError, NotFoundError
 from beamkeeper.domain.files import File, FileOrder, FileQuery
 from beamkeeper.domain.ledger import DirectoryCount
 from beamkeeper.domain.names import Metadata, RelPath, from_b64, show_path, to_b64
-from beamkeeper.domain.stats import Facet
 from beamkeeper.portal import drawing
 from beamkeeper.portal.experiments import Shown, shown, shown_of
 from beamkeeper.portal.routes import forms, get, listing
@@ -29,8 +28,6 @@ from beamkeeper.portal.visits import Visit, address
 PAGE = 50
 MOST = 1000
 MOST_FACETS = 6
-FACET_SAMPLE = 1000
-"""In so many of the files that are found their values are counted for a page: in all of them it would wait for it."""
 MOST_COLUMNS = 10
 MOST_CHANGES = 50
 MOST_NAMES = 10_000
@@ -110,9 +107,7 @@ def find(visit: Visit) -> Response:
         if visit.path.endswith((".csv", ".json")):
             raise
         message = error.message if isinstance(error, DmError) else str(error)
-        return visit.page(
-            "files/find.html", 422, of=of, message=message, table=None, facets=[], keys=[], where=where(of)
-        )
+        return visit.page("files/find.html", 422, of=of, message=message, table=None, values=None, where=where(of))
 
 
 def where(of: Shown | None) -> str:
@@ -139,7 +134,6 @@ def _found(visit: Visit, client: Client, of: Shown | None) -> Response:
     if visit.path.endswith((".csv", ".json")):
         return table.answer(visit, "")
     rows = read(visit.query.get("after"))
-    facets, counted = _facets(visit, client, query, rows.items)
     return visit.page(
         "files/find.html",
         of=of,
@@ -148,9 +142,7 @@ def _found(visit: Visit, client: Client, of: Shown | None) -> Response:
         rows=rows,
         next_page=visit.with_query(after=rows.next) if rows.next else None,
         is_partial=partial,
-        facets=facets,
-        counted=counted,
-        keys=keys,
+        values=_values(visit, of, rows.items),
         where=where(of),
         whole=_whole(visit, names, of, rows),
     )
@@ -180,23 +172,13 @@ def _name(visit: Visit, names: dict[UUID, str], files: Iterable[File]) -> None:
             names[uid] = known[uid]
 
 
-def _facets(
-    visit: Visit, client: Client, query: FileQuery, files: Sequence[File]
-) -> tuple[list[dict[str, Any]], int | None]:
-    """Return what values the keys of the files on this page have among all that are meant, or the first of those.
+def _values(visit: Visit, of: Shown | None, files: Sequence[File]) -> str | None:
+    """Return where the values of the keys of these files are; None where they have none.
 
-    With it, in how many of the files; None where it is in all.
+    They are asked for once the page is there: to count them takes as long as to find the files.
     """
     keys = list(dict.fromkeys(key for file in files for key in leaves(file.metadata)))[:MOST_FACETS]
-    if not keys:
-        return [], None
-    meant = query.model_copy(update={"order": None, "limit": 100})
-    try:
-        found = client.files.facets(keys, meant, limit=8, hits=FACET_SAMPLE)
-    except DmError:
-        return [], None  # they help, and must not keep the files themselves from being shown
-    shown = [_links(visit, facet) for facet in found.facets if facet.values or facet.numbers]
-    return shown, found.counted if found.is_sample else None
+    return address(f"{where(of)}/values", {**visit.query, "after": None, "keys": " ".join(keys)}) if keys else None
 
 
 def leaves(metadata: Metadata, above: str = "") -> Iterable[str]:
@@ -210,21 +192,6 @@ def leaves(metadata: Metadata, above: str = "") -> Iterable[str]:
             yield f"{above}{key}"
 
 
-def _links(visit: Visit, facet: Facet) -> dict[str, Any]:
-    values = [(one.value, one.files, _narrowed(visit, facet.key, one.value)) for one in facet.values]
-    return {"key": facet.key, "values": values, "numbers": facet.numbers, "other": facet.other}
-
-
-def _narrowed(visit: Visit, key: str, value: str) -> str | None:
-    """Return the address of this search with one condition more; None where it is a document."""
-    text = visit.query.get("q", "").strip()
-    if text.startswith("{"):
-        return None
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
-    condition = f'{key} = "{quoted}"'
-    return visit.with_query(q=f"({text}) and {condition}" if text else condition, after=None)
-
-
 def browse(visit: Visit) -> Response:
     """Walk through the directories of an experiment."""
     of = shown(visit)
@@ -234,7 +201,7 @@ def browse(visit: Visit) -> Response:
         experiment_uid=of.experiment.uid,
         filter={"directory": show_path(here)},
         order=FileOrder.PATH,
-        limit=visit.page_size(2 * PAGE, MOST),
+        limit=visit.page_size(PAGE, MOST),
     )
 
     below = _below_table(visit, of, here)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Select, String, bindparam, cast, or_, select
 from sqlalchemy.orm import Session
@@ -31,14 +30,6 @@ _RANGES = 200
 _LISTED = 1000
 
 
-class Indexed(NamedTuple):
-    """An experiment within the caller's reach, as the index has it."""
-
-    id: int
-    uid: UUID
-    files: int
-
-
 @dataclass(frozen=True)
 class Index:
     """What a search of some keys, by somebody with this reach, needs to know of the index."""
@@ -47,7 +38,8 @@ class Index:
     dimensions: Mapping[str, int]
     met: frozenset[tuple[int, int]]
     """Which dimensions any term of a key has: most probes of a query end here."""
-    experiments: Sequence[Indexed]
+    ids: Sequence[int]
+    """The numbers of the experiments within reach."""
     is_all: bool
     unsure_experiments: Sequence[int]
     """Those whose type leaves out a key that is asked for."""
@@ -57,14 +49,9 @@ class Index:
     is_behind: bool
     """Whether there are more of those than can be looked at."""
 
-    @property
-    def ids(self) -> list[int]:
-        """The numbers of the experiments within reach."""
-        return [each.id for each in self.experiments]
-
     def within(self, column: Any) -> ColumnElement[bool]:
         """Return the condition that an experiment's number is of one within reach."""
-        if self.is_all and len(self.experiments) > _LISTED:
+        if self.is_all and len(self.ids) > _LISTED:
             return column.in_(select(SearchExperimentRow.id))  # type: ignore[no-any-return]
         # Numbers of our own, in the statement itself: hundreds bound one by one cost a millisecond each time.
         ids = bindparam(None, self.ids, Integer(), expanding=True, literal_execute=True)
@@ -72,9 +59,8 @@ class Index:
 
     def within_uids(self, column: Any) -> ColumnElement[bool]:
         """Return the condition that an experiment's uid is of one within reach."""
-        if self.is_all and len(self.experiments) > _LISTED:
-            return column.in_(select(SearchExperimentRow.uid))  # type: ignore[no-any-return]
-        return column.in_([each.uid for each in self.experiments])  # type: ignore[no-any-return]
+        row = SearchExperimentRow
+        return column.in_(select(row.uid).where(self.within(row.id)))  # type: ignore[no-any-return]
 
     def unsure(self) -> ColumnElement[bool]:
         """Return the condition that only its metadata tells whether a file is meant."""
@@ -106,16 +92,15 @@ def index_for(
     probes = [probe for leaf in leaves if not isinstance(leaf, Text) for probe in probes_of(leaf)]
     names = {probe.key for probe in probes}
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
-    experiments, unsure = _experiments(session, within, names)
+    ids, unsure = _experiments(session, within, names)
     keys = _numbered(session, SearchKeyRow.key, SearchKeyRow.id, names)
     waiting, is_behind = pending(session)
-    ids = [each.id for each in experiments]
     partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial, SearchFileRow.experiment_id.in_(ids))
     return Index(
         keys=keys,
         dimensions={**NO_QUANTITY, **_numbered(session, SearchDimensionRow.name, SearchDimensionRow.id, dimensions)},
         met=_met(session, keys.values()),
-        experiments=experiments,
+        ids=ids,
         is_all=is_all,
         unsure_experiments=unsure,
         has_partial=bool(leaves) and session.execute(partial.limit(1)).first() is not None,
@@ -139,13 +124,13 @@ def _met(session: Session, keys: Collection[int]) -> frozenset[tuple[int, int]]:
 
 def _experiments(
     session: Session, within: Sequence[ColumnElement[bool]], names: Collection[str]
-) -> tuple[list[Indexed], list[int]]:
-    # As text: a site has many experiments and few types, and to read the same list again for each takes long.
+) -> tuple[list[int], list[int]]:
+    # Keys as text: a site has many experiments and few types, and to read the same list again for each takes long.
     row = SearchExperimentRow
-    wanted = select(row.id, row.uid, row.files, cast(row.index_keys, String()))
+    wanted = select(row.id, cast(row.index_keys, String()))
     found, unsure, is_whole = [], [], dict[str | None, bool]()
-    for id_, uid, files, only in session.execute(wanted.where(*within).order_by(row.uid)):
-        found.append(Indexed(id_, uid, files))
+    for id_, only in session.execute(wanted.where(*within).order_by(row.uid)):
+        found.append(id_)
         if only not in is_whole:
             keys = None if only is None else json.loads(only)
             is_whole[only] = all(terms.is_indexed(name, keys) for name in names)

@@ -66,15 +66,15 @@ class Leading:
     def _narrowed(self) -> Index:
         """The index with those experiments alone in which files meet each condition, as far as it tells."""
         experiment, index = SearchExperimentRow.id, self._index
-        if len(index.experiments) > _PROBED_EXPERIMENTS:
+        if len(index.ids) > _PROBED_EXPERIMENTS:
             return index
         probes = [or_(*found) for way in self._ways if (found := way.probes(experiment)) is not None]
         if not probes:
             return index
         there = set(self._session.scalars(select(experiment).where(index.within(experiment), *probes)))
-        if len(there) == len(index.experiments):
+        if len(there) == len(index.ids):
             return index
-        return replace(index, experiments=[each for each in index.experiments if each.id in there], is_all=False)
+        return replace(index, ids=[each for each in index.ids if each in there], is_all=False)
 
     def _led(self, most: int) -> Windows | None:
         """Return the way along the condition that the fewest files meet, where those are not more than this."""
@@ -101,7 +101,7 @@ class Leading:
 
     def _merged(self) -> Windows | None:
         index = self._narrowed
-        if self._session.get_bind().dialect.name != "postgresql" or len(index.experiments) > _MERGED_EXPERIMENTS:
+        if self._session.get_bind().dialect.name != "postgresql" or len(index.ids) > _MERGED_EXPERIMENTS:
             return None
         ways = [way for way in self._ways if way.parts and all(part.is_ordered for part in way.parts)]
         if not ways:
@@ -112,8 +112,8 @@ class Leading:
 
     def _walked(self) -> Windows | None:
         index = self._narrowed if self._may_lead else self._index
-        is_few = not index.is_all and len(index.experiments) <= _WALKED_EXPERIMENTS
-        if self._order is FileOrder.NEWEST and is_few and index.experiments and not index.is_behind:
+        is_few = not index.is_all and len(index.ids) <= _WALKED_EXPERIMENTS
+        if self._order is FileOrder.NEWEST and is_few and index.ids and not index.is_behind:
             return WalkExperiments(index.ids, self._index.unsure_ids())
         return None
 

@@ -51,6 +51,8 @@ PAGE_S = 2.0
 HITS_S = 5.0
 """So long the files are looked for that a facet counts."""
 _WINDOW = 5_000
+_LEAST = 32
+"""So many files at least are looked at next: fewer take as long."""
 
 
 class Hits(NamedTuple):
@@ -128,7 +130,7 @@ class FileSearch:
     def _page(self, limit: int, *, budget: float = math.inf, seconds: float = math.inf) -> Hits:
         found: list[_Row] = []
         after, windows = self._start(), self._windows()
-        size = limit + 1 if self._asked.node == EVERYTHING else min(2 * limit + 1, _WINDOW)
+        size = min(limit + 1 if self._asked.node == EVERYTHING else limit + limit // 4 + 1, _WINDOW)
         searched, end = 0, time.monotonic() + seconds
         while True:
             rows = self._rows(windows, after, size)
@@ -141,9 +143,9 @@ class FileSearch:
                 return self._hits(found, None, searched)
             if searched >= budget or time.monotonic() > end:
                 return self._hits(found, self._cursor(rows[-1]), searched, is_partial=True)
-            after, size = rows[-1].key, min(4 * size, _WINDOW)
+            after, size = rows[-1].key, _next_size(size, limit + 1 - len(found), len(found) / searched)
             if self._leading is not None and (better := self._leading.second(windows, searched)) is not None:
-                windows, size = better, min(2 * limit + 1, _WINDOW)
+                windows, size = better, min(limit + limit // 4 + 1, _WINDOW)
 
     def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
         is_behind = self._is_indexed and self._index is not None and self._index.is_behind
@@ -245,6 +247,12 @@ class FileSearch:
 def _is_of_experiment(node: Node) -> bool:
     field = None if isinstance(node, Text | Matches) else getattr(node, "field", None)
     return field in (Builtin("experiment"), Builtin("station"))
+
+
+def _next_size(size: int, left: int, share: float) -> int:
+    """Return how many files to look at next, where this share of those before was meant and so many are wanted yet."""
+    likely = max(_LEAST, math.ceil(1.25 * left / share)) if share else math.inf
+    return int(min(likely, 4 * size, _WINDOW))
 
 
 def _digest(query: FileQuery, order: FileOrder) -> str:

@@ -133,7 +133,7 @@ class Sources:
         return Way([*way.parts, Part(lists, row.experiment_id)])
 
     @property
-    def _ranked(self) -> list[int]:
+    def _ranked(self) -> Sequence[int]:
         index = self._index
         return index.ids if not index.is_all and len(index.ids) <= _RANKED_EXPERIMENTS else []
 
