@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import event
 
 from beamkeeper.builtin.extract_hdf5 import read_hdf5
 from beamkeeper.db.finding import leading
@@ -199,6 +200,29 @@ def test_deletion_by_metadata_means_the_documents(catalogue: Catalogue) -> None:
     with catalogue.database.write() as tx:
         tx.files.bring_back(FileQuery(experiment_uid=uid, query="n = 3"))
     assert paths(found(catalogue, query="n <= 3")) == ["data/0003"]
+
+
+def test_the_files_of_a_page_are_read_by_their_numbers_and_not_by_going_through_their_experiment(
+    tmp_path: Path,
+) -> None:
+    """On SQLite: PostgreSQL plans by its statistics."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "files.metadata" in statement:
+            asked.append((statement, values))
+
+    with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
+        fill(catalogue, "one", [simple(f"data/{i}") for i in range(9)])
+        uid = catalogue.experiment("one").uid
+        event.listen(catalogue.database.engine, "before_cursor_execute", note)
+        assert len(found(catalogue, experiment_uid=uid, limit=5)) == 9
+        event.remove(catalogue.database.engine, "before_cursor_execute", note)
+        with catalogue.database.engine.connect() as connection:
+            for statement, values in asked:
+                plan = [step[3] for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+                assert plan[0] == "SEARCH files USING INTEGER PRIMARY KEY (rowid=?)", plan
+    assert len(asked) == 2
 
 
 def test_a_search_that_takes_too_long_is_stopped_with_a_sentence(

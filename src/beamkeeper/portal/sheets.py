@@ -34,7 +34,7 @@ def sheet(visit: Visit) -> Response:
     of = shown(visit)
     client = visit.at(of.experiment.station)
     text = visit.query.get("q", "").strip()
-    endings = " or ".join(f"type = {ending[1:]}" for ending in ARRAYS)
+    endings = f"type in ({', '.join(ending[1:] for ending in ARRAYS)})"  # as "or" each would be worked out anew
     query = FileQuery(
         experiment_uid=of.experiment.uid,
         query=f"({text}) and ({endings})" if text else endings,

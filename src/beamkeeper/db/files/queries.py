@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, case, func, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.frames import note_frames
@@ -78,8 +78,9 @@ class Files:
         """Return one page of a query, out of the experiments within reach."""
         search = FileSearch(self._session, self._now, query, reach)
         hits = search.page()
-        wanted = _joined().where(FileRow.id.in_(hits.ids), *search.allowed())
-        rows = {file.id: (file, version) for file, version in self._session.execute(wanted)}
+        # What may be seen is looked at, not searched by: SQLite would walk a whole experiment to find these few in it.
+        wanted = _joined(FileRow, VersionRow, and_(*search.allowed())).where(FileRow.id.in_(hits.ids))
+        rows = {file.id: (file, version) for file, version, is_seen in self._session.execute(wanted) if is_seen}
         items = self._files([rows[id_] for id_ in hits.ids if id_ in rows])
         return FilePage(
             items=items,
