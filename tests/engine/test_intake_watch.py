@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from beamkeeper.config import failpoints
 from beamkeeper.domain.acquisition import CANARY_PREFIX, JournalState
 from beamkeeper.domain.problems import ProblemKind
+from beamkeeper.engine import intake, scan
 from beamkeeper.engine.intake import SCANS_APART_S, Rules
+from beamkeeper.engine.scan import Listing
+from beamkeeper.engine.watch import News, Watch
 from beamkeeper.testing.intakes import QUICK, Watched, watched
 from beamkeeper.testing.station import until
 
@@ -50,6 +55,38 @@ def test_f02_overflows_while_everything_is_scanned_give_few_scans(tmp_path: Path
             time.sleep(0.0003)
         made.awaits_count(3000)
         assert made.intake.scans <= 2 + (time.monotonic() - began) / SCANS_APART_S
+
+
+def test_f02_hints_that_are_lost_behind_a_scan_give_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue runs over while everything is scanned, with news of a directory that was scanned already."""
+    told, walked, take = [False, False], [b""], Watch.take
+
+    def walk(*given: Any) -> Iterator[Listing]:
+        for listing in scan.walk(*given):
+            walked.append(listing.directory)
+            yield listing
+
+    def lossy(watch: Watch) -> News:
+        news = take(watch)
+        news.files.pop(b"a/late.tif", None)
+        if not told[0] or (walked[-1] == b"b" and not told[1]):
+            if told[0]:
+                told[1] = True
+                (tmp_path / "det/a/late.tif").write_bytes(b"x")
+            told[0] = True
+            return News(is_dirty=True, is_overflow=True)
+        return news
+
+    for name in ("a", "b"):
+        (tmp_path / "det" / name).mkdir(parents=True)
+    with Watched(tmp_path) as made:
+        made.begun()
+        monkeypatch.setattr(intake, "BREATH_S", -1.0)
+        monkeypatch.setattr(intake, "walk", walk)
+        monkeypatch.setattr(Watch, "take", lossy)
+        made.intake.wake()
+        until(lambda: told[1], "the second time that hints are lost")
+        made.awaits(b"a/late.tif", J.READY)
 
 
 def test_f04_directories_that_appear_with_their_files_lose_nothing(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ class Intake(Loop):
         self._returned: deque[bytes] = deque()
         self._new_directories: set[bytes] = set()
         self._next_scan = 0.0
-        self._scanned_at, self._scan_took = float("-inf"), 0.0
-        self._breathed_at = 0.0
+        self._scanned_at = self._lost_at = float("-inf")
+        self._scan_took = self._breathed_at = 0.0
         self._is_lost = False
         self._is_first_scan = acquisition.state is State.PENDING
         self._has_scanned = self._is_final = self._is_final_scanned = self._is_retry = False
@@ -278,8 +278,7 @@ class Intake(Loop):
                 tx.acquisitions.set_policy(self.acquisition.uid, text)
 
     def _interval(self) -> float:
-        is_trusted = self._lookout is not None and self._lookout.is_trusted
-        return self._rules.scan_interval_s / (1 if is_trusted else OFTEN)
+        return self._rules.scan_interval_s / (1 if self._lookout and self._lookout.is_trusted else OFTEN)
 
     def _wrote(self, seen: list[Seen]) -> None:
         if any(file.state is J.READY for file in seen):
@@ -318,6 +317,7 @@ class Intake(Loop):
                 self._note("overflow", why)
                 self._problem(ProblemKind.QUEUE_OVERFLOW, why)
             if news.is_dirty:
+                self._lost_at = self._breathed_at
                 apart = max(SCANS_APART_S, self._scan_took)
                 self._next_scan = min(self._next_scan, max(self._breathed_at, self._scanned_at + apart))
         if looked:
@@ -327,8 +327,6 @@ class Intake(Loop):
         found, self._new_directories = self._new_directories, set()
         for directory in sorted(found):
             self._scan_below(directory, sorter, control)
-
-    # Scans.
 
     def _scan(self, sorter: Sorter, control: Control) -> None:
         began = time.monotonic()
@@ -340,7 +338,9 @@ class Intake(Loop):
         self._scanned_at = time.monotonic()
         self._scan_took = self._scanned_at - began
         self.scans += 1
-        self._next_scan = self._scanned_at + max(self._interval(), 2 * self._scan_took)
+        # Hints that were lost meanwhile may be of where this scan had been.
+        apart = SCANS_APART_S if self._lost_at >= began else self._interval()
+        self._next_scan = self._scanned_at + max(apart, 2 * self._scan_took)
         self._has_scanned = True
         if self._is_final:
             self._is_final_scanned = True
