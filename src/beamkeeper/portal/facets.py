@@ -23,16 +23,16 @@ def values(visit: Visit) -> Response:
     client = visit.at(of.experiment.station) if of else visit.client
     query = asked(visit, of.experiment.uid if of else None).model_copy(update={"order": None, "limit": 100})
     keys = list(dict.fromkeys(visit.query.get("keys", "").split()))[:MOST_FACETS]
-    found, message = None, ""
+    found, message, is_part = None, "", "hx-request" in visit.request.headers
     try:
         found = client.files.facets(keys, query, limit=8, hits=SAMPLE) if keys else None
     except DmError as error:
-        message = error.message  # they help, and what is wrong with the search is told where the files are
+        if not is_part:
+            raise
+        message = error.message
     facets = [_shown(visit, where(of), one) for one in found.facets if one.values or one.numbers] if found else []
-    is_part = "hx-request" in visit.request.headers
     return visit.page(
         "files/values_part.html" if is_part else "files/values.html",
-        422 if message and not is_part else 200,
         facets=facets,
         counted=found.counted if found and found.is_sample else None,
         message=message,

@@ -15,6 +15,7 @@ from beamkeeper.domain.errors import TooLargeError
 
 STATEMENT_S = 10
 _QUERY_CANCELED = "57014"
+"""PostgreSQL's code (SQLSTATE) of a statement that was stopped."""
 _INSTRUCTIONS = 20_000
 """SQLite looks at the clock after so many instructions of its machine: about a millisecond."""
 

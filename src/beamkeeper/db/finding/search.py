@@ -130,7 +130,7 @@ class FileSearch:
     def _page(self, limit: int, *, budget: float = math.inf, seconds: float = math.inf) -> Hits:
         found: list[_Row] = []
         after, windows = self._start(), self._windows()
-        size = min(limit + 1 if self._asked.node == EVERYTHING else limit + limit // 4 + 1, _WINDOW)
+        size = min(limit + 1, _WINDOW) if self._asked.node == EVERYTHING else _first_size(limit)
         searched, end = 0, time.monotonic() + seconds
         while True:
             rows = self._rows(windows, after, size)
@@ -145,7 +145,7 @@ class FileSearch:
                 return self._hits(found, self._cursor(rows[-1]), searched, is_partial=True)
             after, size = rows[-1].key, _next_size(size, limit + 1 - len(found), len(found) / searched)
             if self._leading is not None and (better := self._leading.second(windows, searched)) is not None:
-                windows, size = better, min(limit + limit // 4 + 1, _WINDOW)
+                windows, size = better, _first_size(limit)
 
     def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
         is_behind = self._is_indexed and self._index is not None and self._index.is_behind
@@ -247,6 +247,11 @@ class FileSearch:
 def _is_of_experiment(node: Node) -> bool:
     field = None if isinstance(node, Text | Matches) else getattr(node, "field", None)
     return field in (Builtin("experiment"), Builtin("station"))
+
+
+def _first_size(limit: int) -> int:
+    """Return how many files to look at first: most of those that an index gives are meant."""
+    return min(limit + limit // 4 + 1, _WINDOW)
 
 
 def _next_size(size: int, left: int, share: float) -> int:
