@@ -24,7 +24,7 @@ import catalog_data as data
 import httpx2
 from portal_scene import Scene, browser, say, scene
 from portal_sheet import sheet_rows
-from report import Row
+from report import Row, write_part
 from report import machine as bench_machine
 
 from beamkeeper.domain.acquisition import NewDaq
@@ -36,7 +36,6 @@ from beamkeeper.portal.live import MOST_S
 from beamkeeper.testing.portal import PASSWORD, chromium
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- portal -->", "<!-- /portal -->"
 KEYS = "format+title+start_time+end_time+user.name+proposal"
 PAGE_MS, FIRST_KB, LIVE_PERCENT = 150.0, 500.0, 20.0
 LIVE_PAGES, LIVE_S = 100, 30.0
@@ -257,37 +256,25 @@ def rows(of: Scene, parts: Collection[str], repeats: int) -> Iterator[Row]:
         yield from live_rows(of)
 
 
-def table(lines: Sequence[str], facts: Mapping[str, str], sizes: str) -> str:
+def table(lines: Sequence[str], facts: Mapping[str, str], sizes: str) -> list[str]:
     """Return the results as a part of the page."""
     cells = [line.split("\t")[1:] for line in lines]
-    return "\n".join(
-        (
-            BEGIN,
-            "## The portal",
-            "",
-            f"What `make bench-portal` measured here, in one run, on SQLite with {sizes}.",
-            "A page is asked for by a client that is logged in, whole, by turns with all others;",
-            "a first view is what Chromium takes over the wire with an empty cache. Live pages stay open while a file",
-            "arrives every second, each of somebody else; time is that of the services.",
-            "",
-            "| work | figure | asked | |",
-            "| --- | ---: | ---: | --- |",
-            *(f"| {' | '.join(row)} |" for row in cells),
-            "",
-            "| measured on | |",
-            "| --- | --- |",
-            *(f"| {name} | {fact} |" for name, fact in facts.items()),
-            END,
-        )
-    )
-
-
-def keep(page: Path, text: str) -> None:
-    """Put the part into a page, in the place of an earlier one."""
-    known = page.read_text()
-    before, mark, rest = known.partition(BEGIN)
-    after = rest.partition(END)[2] if mark else "\n"
-    page.write_text(f"{before.rstrip()}\n\n{text}{after}")
+    return [
+        "## The portal",
+        "",
+        f"What `make bench-portal` measured here, in one run, on SQLite with {sizes}.",
+        "A page is asked for by a client that is logged in, whole, by turns with all others;",
+        "a first view is what Chromium takes over the wire with an empty cache. Live pages stay open while a file",
+        "arrives every second, each of somebody else; time is that of the services.",
+        "",
+        "| work | figure | asked | |",
+        "| --- | ---: | ---: | --- |",
+        *(f"| {' | '.join(row)} |" for row in cells),
+        "",
+        "| measured on | |",
+        "| --- | --- |",
+        *(f"| {name} | {fact} |" for name, fact in facts.items()),
+    ]
 
 
 def main() -> int:
@@ -312,7 +299,11 @@ def main() -> int:
             say(f"{row.name}: {row.shown}")
     lines += thumbnail_lines() if "thumbnails" in parts else ()
     if options.write:
-        keep(options.write, table(lines, facts, f"{options.experiments} experiments and {options.files:,} files"))
+        write_part(
+            options.write,
+            "portal",
+            table(lines, facts, f"{options.experiments} experiments and {options.files:,} files"),
+        )
     print("\n".join(lines))
     return 1 if any(line.endswith("\tshort") for line in lines) else 0
 
