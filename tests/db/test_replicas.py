@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.replicas import requests
@@ -30,6 +31,7 @@ from beamkeeper.domain.replicas import (
 from beamkeeper.domain.storage import NewStorageArea, StorageArea
 from beamkeeper.domain.users import Reach
 from beamkeeper.testing.catalogue import Catalogue, new_file
+from beamkeeper.testing.station import until
 
 ALL = Reach(is_all=True)
 V, WANTED, FAILED, DROPPED = ReplicaState.VERIFIED, ReplicaState.WANTED, ReplicaState.FAILED, ReplicaState.DROPPED
@@ -232,6 +234,38 @@ def test_the_last_verified_copy_is_never_dropped_not_even_by_two_drops_at_a_time
     assert sorted(shelf.request(one.uid).refused for one in asked) == [0, 1]
     states = shelf.states("cold") + shelf.states("far")
     assert sorted(states) == [ReplicaState.DROPPING, V]
+
+
+def test_who_drops_locks_the_copies_of_a_version_in_one_order_so_that_two_never_wait_for_each_other(
+    shelf: Shelf,
+) -> None:
+    """On PostgreSQL: SQLite has one writer at a time."""
+    database = shelf.made.database
+    if database.name == "SQLite":
+        return
+    shelf.register("data/a", also=("cold", "far"))
+    shelf.made_all("cold")
+    shelf.made_all("far")
+    shelf.ask(ReplicaAction.DROP, "far")
+    batch = shelf.due("far")
+    assert batch is not None
+    ids = {area: _replica_id(shelf, area) for area in ("cold", "far")}
+    settling = threading.Thread(target=lambda: shelf.settle(batch, Settling.DROPPING))
+    with database.write() as tx:
+        tx.session.execute(text("SELECT id FROM replicas WHERE id = :id FOR UPDATE"), {"id": ids["cold"]})
+        settling.start()
+        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()")
+        until(lambda: tx.session.execute(waiting).scalar_one() > 0, "the other to wait for this one")
+        tx.session.execute(text("SELECT id FROM replicas WHERE id = :id FOR UPDATE NOWAIT"), {"id": ids["far"]})
+    settling.join()
+    assert shelf.states("far") == [ReplicaState.DROPPING]
+
+
+def _replica_id(shelf: Shelf, area: str) -> int:
+    wanted = text("SELECT id FROM replicas WHERE storage_area_uid = :uid")
+    with shelf.made.database.read() as tx:
+        found: int = tx.session.execute(wanted, {"uid": shelf.areas[area].uid}).scalar_one()
+    return found
 
 
 def test_a_request_whose_copies_somebody_drops_before_they_are_made_or_read_ends_and_says_so(shelf: Shelf) -> None:

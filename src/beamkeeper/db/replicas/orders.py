@@ -119,8 +119,11 @@ class ReplicaOrders:
 
         It counts for none of a batch that is settled already, or for which something else was ordered meanwhile.
         """
+        is_drop = settled.action is ReplicaAction.DROP
+        if is_drop:
+            self._lock_all(settled)
         rows = self._rows(settled)
-        others = self._verified_elsewhere(rows.values()) if settled.action is ReplicaAction.DROP else frozenset[int]()
+        others = self._verified_elsewhere(rows.values()) if is_drop else frozenset[int]()
         tallies: defaultdict[int, Tally] = defaultdict(Tally)
         ledger: list[dict[str, Any]] = []
         counted: list[UUID] = []
@@ -142,6 +145,12 @@ class ReplicaOrders:
         ReplicaRequests(self._session, self._now).count(tallies)
         return counted
 
+    def _lock_all(self, settled: SettledReplicas) -> None:
+        """Lock all replicas of these versions in one order: two areas that drop would hold what the other waits for."""
+        versions = select(ReplicaRow.version_id).where(ReplicaRow.uid.in_({item.replica_uid for item in settled.items}))
+        wanted = select(ReplicaRow.id).where(ReplicaRow.version_id.in_(versions)).order_by(ReplicaRow.id)
+        self._session.execute(wanted.with_for_update()).all()
+
     def _rows(self, settled: SettledReplicas) -> Mapping[UUID, _Row]:
         order = ReplicaOrderRow
         wanted = (
@@ -160,9 +169,8 @@ class ReplicaOrders:
         """Return the local keys of replicas beside which there is another that is verified; it stays so meanwhile."""
         rows = list(rows)
         wanted = select(ReplicaRow).where(ReplicaRow.version_id.in_({row.version.id for row in rows}))
-        locked = wanted.order_by(ReplicaRow.id).with_for_update().execution_options(populate_existing=True)
         verified: defaultdict[int, set[int]] = defaultdict(set)
-        for replica in self._session.scalars(locked):
+        for replica in self._session.scalars(wanted.execution_options(populate_existing=True)):
             if replica.state == ReplicaState.VERIFIED:
                 verified[replica.version_id].add(replica.id)
         return frozenset(row.replica.id for row in rows if verified[row.version.id] - {row.replica.id})
