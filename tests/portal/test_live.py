@@ -6,9 +6,9 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,19 @@ from typing import Any
 import httpx2
 import pytest
 
+from beamkeeper import config
 from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
-from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.config import Settings
+from beamkeeper.domain.errors import NotAuthenticatedError, UnavailableError
+from beamkeeper.domain.mirror import Mirror
 from beamkeeper.domain.status import Service, Status
-from beamkeeper.domain.users import Role
+from beamkeeper.domain.users import Caller, NewGrant, Role
+from beamkeeper.portal.clients import Clients
 from beamkeeper.portal.live import Lookout
 from beamkeeper.testing.portal import PASSWORD, Site
 from beamkeeper.testing.servers import free_port
+from beamkeeper.testing.station import until
 
 
 @pytest.fixture
@@ -102,6 +107,76 @@ def test_several_draw_different_sights_at_once(site: Site) -> None:
     for _ in range(2):
         lookout.draw_once(begin - timedelta(seconds=9), 0, lambda: calls.append(1) or "drawn")  # type: ignore[func-returns-value]
     assert calls == [1]
+
+
+class Counted(Clients):
+    """Counts how often it is asked who somebody is."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.asked = 0
+
+    def caller(self, token: str) -> Caller:
+        before = self._callers.get(token)
+        found = super().caller(token)
+        self.asked += self._callers.get(token) is not before
+        return found
+
+
+def test_roles_are_asked_for_when_people_change_and_not_all_the_time(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beamkeeper.portal.clients.ROLES_S", 0.0)
+    site.person("rosa", role=Role.STATION_VIEWER)
+    station_uid = site.client.stations.get("TEST").uid
+    here = {"data_dir": str(site.station.data)}
+    clients = Counted(config.load(site.station.settings, overrides=here).settings)
+    with closing(clients), Client(site.client.url, logins=Logins(tmp_path / "none.json"), station="TEST") as own:
+        own.sessions.login("rosa", PASSWORD)
+        token = str(own.credentials.token)
+        clients.caller(token)
+        clients.caller(token)
+        assert clients.asked == 2  # nobody follows yet
+        changes: list[Mirror] = []
+
+        def changed(mirror: Mirror) -> None:
+            clients.follow(mirror)
+            changes.append(mirror)
+
+        with watching(Lookout(clients.of_service, changed)):
+            until(lambda: changes, "the first word of people")
+            for _ in range(3):
+                assert [grant.role for grant in clients.caller(token).grants] == [Role.STATION_VIEWER]
+            assert clients.asked == 3
+            site.client.users.revoke(NewGrant(username="rosa", role=Role.STATION_VIEWER, station_uid=station_uid))
+            until(lambda: any(mirror.grants for mirror in changes), "the word of the role that is gone")
+            assert clients.caller(token).grants == ()
+            own.sessions.logout()
+            until(lambda: any(mirror.sessions for mirror in changes), "the word of the session that is gone")
+            with pytest.raises(NotAuthenticatedError):
+                clients.caller(token)
+
+
+@contextmanager
+def watching(lookout: Lookout) -> Iterator[None]:
+    """Watch meanwhile."""
+    begun, ends = threading.Event(), threading.Event()
+
+    async def watch() -> None:
+        rung = asyncio.Event()
+        lookout.watch(rung)
+        begun.set()
+        await asyncio.to_thread(ends.wait)
+        lookout.leave(rung)
+
+    with ThreadPoolExecutor(1) as pool:
+        watched = pool.submit(lambda: asyncio.run(watch()))
+        begun.wait(20)
+        try:
+            yield
+        finally:
+            ends.set()
+            watched.result()
 
 
 def test_a_live_page_ends_with_the_login_also_of_a_shells_session(site: Site, tmp_path: Path) -> None:

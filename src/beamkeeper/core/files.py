@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from beamkeeper.core import rights
 from beamkeeper.db import CatalogTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Experiment
@@ -49,6 +50,7 @@ def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> Registere
     }
     for experiment in experiments.values():
         rights.check_own(tx, experiment)
+    tx.about = Topic.FILES
     answers = tx.files.register(new.files, by=caller.username)
     created = [
         (file, answer.file_uid)

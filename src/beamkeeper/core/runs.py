@@ -6,6 +6,7 @@ from uuid import UUID
 
 from beamkeeper.core import rights
 from beamkeeper.db import CatalogTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.datasets import BelongingFiles, Belongs, Changed, FilesAsked, MemberPage, MemberQuery
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.events import NewEvent
@@ -125,6 +126,7 @@ def add_rule(tx: CatalogTransaction, caller: Caller, new: NewRunRule) -> RunRule
         rights.check_own(tx, rights.experiment(tx, caller, Action.EXPERIMENT_UPDATE, new.experiment_uid))
     else:
         require(caller, Action.SITE_ADMINISTER, SITE, f'experiment type "{new.type}"')
+    tx.about = Topic.RUN_RULES
     return tx.run_rules.add(new, by=caller.username)
 
 
@@ -138,6 +140,7 @@ def remove_rule(tx: CatalogTransaction, caller: Caller, uid: UUID) -> None:
             rights.experiment(tx, caller, Action.EXPERIMENT_UPDATE, rule.experiment_uid)
         except NotFoundError as error:
             raise NotFoundError(f"there is no rule {uid}", uid=str(uid)) from error
+    tx.about = Topic.RUN_RULES
     tx.run_rules.remove(uid)
 
 

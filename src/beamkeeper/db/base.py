@@ -6,7 +6,6 @@ import json
 import os
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, regi
 
 from beamkeeper.db.kinds import Document, insert_into
 from beamkeeper.db.many import execute_many
+from beamkeeper.db.news import News, Topic
 from beamkeeper.domain.errors import InvalidError, SettingsError, UnavailableError
 from beamkeeper.domain.names import Metadata
 
@@ -136,6 +136,9 @@ class Base(DeclarativeBase):
 class OpenedTransaction(Protocol):
     """What a database needs of a transaction class."""
 
+    about: Topic | None
+    """What all news of this transaction is about, which is told then; None where it may be about anything."""
+
     def __init__(self, database: Database[Any], session: Session, now: datetime) -> None: ...
 
     def finish(self) -> bool:
@@ -146,7 +149,7 @@ class OpenedTransaction(Protocol):
 TransactionT = TypeVar("TransactionT", bound=OpenedTransaction)
 
 
-class Database(Generic[TransactionT]):
+class Database(News, Generic[TransactionT]):
     """One service's database: opens transactions, and wakes those who wait for news."""
 
     def __init__(
@@ -156,21 +159,19 @@ class Database(Generic[TransactionT]):
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        super().__init__()
         self.engine = make_engine(url)
         # SQLite gives every transaction one view; PostgreSQL only where it is asked to.
         is_postgres = self.engine.dialect.name == "postgresql"
         self._reader = self.engine.execution_options(isolation_level="REPEATABLE READ") if is_postgres else self.engine
         self._transaction = transaction
         self._clock = clock
-        self._listeners: list[Callable[[], None]] = []
         self.home: str | None = None
         """The station that this database is of; what it has of other stations is a copy. None: all is its own."""
         self.offline_grace = OFFLINE_GRACE
         """So long logins count at a mirror that hears nothing of the site."""
         self.offline_key: bytes | None = None
         """What seals the logins that a station gives while it is cut off; None where it gives and takes none."""
-        self._news = threading.Condition()
-        self._news_count = 0
 
     @property
     def name(self) -> str:
@@ -200,38 +201,10 @@ class Database(Generic[TransactionT]):
             is_news = tx.finish()
             if last is not None:
                 last(tx)
-        if is_news:
+        if tx.about is not None:
+            self.tell(tx.about, *((Topic.EVENTS,) if is_news else ()))
+        elif is_news:
             self.tell()
-
-    def tell(self) -> None:
-        """Wake everybody who waits for news."""
-        with self._news:
-            self._news_count += 1
-            self._news.notify_all()
-        for listener in list(self._listeners):
-            listener()
-
-    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after every commit with news (in the committing thread); returns what ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
-
-    def wait(self, is_there: Callable[[], bool], timeout_s: float) -> bool:
-        """Wait until `is_there()` answers true, looking again after every commit with news and each second.
-
-        The second is for news that another process committed.
-        """
-        deadline = time.monotonic() + timeout_s
-        seen = self._news_count
-        while not is_there():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return False
-            with self._news:
-                if self._news_count == seen:
-                    self._news.wait(min(left, 1.0))
-                seen = self._news_count
-        return True
 
     def close(self) -> None:
         """Close every connection."""

@@ -35,6 +35,12 @@ class Claims:
         self._session = session
         self._now = now
 
+    def is_any_due(self) -> bool:
+        """Whether some file may be taken."""
+        due = _JOURNAL.c.lease.is_(None) & is_due(_JOURNAL.c.next_at, self._now)
+        states = _JOURNAL.c.state.in_([J.READY, J.STORED, J.STAGED])
+        return self._session.execute(select(_JOURNAL.c.id).where(due, states).limit(1)).first() is not None
+
     def claim(self, owner: UUID, *, files: int, size: int, without: Collection[UUID] = ()) -> Batch | None:
         """Take a batch of files to go on with; None where nothing is due.
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import Index, UniqueConstraint, delete, func, select, update
+from sqlalchemy import ColumnElement, Index, UniqueConstraint, delete, func, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from beamkeeper.db.base import Base, BigId, is_due
@@ -118,19 +118,21 @@ class Publishes:
 
     def pending(self, area_uid: UUID) -> Work | None:
         """Return the batch for a storage area that has waited longest and is due."""
-        is_there = PublishRow.experiment_uid.in_(
-            select(ExperimentRow.uid).where(ExperimentRow.storage_area_uid == area_uid)
-        )
-        row = self._session.scalars(
-            select(PublishRow)
-            .where(PublishRow.state == PublishState.PENDING, is_due(PublishRow.next_at, self._now), is_there)
-            .order_by(PublishRow.next_at, PublishRow.id)
-            .limit(1)
-        ).one_or_none()
+        due = select(PublishRow).where(*self._due(area_uid)).order_by(PublishRow.next_at, PublishRow.id)
+        row = self._session.scalars(due.limit(1)).one_or_none()
         if row is None:
             return None
         asked = [_to_asked(one) for one in json.loads(row.asked)]
         return Work(row.id, row.uid, row.experiment_uid, Verify(row.verify), row.attempts, asked)
+
+    def is_due(self, area_uid: UUID) -> bool:
+        """Whether a batch for a storage area is due."""
+        return self._session.execute(select(PublishRow.id).where(*self._due(area_uid)).limit(1)).first() is not None
+
+    def _due(self, area_uid: UUID) -> Sequence[ColumnElement[bool]]:
+        there = select(ExperimentRow.uid).where(ExperimentRow.storage_area_uid == area_uid)
+        is_pending = PublishRow.state == PublishState.PENDING
+        return is_pending, is_due(PublishRow.next_at, self._now), PublishRow.experiment_uid.in_(there)
 
     def is_any(self, experiment_uid: UUID) -> bool:
         """Whether a batch of an experiment is not published yet."""

@@ -24,6 +24,7 @@ from beamkeeper.db.identities import Identities, IdentityLogins
 from beamkeeper.db.login_attempts import LoginAttempts
 from beamkeeper.db.metadata import MetadataChanges
 from beamkeeper.db.mirror import Mirrors
+from beamkeeper.db.news import Topic
 from beamkeeper.db.people import People
 from beamkeeper.db.permissions import PermissionWalks
 from beamkeeper.db.proposals import Proposals
@@ -47,6 +48,7 @@ class Transaction:
     service: Service
 
     def __init__(self, database: Database[Any], session: Session, now: datetime) -> None:
+        self.about: Topic | None = None
         self.database = database
         self.session = session
         self.now = now

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from uuid import UUID
 
 from beamkeeper.core import acquisition as core
 from beamkeeper.core.sources import Rules as SourceRules
 from beamkeeper.db import AcquisitionTransaction, Database
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.acquisition import Acquisition, JournalState, Kind, State
 from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.engine.intake import Intake, Rules
@@ -46,7 +47,12 @@ class AcquireLoop(Loop):
         self._sources = sources
         self._swept_at = float("-inf")
         self._intakes: dict[UUID, Intake] = {}
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.hear(self._hear)
+
+    def _hear(self, told: Collection[Topic]) -> None:
+        """Look at once, unless news is of one matter; of files, where all else is done: the last may have come."""
+        if not told or any(intake.is_drained for intake in list(self._intakes.values())):
+            self.wake()
 
     def intake(self, uid: UUID) -> Intake | None:
         """Return the intake of an acquisition, where it runs."""

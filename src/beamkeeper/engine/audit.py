@@ -18,6 +18,7 @@ from beamkeeper.client import Client
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.base import new_uid
 from beamkeeper.db.inspections import InHand, NewFinding
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.errors import DmError, UnavailableError
 from beamkeeper.domain.experiments import Tree
 from beamkeeper.domain.files import PRESENT, REGISTER_LIMIT, File, FileQuery
@@ -106,7 +107,7 @@ class AuditLoop(Loop):
         self._owner = owner
         self._tell = tell
         self._services = Services(client, patience_s=patience_s, stop=lambda: self.is_stopping)
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.INSPECTIONS)
 
     def step(self) -> bool:
         """Compare one range of names."""
@@ -221,7 +222,7 @@ class AuditLoop(Loop):
                 f"{counts.dark} dark, {counts.lost} lost, {counts.confirmed} of them found by the audit before too"
             )
             tx.inspections.end(work.uid, self._owner, InspectionState.DONE, message)
-        self._database.tell()
+        self._database.tell(Topic.INSPECTIONS)
         if counts.confirmed:
             what = f"{counts.confirmed} names do not match in two audits, one after the other: `dm audit` lists them"
             self._warn(ProblemKind.NAMES_DIFFER, what)
@@ -229,7 +230,7 @@ class AuditLoop(Loop):
     def _end(self, work: InHand, state: InspectionState, message: str) -> None:
         with self._database.write() as tx:
             tx.inspections.end(work.uid, self._owner, state, message)
-        self._database.tell()
+        self._database.tell(Topic.INSPECTIONS)
 
     def _warn(self, kind: ProblemKind, message: str) -> None:
         self._tell(Problem(kind=kind, message=message, at=datetime.now(UTC)))

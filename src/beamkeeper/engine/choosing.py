@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from beamkeeper.db import CatalogTransaction, Database
+from beamkeeper.db.news import Topic
 from beamkeeper.engine.worker import Loop, Report
 
 IDLE_S = 5.0
@@ -16,7 +17,7 @@ class ChoosingLoop(Loop):
     def __init__(self, database: Database[CatalogTransaction], *, report: Report) -> None:
         super().__init__("replica requests", report=report, idle_s=IDLE_S)
         self._database = database
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.REPLICAS)
 
     def step(self) -> bool:
         """Choose the replicas of some files."""
@@ -25,7 +26,7 @@ class ChoosingLoop(Loop):
                 return False
         with self._database.write() as tx:
             is_busy = tx.replica_requests.step()
-        self._database.tell()
+        self._database.tell(Topic.REPLICAS)
         self._stopping.wait(0.02)  # by turns with those who register, where one writes at a time
         return is_busy
 

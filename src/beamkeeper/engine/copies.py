@@ -15,6 +15,7 @@ from beamkeeper.config.failpoints import ReplicaPoint, hit
 from beamkeeper.core.directories import ensure
 from beamkeeper.db import Database, StorageTransaction
 from beamkeeper.db.copies import CopyWork
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.errors import DestinationError, DmError
 from beamkeeper.domain.replicas import CopyItem
 from beamkeeper.domain.storage import Outcome, StorageArea
@@ -87,7 +88,7 @@ class CopyLane(Loop):
         ]
         with self._database.write() as tx:
             tx.copies.settle(work, items)
-        self._database.tell()
+        self._database.tell(Topic.COPIES)
         return True
 
     def _see_to(self, work: CopyWork) -> Found:
@@ -160,7 +161,7 @@ class CopyLane(Loop):
             tx.copies.pause(work, trouble, why, until=tx.now + pause)
         if work.attempts == 0:
             self.warn(f"{len(work.items)} copies wait: {why}")
-        self._database.tell()
+        self._database.tell(Topic.COPIES)
 
     def ended(self) -> None:
         """Give back the threads that read."""

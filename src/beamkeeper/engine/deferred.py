@@ -35,6 +35,8 @@ LEAST_BATCH, MOST_BATCH = 8_000_000, 1_000_000_000
 class DeferredLoop(Loop):
     """Reads replicas that were stored unread, until there are none."""
 
+    quiet_s = 8.0
+
     def __init__(
         self,
         client: Client,

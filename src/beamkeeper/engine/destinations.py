@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from threading import Lock
 from uuid import UUID
 
 from beamkeeper.client import Client
@@ -57,12 +58,17 @@ class Destinations(Loop):
         self._wake_workers = wake_workers
         self._tell = tell
         self._is_first = True
+        self.claiming = Lock()
+        """Held by the worker that claims a batch: all are woken at once, and what one takes the others need not try."""
+        self._paused: frozenset[UUID] = frozenset()
+        """What was paused when a batch was last claimed: what is paused later fails after that batch was begun."""
 
     # What workers ask and say.
 
     def claim(self, tx: AcquisitionTransaction, owner: UUID, *, files: int, size: int) -> Batch | None:
         """Take a batch for an area that works, or a small one to see whether another works again."""
         pauses = tx.pauses.all()
+        self._paused = frozenset(pause.storage_area_uid for pause in pauses)
         silent = self._sender.silent()
         for pause in pauses:
             area_uid = pause.storage_area_uid
@@ -71,8 +77,7 @@ class Destinations(Loop):
                 if batch is not None:
                     tx.pauses.take(area_uid)
                     return batch
-        without = {pause.storage_area_uid for pause in pauses} | silent
-        return tx.journal.claim(owner, files=files, size=size, without=without)
+        return tx.journal.claim(owner, files=files, size=size, without=self._paused | silent)
 
     def fail(self, scene: Scene, batch: Batch, trouble: str, message: str) -> None:
         """Let files wait for a storage area, for it failed as a whole."""
@@ -87,8 +92,7 @@ class Destinations(Loop):
 
     def works(self, scene: Scene, begun_at: datetime) -> None:
         """Let files wait for a storage area no more, for it has stored some that were begun after it last failed."""
-        with self._database.read() as tx:
-            pause = tx.pauses.find(scene.area.uid)
+        pause = self._pause_of(scene.area.uid)
         if pause is not None and pause.failed_at < begun_at:
             hit(TroublePoint.AREA_WORKS)
             with self._database.write() as tx:
@@ -98,11 +102,16 @@ class Destinations(Loop):
 
     def undecided(self, scene: Scene, begun_at: datetime) -> None:
         """Let another batch through where one that was has shown nothing, neither that the area works nor that not."""
-        with self._database.read() as tx:
-            pause = tx.pauses.find(scene.area.uid)
+        pause = self._pause_of(scene.area.uid)
         if pause is not None and pause.failed_at < begun_at:
             with self._database.write() as tx:
                 tx.pauses.grant(scene.area.uid)
+
+    def _pause_of(self, area_uid: UUID) -> Pause | None:
+        if area_uid not in self._paused:
+            return None
+        with self._database.read() as tx:
+            return tx.pauses.find(area_uid)
 
     # What looks after them.
 

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 from beamkeeper.core import audit_log, file_rights
 from beamkeeper.db import Database, StorageTransaction
 from beamkeeper.db.groups import KeptGroup, Settled
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.audit_log import MOST_CHANGES, AuditedChange, NewAuditEntry
 from beamkeeper.domain.errors import ConflictError, DmError
 from beamkeeper.domain.groups import (
@@ -77,7 +78,7 @@ class GroupLoop(Loop):
         self._keeping = keeping
         self._followed: int | None = None
         self._next_gid = keeping.first_gid
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.GROUPS)
 
     def step(self) -> bool:
         """Compare some groups, and bring them into line."""
@@ -93,7 +94,7 @@ class GroupLoop(Loop):
         except DmError as error:
             with self._database.write() as tx:
                 tx.groups.trouble(error.message, began=began)
-            self._database.tell()
+            self._database.tell(Topic.GROUPS)
             raise
         return True
 
@@ -132,7 +133,7 @@ class GroupLoop(Loop):
                 settled[place] = _unless_held(tx, one, names[one.experiment_uid])
                 tx.groups.settle(settled[place], began=began)
             self._note(tx, [plan for plan in plans if (a := answers.get(plan.group.name)) is not None and not a.why])
-        self._database.tell()
+        self._database.tell(Topic.GROUPS)
         if failed := [one.message for one in settled if one.state is GroupState.FAILED]:
             self.warn(failed[0] if len(failed) == 1 else f"{len(failed)} groups cannot be kept: {failed[0]}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from beamkeeper.db import CatalogTransaction, Database
+from beamkeeper.db.news import Topic
 from beamkeeper.engine.worker import Loop, Report
 
 BATCH = 1000
@@ -29,7 +30,7 @@ class IndexLoop(Loop):
     def __init__(self, database: Database[CatalogTransaction], *, report: Report) -> None:
         super().__init__("index", report=report, idle_s=IDLE_S)
         self._database = database
-        self._stop_listening = database.listen(self._hear)
+        self._stop_listening = database.listen(self._hear, Topic.FILES)
         self._heard_at = 0.0
         self._gap_s = LONGEST_QUIET_S
         self._looked_at = 0.0

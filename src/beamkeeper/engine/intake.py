@@ -22,6 +22,7 @@ from beamkeeper.domain.problems import ProblemKind
 from beamkeeper.engine import mounts
 from beamkeeper.engine.finish import Hints, Policy, make_policy
 from beamkeeper.engine.lookout import Lookout
+from beamkeeper.engine.orders import Orders
 from beamkeeper.engine.problems import Tell, about
 from beamkeeper.engine.root import Root, RootId, Standing
 from beamkeeper.engine.scan import Listing, walk
@@ -90,15 +91,14 @@ class Intake(Loop):
         self._next_scan = 0.0
         self._scanned_at = self._lost_at = float("-inf")
         self._scan_took = self._breathed_at = 0.0
-        self._is_lost = False
         self._is_first_scan = acquisition.state is State.PENDING
-        self._has_scanned = self._is_final = self._is_final_scanned = self._is_retry = False
+        self._is_lost = self._has_scanned = self._is_final = self._is_final_scanned = self._is_retry = False
         self._retries: int | None = None
         """How often files were to be tried again, as far as this directory was looked at for them."""
         self._first: Sequence[str] = ()
         self._notes: dict[str, str] = {}
         self._message, self._told_policy = acquisition.message, acquisition.policy
-        self._unlisten = database.listen(self.wake)
+        self._orders = Orders(database, acquisition.uid, self.wake)
 
     @property
     def written(self) -> tuple[int, bytes] | None:
@@ -119,14 +119,14 @@ class Intake(Loop):
         """Look at the news, scan if it is time, decide what is due, and write it all down."""
         began = time.monotonic()
         before = self._sorter
-        with self._database.read() as tx:
-            control = tx.acquisitions.control(self.acquisition.uid)
-            announced = tx.announcements.after(self.acquisition.uid, before.heard_to if before else 0)
+        control, announced = self._orders.take(before.heard_to if before else 0)
         self._is_retry = control.is_retry
         if control.stop_now or not self._is_root_there(control) or self._sorter is None:
             self._idle_s = 0.5
             return False
         sorter = self._sorter
+        if sorter is not before:
+            self._orders.take_again()
         self._obey(control, sorter)
         self._look_after_watch()
         self._take_news(sorter, control)
@@ -148,7 +148,7 @@ class Intake(Loop):
 
     def ended(self) -> None:
         """Close the watch."""
-        self._unlisten()
+        self._orders.close()
         self._close_lookout()
 
     # The directory itself.

@@ -13,6 +13,7 @@ from pathlib import Path
 from uuid import UUID
 
 from beamkeeper.db import Database, StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.db.storage_tasks import Task, TaskKind
 from beamkeeper.domain.errors import DestinationError
 from beamkeeper.domain.experiments import Tree
@@ -67,7 +68,7 @@ class LookLoop(Loop):
         self._reader = Reader()
         self._names = PlainNames()
         self._swept_at = datetime.now(UTC) - timedelta(seconds=SWEEP_S)
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.TASKS)
 
     def step(self) -> bool:
         """Answer one question."""
@@ -91,7 +92,7 @@ class LookLoop(Loop):
             raise DestinationError(f"{task.kind} {task.uid} waits, the storage area fails as a whole: {why}") from error
         with self._database.write() as tx:
             tx.tasks.end(task, answer)
-        self._database.tell()
+        self._database.tell(Topic.TASKS)
         return True
 
     def _place(self, tx: StorageTransaction, task: Task) -> tuple[StorageArea, str]:

@@ -35,6 +35,8 @@ SHORTEST_PAUSE, LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=6)
 class MastersLoop(Loop):
     """Looks after master files whose linked files are not all there yet."""
 
+    quiet_s = 4.0
+
     def __init__(self, database: Database[AcquisitionTransaction], client: Client, *, report: Report) -> None:
         super().__init__("masters", report=report, idle_s=1.0)
         self._database = database
@@ -48,6 +50,7 @@ class MastersLoop(Loop):
         if found:
             with self._database.write() as tx:
                 tx.masters.add(scene.acquisition.uid, scene.experiment.uid, found)
+            self.wake()
 
     def stir(self, experiment_uid: UUID) -> None:
         """Say that files of an experiment have arrived: some may have been missing. Costs nothing."""

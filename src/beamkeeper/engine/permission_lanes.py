@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from beamkeeper.db import Database, StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.names import Uid
 from beamkeeper.domain.storage import StorageArea
 from beamkeeper.engine.worker import Loop, Report
@@ -23,7 +24,7 @@ class PermissionLanes(Loop):
         self._database = database
         self._lanes: dict[Uid, Loop] = {}
         self._sweep_at = time.monotonic() + SWEEP_S
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.WALKS)
 
     def step(self) -> bool:
         """Start the threads that are needed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from beamkeeper.core import audit_log
 from beamkeeper.db import Database, StorageTransaction
 from beamkeeper.db.base import new_uid
+from beamkeeper.db.news import Topic
 from beamkeeper.db.permissions import WalkInHand
 from beamkeeper.domain.audit_log import NewAuditEntry
 from beamkeeper.domain.errors import DestinationError, DmError
@@ -44,7 +45,7 @@ class PermissionLoop(Loop):
         self._database = database
         self._area = area
         self._walkers: dict[Uid, Walker] = {}
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.WALKS)
 
     def step(self) -> bool:
         """Let every walk go on for a moment."""
@@ -105,7 +106,7 @@ class PermissionLoop(Loop):
         with self._database.write() as tx:
             tx.permissions.progress(walk.uid, walker.place, walker.counts, walker.faults)
         walker.saved_at = time.monotonic()
-        self._database.tell()
+        self._database.tell(Topic.WALKS)
 
     def _finish(self, walk: WalkInHand, walker: Walker) -> None:
         with self._database.write() as tx:
@@ -121,7 +122,7 @@ class PermissionLoop(Loop):
     def _end(self, walk: WalkInHand, state: WalkState, message: str) -> None:
         with self._database.write() as tx:
             tx.permissions.end(walk.uid, state, message)
-        self._database.tell()
+        self._database.tell(Topic.WALKS)
         if (walker := self._walkers.pop(walk.uid, None)) is not None:
             walker.close()
 

@@ -19,6 +19,7 @@ from uuid import UUID
 from beamkeeper.client import Client
 from beamkeeper.config.failpoints import PicturePoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
+from beamkeeper.db.news import Topic
 from beamkeeper.db.pictures import WantedPicture
 from beamkeeper.domain.errors import DmError, NotAuthenticatedError, UnavailableError
 from beamkeeper.domain.frames import NewFrame
@@ -79,7 +80,7 @@ class PicturesLoop(Loop):
         self._is_busy = is_busy
         self._known_by = time.monotonic() + KNOWN_WITHIN_S
         self._began = 0.0
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.PICTURES)
 
     def step(self) -> bool:
         """Make some pictures and have them kept; tell whether there may be more."""

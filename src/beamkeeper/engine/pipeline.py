@@ -22,6 +22,7 @@ from beamkeeper.config.failpoints import FailPoint, TroublePoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.job_requests import Wanted
 from beamkeeper.db.journal import Batch, Claimed, backoff
+from beamkeeper.db.news import Topic
 from beamkeeper.db.pictures import WantedPicture
 from beamkeeper.domain.acquisition import JournalState
 from beamkeeper.domain.errors import DestinationError, DmError, NotFoundError, UnavailableError
@@ -110,9 +111,8 @@ class Worker(Loop):
 
     def step(self) -> bool:
         """Take one batch as far as it gets."""
-        with self._database.write() as tx:
-            batch = self._destinations.claim(tx, self._owner, files=self._limits.files, size=self._limits.size)
-            scene = Scene.of(tx, batch.acquisition_uid) if batch else None
+        with self._destinations.claiming:
+            batch, scene = self._claim()
         if batch is None or scene is None:
             return False
         if not scene.experiment.directory:  # the site has not made it yet: it was cut off
@@ -123,6 +123,14 @@ class Worker(Loop):
             return self._take(batch, scene)
         finally:
             self.is_at_work = False
+
+    def _claim(self) -> tuple[Batch | None, Scene | None]:
+        with self._database.read() as tx:
+            if not tx.journal.is_any_due():  # most often there is nothing: that is found without the lock of writers
+                return None, None
+        with self._database.write() as tx:
+            batch = self._destinations.claim(tx, self._owner, files=self._limits.files, size=self._limits.size)
+            return batch, Scene.of(tx, batch.acquisition_uid) if batch else None
 
     def _take(self, batch: Batch, scene: Scene) -> bool:
         """Take a batch that was claimed as far as it gets."""
@@ -277,10 +285,8 @@ class Worker(Loop):
         hit(FailPoint.STORED_WRITING)
         if stored and not publish.trouble:
             self._destinations.works(scene, self._begun_at)  # before the step, so that no crash comes between
-        self._step(batch, J.STORED, stored, free=False)
-        if not found:
-            with self._database.write() as tx:
-                tx.stagings.forget(batch.uid)  # the storage removed it
+        # Where all went well, the storage has removed the staging directory.
+        self._step(batch, J.STORED, stored, free=False, forget=None if found else batch.uid)
         hit(FailPoint.STORED_WRITTEN)
         self._settle_faults(batch, found)
         return now
@@ -315,7 +321,8 @@ class Worker(Loop):
         self._settle_faults(batch, found)
         if done:
             self._masters.stir(scene.experiment.uid)
-            self._database.tell()
+            also = {Topic.PICTURES: pictures, Topic.WANTED_JOBS: scene.acquisition.workflow}
+            self._database.tell(Topic.AVAILABLE, *(topic for topic, wanted in also.items() if wanted))
 
     # What goes wrong with single files.
 
@@ -348,6 +355,7 @@ class Worker(Loop):
         free: bool,
         jobs: Sequence[Wanted] = (),
         pictures: Sequence[WantedPicture] = (),
+        forget: UUID | None = None,
     ) -> None:
         """Write a step down for all of these files, or for none where not all of them are ours any more."""
         if changes:
@@ -356,6 +364,8 @@ class Worker(Loop):
                     raise LeaseLostError
                 tx.job_requests.add(batch.acquisition_uid, jobs)
                 tx.pictures.add(pictures)
+                if forget is not None:
+                    tx.stagings.forget(forget)
 
     def _now(self) -> datetime:
         return datetime.now(UTC)

@@ -15,6 +15,7 @@ from threading import Lock
 
 from beamkeeper.config.failpoints import FailPoint, TroublePoint, hit
 from beamkeeper.db import Database, StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.db.publishes import Settled, Work
 from beamkeeper.domain.errors import DestinationError
 from beamkeeper.domain.names import Uid
@@ -46,7 +47,7 @@ class PublishLanes(Loop):
         self._lanes: dict[Uid, PublishLoop] = {}
         self._copies: dict[Uid, Loop] = {}
         self._sweep_at = 0.0
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.COPIES)
 
     def step(self) -> bool:
         """Start the threads of areas that are new, and for copies; forget what was done long ago."""
@@ -125,7 +126,7 @@ class PublishLoop(Loop):
         self._rclone = rclone or Rclone(RcloneOptions())
         self._reader = Reader()
         self.publishing = Lock()
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.PUBLISHES)
 
     def step(self) -> bool:
         """Publish one batch."""
@@ -154,9 +155,10 @@ class PublishLoop(Loop):
         hit(FailPoint.PUBLISH_SETTLING)
         with self._database.write() as tx:
             tx.publishes.settle(work, settled, trouble, message)
+            is_more = tx.publishes.is_due(self._area.uid)
             hit(FailPoint.PUBLISH_SETTLED)
-        self._database.tell()
-        return True
+        self._database.tell(Topic.PUBLISHED)
+        return is_more
 
     def _pause(self, work: Work, root: Path, error: Exception) -> None:
         """Let a batch wait for its storage area; or, where we ourselves are at fault, let others go before it."""
@@ -168,7 +170,7 @@ class PublishLoop(Loop):
         with self._database.write() as tx:
             pause = timedelta(seconds=min(LONGEST_PAUSE_S, 2**work.attempts))
             tx.publishes.pause(work, trouble, why, until=tx.now + pause)
-        self._database.tell()
+        self._database.tell(Topic.PUBLISHED)
         if isinstance(error, (OSError, DestinationError)):
             raise DestinationError(f"batch {work.uid} waits, the storage area fails as a whole: {why}") from error
 

@@ -50,6 +50,8 @@ NOWHERE = UUID(int=0)
 class ReplicasLoop(Loop):
     """Sees to the replicas that the catalogue wants made, read or dropped, in each storage area on its own."""
 
+    quiet_s = 4.0
+
     def __init__(self, client: Client, *, patience_s: float, report: Report) -> None:
         super().__init__("replicas", report=report, idle_s=IDLE_S)
         self._client = client

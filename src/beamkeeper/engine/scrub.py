@@ -10,6 +10,7 @@ from uuid import UUID
 from beamkeeper.client import Client
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.inspections import InHand, NewFinding
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.errors import DmError, UnavailableError
 from beamkeeper.domain.inspections import FindingKind, InspectionKind, InspectionState, most_findings
 from beamkeeper.domain.ledger import ReplicaQuery, StoredReplica
@@ -60,7 +61,7 @@ class ScrubLoop(Loop):
         self._owner = owner
         self._tell = tell
         self._services = Services(client, patience_s=patience_s, stop=lambda: self.is_stopping)
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.INSPECTIONS)
 
     def step(self) -> bool:
         """Read one page of replicas."""
@@ -154,7 +155,7 @@ class ScrubLoop(Loop):
     def _end(self, work: InHand, state: InspectionState, message: str) -> None:
         with self._database.write() as tx:
             tx.inspections.end(work.uid, self._owner, state, message)
-        self._database.tell()
+        self._database.tell(Topic.INSPECTIONS)
 
     def _warn(self, message: str) -> None:
         self._tell(Problem(kind=ProblemKind.COPIES_DAMAGED, message=message, at=datetime.now(UTC)))

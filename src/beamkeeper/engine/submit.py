@@ -10,6 +10,7 @@ from uuid import UUID
 from beamkeeper.client import Client
 from beamkeeper.db import AcquisitionTransaction, Database
 from beamkeeper.db.job_requests import ENDED, REFUSED, SUBMITTED, WAITING, JobRequest
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.errors import (
     ConflictError,
     DmError,
@@ -59,7 +60,7 @@ class SubmitLoop(Loop):
         self._database = database
         self._client = client
         self._grouping = Grouping(database, client, look_s)
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.WANTED_JOBS)
         self._waits = self._told = ""
         self._gather_at = 0.0
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from beamkeeper.core import syncs
 from beamkeeper.db import Database, StorageTransaction
 from beamkeeper.db.base import new_uid
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.errors import DmError, SettingsError
 from beamkeeper.domain.people import (
     SHOWN_REFUSALS,
@@ -71,7 +72,7 @@ class SyncLoop(Loop):
         super().__init__("sync", report=report, idle_s=5.0)
         self._database = database
         self._facility = facility
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.SYNCS)
 
     def step(self) -> bool:
         """Do the sync that waits longest."""
@@ -87,7 +88,7 @@ class SyncLoop(Loop):
         state, message, done = self._outcome(new)
         with self._database.write() as tx:
             syncs.end(tx, new, state, by=by, message=message, report=done)
-        self._database.tell()
+        self._database.tell(Topic.SYNCS)
         if message:
             self.warn(f"the sync of {new.kind} failed: {message}")
         elif done.held_back:

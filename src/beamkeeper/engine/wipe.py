@@ -16,6 +16,7 @@ from uuid import UUID
 from beamkeeper.client import Client
 from beamkeeper.config.failpoints import WipePoint, hit
 from beamkeeper.db import AcquisitionTransaction, Database
+from beamkeeper.db.news import Topic
 from beamkeeper.db.wipe_entries import NewEntry, Planned
 from beamkeeper.db.wipes import Counts
 from beamkeeper.domain.errors import ConflictError, DmError, UnavailableError
@@ -104,7 +105,7 @@ class WipeLoop(Loop):
         self._unheard_s = unheard_s
         self._services = Services(client, patience_s=limits.patience_s, stop=lambda: self.is_stopping)
         self._swept_at = time.monotonic()
-        self._unlisten = database.listen(self.wake)
+        self._unlisten = database.listen(self.wake, Topic.WIPES)
 
     def step(self) -> bool:
         """Take one wipe to its end."""
@@ -123,7 +124,7 @@ class WipeLoop(Loop):
             if self.is_stopping:
                 return False
             self._refuse(wipe, error)
-        self._database.tell()
+        self._database.tell(Topic.WIPES)
         return True
 
     def _advance(self, wipe: Wipe) -> None:

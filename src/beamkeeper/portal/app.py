@@ -123,7 +123,7 @@ class Portal:
         self.settings = settings
         self.is_closed = is_closed
         self.clients = Clients(settings)
-        self.lookout = Lookout(self.clients.of_service)
+        self.lookout = Lookout(self.clients.of_service, self.clients.follow)
         self.verdicts = kiosk.Verdicts()
         self.sessions = Sessions(settings.data_dir / "portal-sessions.json", idle_s=settings.portal.idle_hours * 3600)
         url = urlsplit(settings.url(PORTAL))

@@ -11,12 +11,17 @@ from beamkeeper.client import Client
 from beamkeeper.client.logins import Logins
 from beamkeeper.config import Settings
 from beamkeeper.domain.errors import UnavailableError
+from beamkeeper.domain.mirror import Mirror
 from beamkeeper.domain.status import Service, SiteServices, StationServices
 from beamkeeper.domain.users import Caller, Whoami
 
 KEPT_CLIENTS = 256
 ROLES_S = 5.0
 """So long what somebody may do is believed when pages are drawn; the API is asked at each step anyway."""
+
+FOLLOWED_ROLES_S, FOLLOWED_S = 60.0, 20.0
+"""And so long while changes of people are followed, as is known so long after the last word: a hundred live pages would
+ask twenty times a second who looks at them."""
 
 SITE_S = 30.0
 TRIES = 2
@@ -31,6 +36,8 @@ class Clients:
         self._lock = Lock()
         self._clients: OrderedDict[tuple[str, str], Client] = OrderedDict()
         self._callers: dict[str, tuple[float, Caller]] = {}
+        self._followed_at = float("-inf")
+        self._changes = 0
         self._begun: OrderedDict[str, str] = OrderedDict()
         self._site: tuple[float, SiteServices] | None = None
 
@@ -110,14 +117,27 @@ class Clients:
             while self._clients:
                 self._clients.popitem()[1].close()
 
+    def follow(self, mirror: Mirror) -> None:
+        """Take in what changed of people since they were last followed; of those who changed it is asked anew."""
+        users = {user.uid for user in mirror.users} | {grant.user_uid for grant in mirror.grants}
+        sessions = {session.uid for session in mirror.sessions}
+        with self._lock:
+            self._followed_at = time.monotonic()
+            self._changes += mirror.is_news
+            for token, (_, caller) in list(self._callers.items()):
+                if mirror.is_whole or caller.user_uid in users or caller.session_uid in sessions:
+                    del self._callers[token]
+
     def caller(self, token: str) -> Caller:
         """Return who a token is, with what they may; raises NotAuthenticatedError where its session has ended."""
         at, caller = self._callers.get(token, (0.0, None))
         now = time.monotonic()
-        if caller is None or now - at > ROLES_S:
+        if caller is None or now - at > (FOLLOWED_ROLES_S if now - self._followed_at < FOLLOWED_S else ROLES_S):
+            changes = self._changes
             caller = caller_of(self.of(token).sessions.whoami())
             with self._lock:
-                self._callers[token] = (now, caller)
+                # What changed while it was asked may be of them, and not in the answer.
+                self._callers[token] = (now if changes == self._changes else now - FOLLOWED_ROLES_S, caller)
                 if len(self._callers) > 4 * KEPT_CLIENTS:
                     self._callers.pop(next(iter(self._callers)))
         return caller
@@ -140,6 +160,7 @@ def caller_of(who: Whoami) -> Caller:
     return Caller(
         username=who.user.username if who.user else "",
         user_uid=who.user.uid if who.user else None,
+        session_uid=who.session.uid if who.session else None,
         bound_experiment_uid=who.session.experiment_uid if who.session else None,
         grants=who.grants,
     )

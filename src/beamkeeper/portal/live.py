@@ -1,9 +1,9 @@
 """Live pages: one look at the station for everybody who watches it, and to each of them what they may see.
 
-While somebody watches, threads follow the event feeds of the station's services, one for each, and one thread looks at
-what runs: once when something happened, and every few seconds, since rates change by themselves. Both act under the
-station's service key. Who watches costs no call: rights are applied to what was seen, and what is the same for several
-is drawn once.
+While somebody watches, threads follow the event feeds of the station's services, one for each, and what changes of the
+people of the site; and one thread looks at what runs: once when something happened, and every few seconds, since rates
+change by themselves. All act under the station's service key. Who watches costs no call: rights are applied to what was
+seen, and what is the same for several is drawn once.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from uuid import UUID
 from beamkeeper.client import Client
 from beamkeeper.domain.acquisition import Acquisition, JournalState
 from beamkeeper.domain.errors import DmError, UnavailableError
+from beamkeeper.domain.events import Cursor
+from beamkeeper.domain.mirror import Mirror, MirrorState
 from beamkeeper.domain.processing import Job, JobQuery
 from beamkeeper.domain.status import AreaSpace, Service, Status
 
@@ -37,6 +39,7 @@ RATE_WINDOW_S = 30.0
 FEED_WAIT_S = 10.0
 PAUSE_S = 3.0
 MOST_JOBS = 200
+PEOPLE = "people"
 DELIVERED = (JournalState.AVAILABLE,)
 HOPS: Mapping[JournalState, str] = {
     JournalState.CANDIDATE: "waiting for their writer to finish",
@@ -117,8 +120,9 @@ class Sight:
 class Lookout:
     """Looks at the station as long as somebody watches."""
 
-    def __init__(self, client: Callable[[], Client]) -> None:
+    def __init__(self, client: Callable[[], Client], people_changed: Callable[[Mirror], None] = lambda _: None) -> None:
         self._client = client
+        self._people_changed = people_changed
         self._lock = threading.Lock()
         self._watchers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._happened = threading.Event()
@@ -165,6 +169,7 @@ class Lookout:
         yield "look", partial(self._go_on, "look", self._look_on)
         for service in (Service.ACQUISITION, Service.PROCESSING):
             yield service, partial(self._go_on, service, partial(self._follow, service))
+        yield PEOPLE, partial(self._go_on, PEOPLE, self._follow_people)
 
     def leave(self, rung: asyncio.Event) -> None:
         """Go; when nobody watches, nobody looks."""
@@ -215,6 +220,15 @@ class Lookout:
         self._cursors[service] = page.next
         if page.items:
             self._happened.set()
+
+    def _follow_people(self, client: Client) -> None:
+        """Hear of changes of people; at first that anything may have changed."""
+        at = self._cursors.get(PEOPLE)
+        cursor = Cursor.parse(at or client.events(Service.STORAGE).after(None).next)
+        state = MirrorState(epoch=cursor.epoch, number=cursor.number, heard_at=datetime.now(UTC))
+        found = client.mirror.after(state, wait_s=FEED_WAIT_S if at else 0.0)
+        self._people_changed(found if at else found.model_copy(update={"is_whole": True}))
+        self._cursors[PEOPLE] = str(Cursor(found.epoch, found.number))
 
     def _look(self, client: Client) -> Sight:
         if self.station_uid is None:

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import commands as core
 from beamkeeper.db import StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.commands import Command, CommandAnswer, CommandState, NewCommand, WaitingCommand
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.bodies import StrictRoute
@@ -43,7 +44,7 @@ async def waiting(request: Request, who: Who, wait: Wait = 0.0) -> Sequence[Wait
     def look(tx: StorageTransaction, who: Caller) -> Sequence[WaitingCommand]:
         return core.waiting(tx, who)
 
-    return await wait_for(request, look, bool, wait_s=wait)
+    return await wait_for(request, look, bool, wait_s=wait, about=Topic.EVENTS)
 
 
 @router.get("/commands/{uid}", summary="A command, and what became of it")

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from beamkeeper.core import events as core
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.events import Cursor, EventPage
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.bodies import StrictRoute
@@ -42,7 +43,7 @@ async def events(
     loop = asyncio.get_running_loop()
     end = loop.time() + wait
     while True:
-        ring = bell.next()
+        ring = bell.next(Topic.EVENTS)
         page = await run_in_threadpool(_page, ctx, who, begin, limit)
         left = end - loop.time()
         if page.items or left <= 0 or bell.is_closed:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import groups as core
 from beamkeeper.db import StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.groups import Compared, ExperimentGroup, GroupPage, GroupQuery, NewComparison
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.auditing import audited
@@ -32,7 +33,7 @@ def compare_all(new: NewComparison, ctx: Ctx, request: Request, who: Who) -> Com
     """Of those experiments on whose people the caller decides; the storage service does it."""
     with audited(request, ctx.database) as tx:
         asked = core.compare_all(tx, who, new)
-    ctx.database.tell()  # the loop that does it
+    ctx.database.tell(Topic.GROUPS)  # the loop that does it
     return asked
 
 
@@ -57,5 +58,5 @@ def compare(uid: UUID, new: NewComparison, ctx: Ctx, request: Request, who: Who)
     """Now, by the storage service; those who are missing or left are put right in any case."""
     with audited(request, ctx.database) as tx:
         asked = core.compare(tx, who, uid, new)
-    ctx.database.tell()  # the loop that does it
+    ctx.database.tell(Topic.GROUPS)  # the loop that does it
     return asked

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from beamkeeper.core import inspections as core
 from beamkeeper.db import AcquisitionTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.inspections import (
     ACTIVE_INSPECTIONS,
     Audit,
@@ -45,7 +46,7 @@ def scrub(new: NewScrub, ctx: Ctx, request: Request, who: Who, station: Station)
     """For managers of the station. Answers at once; the engine reads, and the ledger says what was found."""
     with writing(request) as tx:
         found = core.scrub(tx, who, new, station=station)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.INSPECTIONS)  # the engine begins at once
     return found
 
 
@@ -84,7 +85,7 @@ def audit(new: NewAudit, ctx: Ctx, request: Request, who: Who, station: Station)
     """For managers of the station. Answers at once; the engine compares the names of an experiment."""
     with writing(request) as tx:
         found = core.audit(tx, who, new, station=station)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.INSPECTIONS)  # the engine begins at once
     return found
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import permissions as core
 from beamkeeper.db import StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.permissions import ACTIVE_WALKS, NewPermissionWalk, PermissionWalk
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.auditing import audited
@@ -26,7 +27,7 @@ def create(uid: UUID, new: NewPermissionWalk, ctx: Ctx, request: Request, who: W
     """For managers of the station: told of, or put right as well. The storage service does it."""
     with audited(request, ctx.database) as tx:
         asked = core.request(tx, who, uid, new)
-    ctx.database.tell()  # the loop that does it
+    ctx.database.tell(Topic.WALKS)  # the loop that does it
     return asked
 
 
@@ -51,5 +52,5 @@ def stop(uid: UUID, ctx: Ctx, request: Request, who: Who) -> PermissionWalk:
     """What it put right stays so; for managers of the station."""
     with audited(request, ctx.database) as tx:
         stopped = core.stop(tx, who, uid)
-    ctx.database.tell()
+    ctx.database.tell(Topic.WALKS)
     return stopped

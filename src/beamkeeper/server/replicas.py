@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 
 from beamkeeper.core import replicas as core
 from beamkeeper.db import CatalogTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.replicas import (
     AreaReplicas,
     DueReplicas,
@@ -55,7 +56,7 @@ def ask(new: NewReplicaRequest, ctx: Ctx, request: Request, who: Who) -> Replica
     """For managers of the station. Answers at once; the last verified copy of a file is never dropped."""
     with writing(request) as tx:
         found = core.ask(tx, who, new)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.REPLICAS)  # the engine begins at once
     return found
 
 

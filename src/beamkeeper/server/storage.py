@@ -14,6 +14,7 @@ from beamkeeper.core import probing
 from beamkeeper.core import publishes as core_publishes
 from beamkeeper.core import storage as core
 from beamkeeper.db import StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.replicas import Copy, NewCopy
 from beamkeeper.domain.storage import (
     AreaCheck,
@@ -87,7 +88,7 @@ def publish(who: Who, new: Annotated[NewPublish, large(NewPublish)], ctx: Ctx) -
     """Answers at once; the same uid again gives the same publish."""
     with ctx.database.write() as tx:
         found = core_publishes.request(tx, who, new)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.PUBLISHES)  # the engine begins at once
     return found
 
 
@@ -103,7 +104,9 @@ async def show_publish(
     def look(tx: StorageTransaction, who: Caller) -> Publish:
         return core_publishes.show(tx, who, uid)
 
-    return await wait_for(request, look, lambda found: found.state is PublishState.DONE, wait_s=wait)
+    return await wait_for(
+        request, look, lambda found: found.state is PublishState.DONE, wait_s=wait, about=Topic.PUBLISHED
+    )
 
 
 @router.post(
@@ -113,7 +116,7 @@ def check_files(who: Who, new: Annotated[NewCheck, large(NewCheck)], ctx: Ctx) -
     """For the services of stations: that files are there, or that their bytes are. Answers at once."""
     with ctx.database.write() as tx:
         found = core_checks.request(tx, who, new)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.TASKS)  # the engine begins at once
     return found
 
 
@@ -137,7 +140,7 @@ def copy(who: Who, new: Annotated[NewCopy, large(NewCopy)], ctx: Ctx) -> Copy:
     """For the services of stations; without a source they are removed from it. Answers at once."""
     with ctx.database.write() as tx:
         found = core_copies.request(tx, who, new)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.COPIES)  # the engine begins at once
     return found
 
 
@@ -156,7 +159,7 @@ def list_names(new: NewListing, ctx: Ctx, who: Who) -> Listing:
     """For the services of stations: what stands in an experiment's `data`, catalogued or not. Answers at once."""
     with ctx.database.write() as tx:
         found = core_checks.request_listing(tx, who, new)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.TASKS)  # the engine begins at once
     return found
 
 
@@ -165,7 +168,7 @@ def discard(new: NewDiscard, ctx: Ctx, who: Who) -> Discard:
     """For the services of stations, of batches that nobody will publish. Answers at once."""
     with ctx.database.write() as tx:
         found = core_checks.request_discard(tx, who, new)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.TASKS)  # the engine begins at once
     return found
 
 

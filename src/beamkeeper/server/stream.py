@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from beamkeeper.core import events as core
 from beamkeeper.db import Database
+from beamkeeper.db.news import OTHERS_S, Topic
 from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.events import Cursor, Event
 from beamkeeper.domain.users import Caller
@@ -38,30 +39,32 @@ class Bell:
 
     def __init__(self, database: Database[Any]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._rung = asyncio.Event()
+        self._waited_for: dict[Topic | None, asyncio.Event] = {}
+        """What the next ring sets, by what is waited for; under None what any ring sets."""
         self.is_closed = False
-        self.stop = database.listen(self._ring_from_thread)
+        self.stop = database.hear(self._ring_from_thread)
 
-    def _ring_from_thread(self) -> None:
-        self._loop.call_soon_threadsafe(self._ring)
+    def _ring_from_thread(self, about: Collection[Topic]) -> None:
+        self._loop.call_soon_threadsafe(self._ring, about)
 
-    def _ring(self) -> None:
-        self._rung.set()
-        self._rung = asyncio.Event()
+    def _ring(self, about: Collection[Topic] = ()) -> None:
+        for topic in (None, *about) if about else tuple(self._waited_for):
+            if ring := self._waited_for.pop(topic, None):
+                ring.set()
 
     def close(self) -> None:
         """Send everybody who waits home, with what there is: the service stops."""
         self.is_closed = True
         self._ring()
 
-    def next(self) -> asyncio.Event:
-        """Return what the next ring sets: taken before one looks, so that no ring is missed between."""
-        return self._rung
+    def next(self, about: Topic | None = None) -> asyncio.Event:
+        """Return what the next ring sets, or the next of a topic: taken before one looks, so that none is missed."""
+        return self._waited_for.setdefault(about, asyncio.Event())
 
     async def wait(self, timeout_s: float, *, ring: asyncio.Event) -> None:
-        """Return once this ring was, or after a second: news may come from another process."""
+        """Return once this ring was, or after OTHERS_S: news may come from another process."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(ring.wait(), min(timeout_s, 1.0))
+            await asyncio.wait_for(ring.wait(), min(timeout_s, OTHERS_S))
 
 
 @dataclass(eq=False)
@@ -153,7 +156,7 @@ class Stream:
     async def _read(self) -> None:
         """Read the feed once for all who listen; ends when nobody does."""
         while self._listeners and not self._bell.is_closed and self._at is not None:
-            ring = self._bell.next()
+            ring = self._bell.next(Topic.EVENTS)
             try:
                 events, self._at = await run_in_threadpool(self._page_of_all, self._at)
             except DmError:
@@ -162,7 +165,7 @@ class Stream:
                 for listener in self._listeners:
                     listener.offer(event)
             if len(events) < PAGE:
-                await self._bell.wait(1.0, ring=ring)
+                await self._bell.wait(OTHERS_S, ring=ring)
         for listener in self._listeners:
             listener.is_lost = True
 

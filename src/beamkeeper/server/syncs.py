@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from beamkeeper.core import proposals as core_proposals
 from beamkeeper.core import syncs as core
 from beamkeeper.db import StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.people import NewSync, ProposalPage, ProposalQuery, Sync, SyncPage, SyncState
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.auditing import audited
@@ -27,7 +28,7 @@ def create(new: NewSync, ctx: Ctx, request: Request, who: Who) -> Sync:
     """For administrators; the storage service does it."""
     with audited(request, ctx.database) as tx:
         asked = core.request(tx, who, new)
-    ctx.database.tell()  # the loop that does it
+    ctx.database.tell(Topic.SYNCS)  # the loop that does it
     return asked
 
 

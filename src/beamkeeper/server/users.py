@@ -13,6 +13,7 @@ from beamkeeper.core import job_sessions
 from beamkeeper.core import sessions as core_sessions
 from beamkeeper.core import users as core
 from beamkeeper.db import StorageTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.mirror import Mirror
 from beamkeeper.domain.names import Username
 from beamkeeper.domain.people import AuthenticatorFinding
@@ -178,4 +179,4 @@ async def mirror(
     def look(tx: StorageTransaction, who: Caller) -> Mirror:
         return core.mirror_after(tx, who, number=after, epoch=epoch)
 
-    return await wait_for(request, look, lambda found: found.is_news, wait_s=wait)
+    return await wait_for(request, look, lambda found: found.is_news, wait_s=wait, about=Topic.EVENTS)

@@ -13,6 +13,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from beamkeeper.core.events import still
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.deps import context
@@ -34,12 +35,13 @@ async def wait_for(
     *,
     wait_s: float,
     step_s: float = math.inf,
+    about: Topic | None = None,
 ) -> FoundT:
     """Return what `look` finds once that is enough, or the time is over; `look` runs in a thread and a transaction.
 
-    It looks again after each news, and with `step_s` also so often: for what no news is told of, such as files. What is
-    told is what the caller may see by then: who lost a session or a role while they waited is told no more, and is sent
-    away within twice ASKED_S.
+    It looks again after each news, or each of a topic, and with `step_s` also so often: for what no news is told of,
+    such as files. What is told is what the caller may see by then: who lost a session or a role while they waited is
+    told no more, and is sent away within twice ASKED_S.
     """
     bell: Bell = request.app.state.bell
     caller: Caller = request.state.caller
@@ -60,7 +62,7 @@ async def wait_for(
     asked_at = loop.time()
     end = asked_at + wait_s
     while True:
-        ring = bell.next()
+        ring = bell.next(about)
         left, asks = end - loop.time(), loop.time() - asked_at >= ASKED_S
         found, is_told = await run_in_threadpool(partial(once, is_last=left <= 0 or bell.is_closed, asks=asks))
         if is_told:

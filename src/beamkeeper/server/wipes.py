@@ -12,6 +12,7 @@ from beamkeeper.core import wipes as core
 from beamkeeper.core.sources import Place
 from beamkeeper.core.wipes import WipeRules
 from beamkeeper.db import AcquisitionTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.users import Caller
 from beamkeeper.domain.wipes import (
     ACTIVE_WIPES,
@@ -54,7 +55,7 @@ def plan(
     """For managers of the station. Answers at once; the engine lists the directory and proves each file."""
     with writing(http) as tx:
         found = core.plan(tx, who, new, place=place, rules=rules)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.WIPES)  # the engine begins at once
     return found
 
 
@@ -69,7 +70,7 @@ def verdict(*, ctx: Ctx, http: Request, who: Who, rules: RulesHere) -> Verdict:
     """For the station's staff and services: what is known, at once. The engine looks again where that is old."""
     with writing(http) as tx:
         found = core.verdict(tx, who, rules=rules)
-    ctx.database.tell()  # the engine looks again
+    ctx.database.tell(Topic.WIPES)  # the engine looks again
     return found
 
 
@@ -103,7 +104,7 @@ def run(*, uid: UUID, request: WipeRun, ctx: Ctx, http: Request, who: Who, rules
     """Delete just what the plan proved, after it was proven anew. Asking again changes nothing."""
     with writing(http) as tx:
         found = core.run(tx, who, uid, request=request, rules=rules)
-    ctx.database.tell()  # the engine begins at once
+    ctx.database.tell(Topic.WIPES)  # the engine begins at once
     return found
 
 
