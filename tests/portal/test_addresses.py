@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,35 @@ def test_numbers_and_words_that_mean_nothing_are_passed_over_or_told(raw: httpx2
     for days in ("²", DIGITS):
         key = raw.post("/keys", data={"form_token": token, "name": "odd", "scopes": "files:read", "days": days})
         assert key.status_code == 422
+
+
+def test_a_page_of_many_directories_has_some_of_them_and_leads_to_the_others(raw: httpx2.Client, site: Site) -> None:
+    of = site.experiment("many-directories")
+    names = [f"scan_{number:03}" for number in range(120)]
+    source = site.source("many-directories")
+    for name in names:
+        (source / name).mkdir()
+        (source / name / "a.dat").write_bytes(b"1")
+    site.upload(of, source)
+    for path, is_below, place in (
+        (f"/experiments/{of.uid}/ledger", "", "after"),
+        (f"/experiments/{of.uid}/files?dir=data", "/", "below"),
+    ):
+        found: list[str] = []
+        page = raw.get(path).text
+        assert len(set(re.findall(rf"scan_[0-9]+(?={is_below}<)", page))) == 50
+        while page:
+            found += dict.fromkeys(re.findall(rf"scan_[0-9]+(?={is_below}<)", page))
+            ways = [unescape(way) for way in re.findall(r'<a rel="next" href="([^"]+)"', page)]
+            page = next((raw.get(way).text for way in ways if f"{place}=" in way), "")
+        assert found == names
+        assert raw.get(path, params={place: "no cursor"} | dict(httpx2.URL(path).params)).status_code == 422
+    json_, csv_ = (f"/experiments/{of.uid}/directories.{form}?dir=data" for form in ("json", "csv"))
+    some = raw.get(json_, params={"dir": "data", "limit": 70}).json()
+    rest = raw.get(json_, params={"dir": "data", "after": some["next"]}).json()
+    assert [one["name"] for one in (*some["items"], *rest["items"])] == [f"{name}/" for name in names]
+    assert rest["next"] is None
+    assert len(raw.get(csv_).text.splitlines()) == 121
 
 
 @pytest.mark.parametrize("wanted", ["//[", "http://[", "/\\[", "//\t["])

@@ -27,7 +27,7 @@ from beamkeeper.domain.names import show_path
 from beamkeeper.domain.users import EXPERIMENT_ROLES, Action, Publicity, Role, Target
 from beamkeeper.portal.papers import papers
 from beamkeeper.portal.routes import get, listing, post
-from beamkeeper.portal.tables import Column, Rows, Table
+from beamkeeper.portal.tables import Column, Rows, Table, rows_after
 from beamkeeper.portal.visits import Visit, choice, sentence
 
 PAGE = 50
@@ -205,7 +205,12 @@ def ledger(visit: Visit) -> Response:
     """Show by directory what arrived, is stored, and is verified."""
     of = shown(visit)
     lines = _lines(of)
-    table = Table(f"{of.experiment.name}-ledger", LEDGER, lambda after: Rows(lines), "Nothing has arrived yet.")
+    limit = visit.page_size(PAGE, MOST)
+
+    def read(after: str | None) -> Rows[LedgerLine]:
+        return rows_after(lines, lambda line: bytes(line.relpath), after, limit)
+
+    table = Table(f"{of.experiment.name}-ledger", LEDGER, read, "Nothing has arrived yet.")
     return table.answer(visit, "experiments/ledger.html", of=of, total=ledger_total(lines))
 
 

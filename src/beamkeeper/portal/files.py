@@ -22,7 +22,7 @@ from beamkeeper.domain.names import Metadata, RelPath, from_b64, show_path, to_b
 from beamkeeper.portal import drawing
 from beamkeeper.portal.experiments import Shown, shown, shown_of
 from beamkeeper.portal.routes import forms, get, listing
-from beamkeeper.portal.tables import Column, Rows, Table
+from beamkeeper.portal.tables import Column, Rows, Table, rows_after
 from beamkeeper.portal.visits import Visit, address
 
 PAGE = 50
@@ -215,8 +215,9 @@ def browse(visit: Visit) -> Response:
 
     empty = "No file lies in this directory itself." if here else "Choose a directory."
     table = Table(of.experiment.name, columns({}, [], is_in_experiment=True), read, empty)
-    lines = Rows(_below(counts, here))
-    values = {"of": of, "here": show_path(here), "above": above(here), "below": below, "lines": lines}
+    lines = rows_after(_below(counts, here), _name_of, visit.query.get("below"), PAGE)
+    more = visit.with_query(below=lines.next) if lines.next else None
+    values = {"of": of, "here": show_path(here), "above": above(here), "below": below, "lines": lines, "more": more}
     return table.answer(visit, "files/browse.html", is_top=not here, **values)
 
 
@@ -235,9 +236,11 @@ def _below_table(visit: Visit, of: Shown, here: bytes) -> Table[Mapping[str, Any
         Column("verified", "Verified", lambda one: one["verified"], "count"),
     )
 
+    limit = visit.page_size(PAGE, MOST)
+
     def read(after: str | None) -> Rows[Mapping[str, Any]]:
         counts = visit.at(of.experiment.station).files.directories(of.experiment.uid, here or None)
-        return Rows(_below(counts, here))
+        return rows_after(_below(counts, here), _name_of, after, limit)
 
     empty = "Nothing is stored yet: start a DAQ or an upload." if not here else "No directory lies in this one."
     return Table(f"{of.experiment.name}-directories", columns, read, empty, at=f"{of.path}/directories")
@@ -263,6 +266,11 @@ def _at(path: bytes) -> str:
     return address("", {"dir_b64": to_b64(path)})
 
 
+def _name_of(line: Mapping[str, Any]) -> bytes:
+    own: bytes = line["key"]
+    return own
+
+
 def _below(counts: Iterable[DirectoryCount], here: bytes) -> list[dict[str, Any]]:
     """Return the directories just below one, with what is in each and all below it."""
     top = here + b"/" if here else b""
@@ -272,9 +280,8 @@ def _below(counts: Iterable[DirectoryCount], here: bytes) -> list[dict[str, Any]
         if path == here or not path.startswith(top):
             continue
         name = path[len(top) :].split(b"/")[0]
-        line = found.setdefault(
-            name, {"name": f"{show_path(name)}/", "to": _at(top + name), "files": 0, "bytes": 0, "verified": 0}
-        )
+        new = {"key": name, "name": f"{show_path(name)}/", "to": _at(top + name), "files": 0, "bytes": 0, "verified": 0}
+        line = found.setdefault(name, new)
         for key in ("files", "bytes", "verified"):
             line[key] += getattr(count, key)
     return [found[name] for name in sorted(found)]

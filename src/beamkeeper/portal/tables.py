@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -12,6 +13,8 @@ from typing import Any, Generic, TypeVar
 from pydantic_core import to_jsonable_python
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from beamkeeper.domain.errors import InvalidError
+from beamkeeper.domain.names import from_b64, to_b64
 from beamkeeper.portal.visits import Visit, address
 
 RowT = TypeVar("RowT")
@@ -42,6 +45,19 @@ class Rows(Generic[RowT]):
 
     items: Sequence[RowT]
     next: str | None = None
+
+
+def rows_after(rows: Sequence[RowT], key: Callable[[RowT], bytes], after: str | None, limit: int) -> Rows[RowT]:
+    """Return some rows of a whole list, which is in the order of its keys; no two have the same.
+
+    The cursor is the key of the row before, which may be gone meanwhile.
+    """
+    try:
+        begin = bisect_right(rows, from_b64(after), key=key) if after else 0
+    except ValueError as error:
+        raise InvalidError("the address has a wrong cursor: begin with the first page") from error
+    items = rows[begin : begin + limit]
+    return Rows(items, to_b64(key(items[-1])) if begin + limit < len(rows) else None)
 
 
 @dataclass(frozen=True)
