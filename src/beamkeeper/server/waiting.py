@@ -39,8 +39,8 @@ async def wait_for(
 ) -> FoundT:
     """Return what `look` finds once that is enough, or the time is over; `look` runs in a thread and a transaction.
 
-    It looks again after each news, or each of a topic, and with `step_s` also so often: for what no news is told of. What
-    is told is what the caller may see by then: who lost a session or a role is sent away within twice ASKED_S.
+    It looks again after each news, or each of a topic, and with `step_s` also so often: for what no news is told of.
+    What is told is what the caller may see by then: who lost a session or a role is sent away within twice ASKED_S.
     """
     bell: Bell = request.app.state.bell
     caller: Caller = request.state.caller
