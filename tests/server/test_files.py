@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from beamkeeper.client import Client
+from beamkeeper.core import files as core_files
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import (
     ConflictError,
@@ -30,6 +31,7 @@ from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.testing.catalogue import new_file
 from beamkeeper.testing.servers import PostgresServer, drop_database, fresh_database
 from beamkeeper.testing.services import Running, running
+from beamkeeper.testing.station import until
 
 PASSWORD = "correct horse"
 
@@ -94,6 +96,24 @@ def test_more_files_than_go_in_one_call_are_registered_and_found(site: Site) -> 
     files = site.client.files.lookup(experiment.uid, [path.encode() for path in [*paths, "data/none"]])
     assert sorted(file.path or "" for file in files) == paths
     assert site.client.files.summary(experiment.uid).files == 1001
+
+
+def test_while_files_are_registered_the_service_tells_those_who_can_wait(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, bulk = site.experiment(), site.beamline.contexts[Service.CATALOG].bulk
+    seen, plain = [], core_files.register
+
+    def register(*given: Any) -> Any:
+        seen.append(bulk.is_any)
+        return plain(*given)
+
+    monkeypatch.setattr(core_files, "register", register)
+    site.fill(experiment, "data/told")
+    assert seen == [True]
+    with pytest.raises(NotFoundError):
+        site.beamline.as_service().files.register([new_file("data/nowhere", experiment_uid=new_uid())])
+    until(lambda: not bulk.is_any, "the call has ended")
 
 
 def test_bodies_stay_below_what_services_take(site: Site) -> None:

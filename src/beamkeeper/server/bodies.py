@@ -9,7 +9,7 @@ any transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.files import NewFiles
 from beamkeeper.domain.json_text import parse_json, read_keys, refuse_repeated
+from beamkeeper.server.deps import context
 
 REF = "#/components/schemas/{model}"
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -56,8 +57,9 @@ class StrictRoute(APIRoute):
         return strict
 
 
-async def _raw(request: Request) -> bytes:
-    return await request.body()
+async def _raw(request: Request) -> AsyncIterator[bytes]:
+    with context(request).bulk:
+        yield await request.body()
 
 
 def large(model: type[BaseModel]) -> Any:

@@ -34,7 +34,7 @@ from beamkeeper.domain.events import Cursor
 from beamkeeper.domain.status import AreaSpace, LastError, Service
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.auditing import audited
-from beamkeeper.server.crowd import Crowd
+from beamkeeper.server.crowd import Calls, Crowd
 
 MIRROR_HEADER = "Beamkeeper-Mirror"
 MIRROR_PATIENCE_S = 5.0
@@ -83,6 +83,8 @@ class Context:
     waiting_room: Semaphore = field(default_factory=lambda: Semaphore(MOST_WAITING))
     recheck_s: float = RECHECK_S
     crowd: Crowd = field(default_factory=Crowd)
+    bulk: Calls = field(default_factory=Calls)
+    """Those with large bodies: what can wait waits for them."""
     body_stall_s: float = BODY_STALL_S
 
     @property
