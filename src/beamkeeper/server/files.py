@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query, Request
 
 from beamkeeper.core import files as core
+from beamkeeper.domain.arriving import arriving
 from beamkeeper.domain.files import (
     Deleted,
     ExperimentSummary,
@@ -40,8 +41,9 @@ PATCH_EXAMPLE = {"sample": {"name": "Ag", "note": None}}
 @router.post("/files:register", summary="Register stored versions", openapi_extra=described(NewFiles))
 def register(who: Who, new: Annotated[NewFiles, large(NewFiles)], request: Request) -> RegisteredFiles:
     """Register stored versions in one transaction; the same `version_uid` again changes nothing."""
+    plain = arriving(new.files)
     with writing(request) as tx:
-        return core.register(tx, who, new)
+        return core.register(tx, who, plain)
 
 
 @router.post("/files:lookup", summary="What some paths hold now", openapi_extra=described(FileLookup))
