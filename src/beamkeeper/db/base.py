@@ -171,6 +171,7 @@ class Database(Generic[TransactionT]):
         """What seals the logins that a station gives while it is cut off; None where it gives and takes none."""
         self._news = threading.Condition()
         self._news_count = 0
+        self._writing = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -190,6 +191,7 @@ class Database(Generic[TransactionT]):
         `last` is called with it when all else is written.
         """
         with (
+            self._turn(),
             translated(self.name),
             self.engine.connect().execution_options(beamkeeper_write=True) as connection,
             Session(connection, expire_on_commit=False, autoflush=False) as session,
@@ -202,6 +204,19 @@ class Database(Generic[TransactionT]):
                 last(tx)
         if is_news:
             self.tell()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for the other writers of this process, where one writes at a time.
+
+        SQLite would look again and again, with pauses that grow to a tenth of a second.
+        """
+        is_mine = self.engine.dialect.name == "sqlite" and self._writing.acquire(timeout=SQLITE_BUSY_S)
+        try:
+            yield
+        finally:
+            if is_mine:
+                self._writing.release()
 
     def tell(self) -> None:
         """Wake everybody who waits for news."""
