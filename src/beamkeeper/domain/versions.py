@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from beamkeeper.domain.arriving import Arriving
 from beamkeeper.domain.files import FileKind, RegisteredAs
 from beamkeeper.domain.names import Checksum, show_path
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What the catalogue holds of a path: its newest version, and which source it belongs to."""
 
     number: int

@@ -129,15 +129,7 @@ class Registration:
 
     def _create(self, key: Key, new: Arriving, entry: _Entry | None) -> _Entry:
         first = entry.held if entry else new
-        held = Held(
-            new.number,
-            new.kind,
-            new.size,
-            new.checksums,
-            new.link_target,
-            agent=first.agent,
-            source_path=first.source_path,
-        )
+        held = Held(new.number, new.kind, new.size, new.checksums, new.link_target, first.agent, first.source_path)
         if entry is None:
             entry = _Entry(next(self._uids), held, new.version, self._now, {}, {}, is_new=True)
             self._entries[key] = entry
