@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from beamkeeper.db.search import Search
-from beamkeeper.engine.index import IndexLoop
+from beamkeeper.engine import index
+from beamkeeper.engine.index import IndexLoop, Pace
 from beamkeeper.testing.catalogue import Catalogue, new_file
 
 PATIENCE_S = 30.0
@@ -59,3 +60,56 @@ def test_files_are_indexed_soon_after_they_change_and_after_a_fault(
         loop.join(PATIENCE_S)
         with catalogue.database.read() as tx:
             assert tx.search.lag() == (0, None)
+
+
+def waits(catalogue: Catalogue) -> int:
+    with catalogue.database.read() as tx:
+        return tx.search.lag()[0]
+
+
+def test_while_a_call_is_worked_on_that_may_bring_more_the_index_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_busy = True
+    with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
+        monkeypatch.setattr(index, "QUIET_S", 0.0)
+        loop = IndexLoop(catalogue.database, is_busy=lambda: is_busy, report=pytest.fail)
+        register(catalogue, "data/a")
+        assert loop.step()
+        assert waits(catalogue) == 1
+        catalogue.clock.tick(index.PATIENCE_S)
+        assert loop.step()
+        assert waits(catalogue) == 0
+        register(catalogue, "data/b")
+        assert loop.step()
+        assert waits(catalogue) == 1
+        is_busy = False
+        until(lambda: loop.step() and not waits(catalogue))
+
+
+def test_a_swarm_is_taken_in_first_and_indexed_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
+        monkeypatch.setattr(index, "QUIET_S", 0.0)
+        monkeypatch.setattr(Pace, "look", lambda self, *_: setattr(self, "files_s", 2 * index.SWARM_FILES_S))
+        loop = IndexLoop(catalogue.database, is_busy=lambda: True, report=pytest.fail)
+        register(catalogue, "data/a")
+        catalogue.clock.tick(index.SWARM_PATIENCE_S - 1)
+        assert loop.step()
+        assert waits(catalogue) == 1
+        catalogue.clock.tick(1)
+        assert loop.step()
+        assert waits(catalogue) == 0
+
+
+def test_how_fast_files_come_is_measured_over_a_while_and_anew_after_a_rest() -> None:
+    pace = Pace()
+    pace.look(10.0, 5000)
+    pace.look(10.0 + index.PACE_S / 2, 9000)
+    assert pace.files_s == 0
+    pace.look(11.0, 7000)
+    assert pace.files_s == 2000
+    pace.look(13.0, 9000)
+    assert pace.files_s == 1000
+    pace.end()
+    pace.look(20.0, 50_000)
+    assert pace.files_s == 0

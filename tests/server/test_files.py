@@ -14,6 +14,8 @@ import httpx2
 import pytest
 
 from beamkeeper.client import Client
+from beamkeeper.client import files as client_files
+from beamkeeper.core import files as core_files
 from beamkeeper.db.base import new_uid
 from beamkeeper.domain.errors import (
     ConflictError,
@@ -30,6 +32,7 @@ from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.testing.catalogue import new_file
 from beamkeeper.testing.servers import PostgresServer, drop_database, fresh_database
 from beamkeeper.testing.services import Running, running
+from beamkeeper.testing.station import until
 
 PASSWORD = "correct horse"
 
@@ -94,6 +97,53 @@ def test_more_files_than_go_in_one_call_are_registered_and_found(site: Site) -> 
     files = site.client.files.lookup(experiment.uid, [path.encode() for path in [*paths, "data/none"]])
     assert sorted(file.path or "" for file in files) == paths
     assert site.client.files.summary(experiment.uid).files == 1001
+
+
+def test_while_files_are_registered_the_service_tells_those_who_can_wait(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, bulk = site.experiment(), site.beamline.contexts[Service.CATALOG].bulk
+    seen, plain = [], core_files.register
+
+    def register(*given: Any) -> Any:
+        seen.append(bulk.is_any)
+        return plain(*given)
+
+    monkeypatch.setattr(core_files, "register", register)
+    site.fill(experiment, "data/told")
+    assert seen == [True]
+    with pytest.raises(NotFoundError):
+        site.beamline.as_service().files.register([new_file("data/nowhere", experiment_uid=new_uid())])
+    until(lambda: not bulk.is_any, "the call has ended")
+
+
+def test_calls_side_by_side_keep_the_order_of_versions_and_answer_in_the_order_asked(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_files, "REGISTER_LIMIT", 10)
+    uid, service = site.experiment().uid, site.beamline.as_service()
+    service.credentials.mirror = site.client.credentials.mirror
+    first = [new_file(f"data/{i}", experiment_uid=uid) for i in range(12)]
+    then = [new_file(f"data/{i}", content=b"other", number=2, experiment_uid=uid) for i in range(10)]
+    more = [new_file(f"data/more{i}", experiment_uid=uid) for i in range(15)]
+    asked = [*first, *then, *more, first[0]]
+    answers = service.files.register(asked).files
+    assert [answer.version_uid for answer in answers] == [file.version_uid for file in asked]
+    assert {answer.result for answer in answers[:-1]} == {RegisteredAs.CREATED}
+    assert answers[-1].result is RegisteredAs.EXISTS
+    assert answers[-1].file_uid == answers[0].file_uid
+    assert service.files.register([]).files == ()
+
+
+def test_after_a_call_that_is_refused_no_more_are_begun(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_files, "REGISTER_LIMIT", 10)
+    uid, service = site.experiment().uid, site.beamline.as_service()
+    service.credentials.mirror = site.client.credentials.mirror
+    files = [new_file(f"data/{i}", experiment_uid=uid) for i in range(40)]
+    files[15] = files[15].model_copy(update={"experiment_uid": new_uid()})
+    with pytest.raises(NotFoundError):
+        service.files.register(files)
+    assert site.client.files.summary(uid).files in (10, 20), "the call after it may have been under way, no other"
 
 
 def test_bodies_stay_below_what_services_take(site: Site) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import chain
 from urllib.parse import quote
 from uuid import UUID
 
@@ -52,6 +55,9 @@ from beamkeeper.domain.stats import FACET_HITS, FacetQuery, Facets, Stat, StatPa
 CALL_BYTES = 16 * 1024 * 1024
 """About the largest body of one call that registers; services take several times this."""
 
+IN_FLIGHT = 2
+"""So many calls of one `register` are under way at once."""
+
 
 class Files:
     """The catalogue's files."""
@@ -64,20 +70,25 @@ class Files:
         """Register stored versions, and return the answers in the order asked; idempotent.
 
         Metadata that no catalogue keeps is replaced by the reason, as the service would do: one such file
-        must not keep the others from being registered.
+        must not keep the others from being registered. Many go in calls of a thousand; where one is refused,
+        the call after it may be under way already.
         """
-        answers: list[Registered] = []
         parts = _parts(files)
-        part = next(parts, None)
-        with ThreadPoolExecutor(1, "register") as ahead:
-            while part is not None:
-                body = b'{"files":[' + b",".join(part) + b"]}"
-                # The next part is written while the service works on this one.
-                following = ahead.submit(next, parts, None)
-                done: RegisteredFiles = self._http().call("POST", "/api/v1/files:register", RegisteredFiles, body=body)
-                answers.extend(done.files)
-                part = following.result()
-        return RegisteredFiles(files=answers)
+        first, second = next(parts, None), next(parts, None)
+        if first is None or second is None:
+            return RegisteredFiles(files=()) if first is None else _register(self._http(), first)
+        answers: list[Registered] = []
+        http = self._http()  # which is made here, and not by two at once
+        with ThreadPoolExecutor(IN_FLIGHT, "register") as senders:
+            # A service reads one part while it writes another; the next is made meanwhile.
+            sent: deque[tuple[_Part, Future[RegisteredFiles]]] = deque()
+            for part in chain((first, second), parts):
+                while len(sent) == IN_FLIGHT or any(part.names & before.names for before, _ in sent):
+                    answers.extend(sent.popleft()[1].result().files)
+                sent.append((part, senders.submit(_register, http, part)))
+            for _, each in sent:
+                answers.extend(each.result().files)
+        return RegisteredFiles.model_construct(files=tuple(answers))
 
     def lookup(self, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[File]:
         """Return what these paths hold now; those that are not catalogued are left out."""
@@ -249,18 +260,34 @@ class Files:
             query = query.model_copy(update={"after": page.next})
 
 
-def _parts(files: Sequence[NewFile]) -> Iterator[Sequence[bytes]]:
+@dataclass(slots=True)
+class _Part:
+    """What one call registers."""
+
+    files: list[bytes] = field(default_factory=list)
+    names: set[object] = field(default_factory=set)
+    """Paths and uids of versions: calls that have one in common come one after the other."""
+    size: int = 0
+
+
+def _register(http: Http, part: _Part) -> RegisteredFiles:
+    body = b'{"files":[' + b",".join(part.files) + b"]}"
+    done: RegisteredFiles = http.call("POST", "/api/v1/files:register", RegisteredFiles, body=body)
+    return done
+
+
+def _parts(files: Sequence[NewFile]) -> Iterator[_Part]:
     """Yield the files as JSON in calls that a service takes, by number and by size."""
-    part: list[bytes] = []
-    size = 0
+    part = _Part()
     for file in files:
         # Its metadata was made text to be looked at, and is not made so again.
         rest = file.model_dump_json(exclude={"metadata"}, exclude_defaults=True)
         sent = f'{rest[:-1]},"metadata":{file.metadata_text}}}'.encode()
-        if part and (len(part) == REGISTER_LIMIT or size + len(sent) > CALL_BYTES):
+        if part.files and (len(part.files) == REGISTER_LIMIT or part.size + len(sent) > CALL_BYTES):
             yield part
-            part, size = [], 0
-        part.append(sent)
-        size += len(sent)
-    if part:
+            part = _Part()
+        part.files.append(sent)
+        part.names.update((file.path_b64, file.version_uid.int))
+        part.size += len(sent)
+    if part.files:
         yield part

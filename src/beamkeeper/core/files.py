@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from beamkeeper.core import rights
 from beamkeeper.db import CatalogTransaction
 from beamkeeper.db.news import Topic
+from beamkeeper.domain.arriving import Arriving
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Experiment
@@ -24,8 +25,6 @@ from beamkeeper.domain.files import (
     FileLookup,
     FilePage,
     FileQuery,
-    NewFile,
-    NewFiles,
     RegisteredAs,
     RegisteredFiles,
 )
@@ -42,26 +41,25 @@ EVENT_UIDS = 100
 """An event names at most so many files; a reader who needs all of them lists."""
 
 
-def register(tx: CatalogTransaction, caller: Caller, new: NewFiles) -> RegisteredFiles:
+def register(tx: CatalogTransaction, caller: Caller, new: Sequence[Arriving]) -> RegisteredFiles:
     """Register stored versions, all in one transaction; the same `version_uid` again changes nothing."""
     experiments = {
-        uid: rights.experiment(tx, caller, Action.FILE_REGISTER, uid)
-        for uid in {file.experiment_uid for file in new.files}
+        uid: rights.experiment(tx, caller, Action.FILE_REGISTER, UUID(uid)) for uid in {file.experiment for file in new}
     }
     for experiment in experiments.values():
         rights.check_own(tx, experiment)
     tx.about = Topic.FILES
-    answers = tx.files.register(new.files, by=caller.username)
+    answers = tx.files.take_in(new, by=caller.username)
     created = [
         (file, answer.file_uid)
-        for file, answer in zip(new.files, answers, strict=True)
+        for file, answer in zip(new, answers, strict=True)
         if answer.result is RegisteredAs.CREATED
     ]
     tx.run_rules.apply([uid for _, uid in created if uid is not None])
-    created.sort(key=lambda pair: pair[0].experiment_uid)
-    for uid, pairs in groupby(created, key=lambda pair: pair[0].experiment_uid):
+    created.sort(key=lambda pair: pair[0].experiment)
+    for uid, pairs in groupby(created, key=lambda pair: pair[0].experiment):
         tx.events.add(_available(experiments[uid], list(pairs)))
-    return RegisteredFiles(files=answers)
+    return RegisteredFiles.model_construct(files=tuple(answers))
 
 
 def lookup(tx: CatalogTransaction, caller: Caller, wanted: FileLookup) -> FilePage:
@@ -190,7 +188,7 @@ def _meant(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> Experime
     return rights.experiment(tx, caller, Action.FILE_DELETE, query.experiment_uid)
 
 
-def _available(experiment: Experiment, created: Sequence[tuple[NewFile, UUID | None]]) -> NewEvent:
+def _available(experiment: Experiment, created: Sequence[tuple[Arriving, UUID | None]]) -> NewEvent:
     count = FileCount(files=len(created), bytes=sum(file.size for file, _ in created))
     return _news(AVAILABLE, experiment, count, uids=(uid for _, uid in created if uid is not None))
 

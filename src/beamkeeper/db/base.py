@@ -6,6 +6,7 @@ import json
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -172,6 +173,7 @@ class Database(News, Generic[TransactionT]):
         """So long logins count at a mirror that hears nothing of the site."""
         self.offline_key: bytes | None = None
         """What seals the logins that a station gives while it is cut off; None where it gives and takes none."""
+        self._writing = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -191,6 +193,7 @@ class Database(News, Generic[TransactionT]):
         `last` is called with it when all else is written.
         """
         with (
+            self._turn(),
             translated(self.name),
             self.engine.connect().execution_options(beamkeeper_write=True) as connection,
             Session(connection, expire_on_commit=False, autoflush=False) as session,
@@ -205,6 +208,19 @@ class Database(News, Generic[TransactionT]):
             self.tell(tx.about, *((Topic.EVENTS,) if is_news else ()))
         elif is_news:
             self.tell()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for the other writers of this process, where one writes at a time.
+
+        SQLite would look again and again, with pauses that grow to a tenth of a second.
+        """
+        is_mine = self.engine.dialect.name == "sqlite" and self._writing.acquire(timeout=SQLITE_BUSY_S)
+        try:
+            yield
+        finally:
+            if is_mine:
+                self._writing.release()
 
     def close(self) -> None:
         """Close every connection."""

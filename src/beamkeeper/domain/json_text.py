@@ -21,7 +21,6 @@ _IS_KEY = re.compile(r"\s*:")
 KEY_END = '":'
 """What follows each key, but for white space; a text may have it too, where it begins with a colon or has a quote."""
 
-_SPACED_COLONS = (b" :", b"\t:", b"\n:", b"\r:")
 _SPACED_KEY = re.compile(rb'"\s+:')
 
 
@@ -73,9 +72,14 @@ def read_keys(content: bytes) -> int | None:
     What a parser made of it has as many, counted in the same way, unless a key stood twice somewhere. To count takes a
     thirtieth of the time in which the document is read a second time.
     """
-    if b"\\u" in content or (any(each in content for each in _SPACED_COLONS) and _SPACED_KEY.search(content)):
+    if b"\\u" in content or (_has_spaced_colon(content) and _SPACED_KEY.search(content)):
         return None  # a quote or colon of a text may be written as a number, or a key not be seen
     return content.count(KEY_END.encode())
+
+
+def _has_spaced_colon(content: bytes) -> bool:
+    # To look for one character is ten times as fast as for two, and most documents have none of the last three.
+    return b" :" in content or any(space in content and space + b":" in content for space in (b"\t", b"\n", b"\r"))
 
 
 def _is_too_deep(value: JsonValue) -> bool:

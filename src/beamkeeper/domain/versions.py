@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from beamkeeper.domain.files import FileKind, NewFile, RegisteredAs, Source
-from beamkeeper.domain.names import Algorithm, Checksum, show_path
+from beamkeeper.domain.arriving import Arriving
+from beamkeeper.domain.files import FileKind, RegisteredAs
+from beamkeeper.domain.names import Checksum, show_path
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What the catalogue holds of a path: its newest version, and which source it belongs to."""
 
     number: int
-    kind: FileKind
+    kind: str
     size: int
-    checksums: Mapping[Algorithm, str]
+    checksums: Mapping[str, str]
     link_target_b64: str | None
-    source: Source
+    agent: str
+    source_path: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +31,32 @@ class Judgement:
     message: str = ""
 
 
-def digests(checksums: Sequence[Checksum]) -> Mapping[Algorithm, str]:
+CREATED = Judgement(RegisteredAs.CREATED)
+
+
+def digests(checksums: Sequence[Checksum]) -> Mapping[str, str]:
     """Return checksums by their algorithm."""
-    return {checksum.algorithm: checksum.value for checksum in checksums}
+    return {checksum.algorithm.value: checksum.value for checksum in checksums}
 
 
-def judge(new: NewFile, held: Held | None) -> Judgement:
+def judge(new: Arriving, held: Held | None) -> Judgement:
     """Decide what a new version is to a path of which `held` is known.
 
     Only other bytes make a version, and a path belongs to the source that first delivered it.
     """
     if held is None and new.number == 1:
-        return Judgement(RegisteredAs.CREATED)
-    shown = f'"{show_path(new.relpath)[:1000]}"'
+        return CREATED
+    shown = f'"{new.shown[:1000]}"'
     if held is None:
         return Judgement(
             RegisteredAs.CONFLICT, f"{shown} is not catalogued yet, so its next version is 1 and not {new.number}"
         )
     if is_same_content(new, held):
         return Judgement(RegisteredAs.EXISTS)
-    if _source(new.source) != _source(held.source):
+    if (new.agent, new.source_path) != (held.agent, held.source_path):
         return Judgement(
             RegisteredAs.CONFLICT,
-            f"{shown} belongs to another source, {_shown(held.source)}, and {_shown(new.source)} has other bytes: "
+            f"{shown} belongs to another source, {_shown(held)}, and {_shown(new)} has other bytes: "
             f"deliver them to another path",
         )
     if new.number != held.number + 1:
@@ -59,23 +64,20 @@ def judge(new: NewFile, held: Held | None) -> Judgement:
             RegisteredAs.CONFLICT,
             f"{shown} has version {held.number}, so its next version is {held.number + 1} and not {new.number}",
         )
-    return Judgement(RegisteredAs.CREATED)
+    return CREATED
 
 
-def is_same_content(new: NewFile, held: Held) -> bool:
+def is_same_content(new: Arriving, held: Held) -> bool:
     """Whether both are known to have the same content: without a checksum in common that is not known."""
-    if new.kind is not held.kind:
+    if new.kind != held.kind:
         return False
-    if new.kind is FileKind.LINK:
-        return new.link_target_b64 == held.link_target_b64
-    mine = digests(new.checksums)
-    common = mine.keys() & held.checksums.keys()
-    return new.size == held.size and bool(common) and all(mine[name] == held.checksums[name] for name in common)
+    if new.kind == FileKind.LINK:
+        return new.link_target == held.link_target_b64
+    common = new.checksums.keys() & held.checksums.keys()
+    return (
+        new.size == held.size and bool(common) and all(new.checksums[name] == held.checksums[name] for name in common)
+    )
 
 
-def _source(source: Source) -> tuple[str, bytes]:
-    return source.agent, source.relpath
-
-
-def _shown(source: Source) -> str:
-    return f"{source.agent[:100]}:/{show_path(source.relpath)[:300]}"
+def _shown(source: Arriving | Held) -> str:
+    return f"{source.agent[:100]}:/{show_path(source.source_path)[:300]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from beamkeeper.db import CatalogTransaction, Database
 from beamkeeper.db.news import Topic
@@ -20,20 +21,53 @@ PATIENCE_S = 2.5
 """While files are registered without a pause the index waits, for at most so long: both use one processor, and files
 that are registered soon matter more than files that are found soon."""
 
+SWARM_FILES_S, SWARM_PATIENCE_S = 1500.0, 30.0
+"""Where more files come each second than the thousand for which a lag is promised, it waits for so long: a swarm is
+taken in at full speed first, and then indexed."""
+
+PACE_S = 0.5
+"""Over so long at least it is measured how fast files come."""
+
+
+class Pace:
+    """How fast files come, by how many have come so far."""
+
+    def __init__(self) -> None:
+        self.files_s = 0.0
+        self._seen: tuple[float, int] | None = None
+
+    def look(self, now: float, come: int) -> None:
+        """Take how many have come until a monotonic time in seconds, from whenever on."""
+        if self._seen is None:
+            self._seen = now, come
+        elif (since := now - self._seen[0]) >= PACE_S:
+            self.files_s = (come - self._seen[1]) / since
+            self._seen = now, come
+
+    def end(self) -> None:
+        """No more come: what comes next is measured anew."""
+        self.files_s, self._seen = 0.0, None
+
 
 class IndexLoop(Loop):
     """Takes a batch of the files that have changed, and begins as soon as no more come for a moment.
 
+    `is_busy` tells whether a call is being worked on that may bring more.
     A batch is one transaction: what a crash cuts off has not happened, and is done anew.
     """
 
-    def __init__(self, database: Database[CatalogTransaction], *, report: Report) -> None:
+    def __init__(
+        self, database: Database[CatalogTransaction], *, report: Report, is_busy: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__("index", report=report, idle_s=IDLE_S)
         self._database = database
+        self._is_busy = is_busy
         self._stop_listening = database.listen(self._hear, Topic.FILES)
         self._heard_at = 0.0
         self._gap_s = LONGEST_QUIET_S
         self._looked_at = 0.0
+        self._pace = Pace()
+        self._indexed = 0
 
     def _hear(self) -> None:
         now = time.monotonic()
@@ -42,6 +76,8 @@ class IndexLoop(Loop):
 
     def _is_quiet(self) -> bool:
         """Whether no more seem to come: of calls close to one another, after thrice the time between the last two."""
+        if self._is_busy():
+            return False
         quiet_s = QUIET_S if self._gap_s > 2 * LONGEST_QUIET_S else max(QUIET_S, min(LONGEST_QUIET_S, 3 * self._gap_s))
         return time.monotonic() - self._heard_at >= quiet_s
 
@@ -53,16 +89,23 @@ class IndexLoop(Loop):
             self._looked_at = time.monotonic()
         with self._database.read() as tx:
             oldest, now = tx.search.oldest(), tx.now
+            is_quiet = self._is_quiet()
+            waiting = 0 if is_quiet else tx.search.lag()[0]
         if oldest is None:
             return False
-        is_late = (now - oldest).total_seconds() >= PATIENCE_S
-        if not is_late and not self._is_quiet():
-            self._stopping.wait(QUIET_S)
-            return True
+        if is_quiet:
+            self._pace.end()
+        else:
+            self._pace.look(time.monotonic(), self._indexed + waiting)
+            patience_s = SWARM_PATIENCE_S if self._pace.files_s > SWARM_FILES_S else PATIENCE_S
+            if (now - oldest).total_seconds() < patience_s:
+                self._stopping.wait(QUIET_S)
+                return True
         began = time.monotonic()
         with self._database.write() as tx:
             done = tx.search.step(BATCH)
-        if is_late and not self._is_quiet():
+        self._indexed += done
+        if not self._is_quiet():
             self._stopping.wait(time.monotonic() - began)  # by turns with those who register
         return done > 0
 

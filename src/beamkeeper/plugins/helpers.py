@@ -121,6 +121,12 @@ class Helpers:
             for helper in going.values():
                 helper.end()
 
+    @property
+    def idle(self) -> list[int]:
+        """The processes that live and have nothing to do, by their numbers."""
+        with self._lock:
+            return [helper.process.pid for helper in self._idle if helper.process.poll() is None]
+
     def close(self) -> None:
         """End those that have nothing to do."""
         with self._lock:

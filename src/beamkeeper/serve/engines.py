@@ -117,7 +117,8 @@ def build_engine(context: Context) -> Engine:
     mirror = MirrorLoop(context.database, client, report=context.errors.append)
     if context.service is Service.CATALOG:
         report = context.errors.append
-        index, rules = IndexLoop(context.database, report=report), RunRulesLoop(context.database, report=report)
+        index = IndexLoop(context.database, is_busy=lambda: context.bulk.is_any, report=report)
+        rules = RunRulesLoop(context.database, report=report)
         choosing = ChoosingLoop(context.database, report=report)
         return Engine([index, rules, choosing, _following(context), mirror])
     if context.service is Service.PROCESSING:

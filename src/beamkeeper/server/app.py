@@ -168,6 +168,7 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
         await app.state.stream.close()
         app.state.bell.stop()
         context.arrays.close()
+        context.parser.close()
 
     app = _Application(
         title=f"Beamkeeper {context.service}",

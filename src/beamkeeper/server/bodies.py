@@ -9,7 +9,7 @@ any transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -17,9 +17,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
+from beamkeeper.domain.arriving import Arriving, arriving
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.files import NewFiles
 from beamkeeper.domain.json_text import parse_json, read_keys, refuse_repeated
+from beamkeeper.server.deps import context
 
 REF = "#/components/schemas/{model}"
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -56,8 +58,9 @@ class StrictRoute(APIRoute):
         return strict
 
 
-async def _raw(request: Request) -> bytes:
-    return await request.body()
+async def _raw(request: Request) -> AsyncIterator[bytes]:
+    with context(request).bulk:
+        yield await request.body()
 
 
 def large(model: type[BaseModel]) -> Any:
@@ -67,21 +70,26 @@ def large(model: type[BaseModel]) -> Any:
     """
 
     def parse(content: Annotated[bytes, Depends(_raw)]) -> BaseModel:
-        try:
-            found = model.model_validate_json(content)
-        except ValidationError as error:
-            _refuse_repeated(content)
-            faults = [
-                {**fault, "loc": ("body", *fault["loc"])}
-                for fault in error.errors(include_url=False, include_context=False, include_input=False)
-            ]
-            raise RequestValidationError(faults) from error
-        keys = found.given_keys if isinstance(found, NewFiles) else None
-        if keys is None or keys != read_keys(content):  # as many: then none of them stood twice
-            _refuse_repeated(content)
-        return found
+        return parse_large(model, content)
 
     return Depends(parse)
+
+
+def parse_large(model: type[ModelT], content: bytes) -> ModelT:
+    """Return a body as its model, or refuse it."""
+    try:
+        found = model.model_validate_json(content)
+    except ValidationError as error:
+        _refuse_repeated(content)
+        faults = [
+            {**fault, "loc": ("body", *fault["loc"])}
+            for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise RequestValidationError(faults) from error
+    keys = found.given_keys if isinstance(found, NewFiles) else None
+    if keys is None or keys != read_keys(content):  # as many: then none of them stood twice
+        _refuse_repeated(content)
+    return found
 
 
 def _refuse_repeated(content: bytes) -> None:
@@ -95,6 +103,15 @@ def _invalid(error: InvalidError) -> dict[str, Any]:
     """Return what the framework says of a body that is no JSON."""
     reason, position = str(error.details["reason"]), error.details["position"]
     return {"type": "json_invalid", "loc": ("body", position), "msg": "JSON decode error", "ctx": {"error": reason}}
+
+
+def _arriving(request: Request, content: Annotated[bytes, Depends(_raw)]) -> Sequence[Arriving]:
+    found = context(request).parser.read(content)
+    return arriving(parse_large(NewFiles, content).files) if found is None else found
+
+
+Registering = Annotated[Sequence[Arriving], Depends(_arriving)]
+"""A body of NewFiles as plain values. A route names who is calling before it: nobody's body is not read."""
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:

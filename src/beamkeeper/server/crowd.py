@@ -14,6 +14,27 @@ MOST = 64
 """Streams, long polls and downloads count; each job has as many of its own, and services have no limit."""
 
 
+class Calls:
+    """How many requests of a kind are being worked on: from where their bodies begin to come until they are answered.
+
+    Entered and left in the event loop only; looked at from anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is one."""
+        return self._open > 0
+
+    def __enter__(self) -> None:
+        self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
+
+
 class Crowd:
     """Who has how many requests open."""
 

@@ -19,6 +19,7 @@ from beamkeeper.core.arrays import ArrayReaders
 from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.core.copies_read import CopiesRead
 from beamkeeper.core.identity_providers import IdentityProviders
+from beamkeeper.core.parsing import Parser
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.storage import Probes
 from beamkeeper.db import (
@@ -34,7 +35,7 @@ from beamkeeper.domain.events import Cursor
 from beamkeeper.domain.status import AreaSpace, LastError, Service
 from beamkeeper.domain.users import Caller
 from beamkeeper.server.auditing import audited
-from beamkeeper.server.crowd import Crowd
+from beamkeeper.server.crowd import Calls, Crowd
 
 MIRROR_HEADER = "Beamkeeper-Mirror"
 MIRROR_PATIENCE_S = 5.0
@@ -83,6 +84,9 @@ class Context:
     waiting_room: Semaphore = field(default_factory=lambda: Semaphore(MOST_WAITING))
     recheck_s: float = RECHECK_S
     crowd: Crowd = field(default_factory=Crowd)
+    bulk: Calls = field(default_factory=Calls)
+    """Those with large bodies: what can wait waits for them."""
+    parser: Parser = field(default_factory=Parser)
     body_stall_s: float = BODY_STALL_S
 
     @property

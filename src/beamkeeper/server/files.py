@@ -25,7 +25,7 @@ from beamkeeper.domain.files import (
 from beamkeeper.domain.frames import NewFrames
 from beamkeeper.domain.metadata import MetadataHistory
 from beamkeeper.domain.names import Uid
-from beamkeeper.server.bodies import StrictRoute, described, large
+from beamkeeper.server.bodies import Registering, StrictRoute, described, large
 from beamkeeper.server.deps import CatalogTx, CatalogWriteTx, Who, writing
 
 router = APIRouter(route_class=StrictRoute, tags=["files"])
@@ -38,7 +38,7 @@ PATCH_EXAMPLE = {"sample": {"name": "Ag", "note": None}}
 
 
 @router.post("/files:register", summary="Register stored versions", openapi_extra=described(NewFiles))
-def register(who: Who, new: Annotated[NewFiles, large(NewFiles)], request: Request) -> RegisteredFiles:
+def register(who: Who, new: Registering, request: Request) -> RegisteredFiles:
     """Register stored versions in one transaction; the same `version_uid` again changes nothing."""
     with writing(request) as tx:
         return core.register(tx, who, new)

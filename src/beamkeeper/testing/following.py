@@ -13,8 +13,9 @@ from beamkeeper.core import files as core_files
 from beamkeeper.core import replication as core_replication
 from beamkeeper.core import users as core_users
 from beamkeeper.db import CatalogTransaction, Database, upgrade
+from beamkeeper.domain.arriving import arriving
 from beamkeeper.domain.experiments import Experiment, NewExperiment, NewStation, Station
-from beamkeeper.domain.files import NewFile, NewFiles, RegisteredAs
+from beamkeeper.domain.files import NewFile, RegisteredAs
 from beamkeeper.domain.replication import FileDocument, Kind
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Caller
@@ -107,7 +108,7 @@ class Sender:
         for start in range(0, len(new), 1000):
             part = [file.model_copy(update={"experiment_uid": experiment.uid}) for file in new[start : start + 1000]]
             with self.database.write() as tx:
-                answers = core_files.register(tx, self.service, NewFiles(files=tuple(part))).files
+                answers = core_files.register(tx, self.service, arriving(part)).files
             assert {answer.result for answer in answers} == {RegisteredAs.CREATED}
             uids += [answer.file_uid for answer in answers if answer.file_uid is not None]
         return uids

@@ -73,7 +73,7 @@ def _of_version(version: VersionRow, rows: Rows, *, is_file: bool) -> Iterator[t
         if replica.state in PRESENT and last is not None and last.is_match != (replica.state == ReplicaState.VERIFIED):
             yield Fault.UNTOLD, f"replica {replica.uid} is called {replica.state}, and the ledger's last row differs"
         for row in proofs:
-            if row.algorithm is not None and known.get(row.algorithm, row.value) != row.value:  # type: ignore[call-overload]
+            if row.algorithm is not None and known.get(row.algorithm, row.value) != row.value:
                 yield Fault.OTHER_CHECKSUM, f"row {row.uid} of the ledger calls {row.algorithm}:{row.value} right"
 
 

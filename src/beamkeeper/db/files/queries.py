@@ -26,6 +26,7 @@ from beamkeeper.db.finding import Exactly, FileSearch
 from beamkeeper.db.metadata import Change, MetadataChanges
 from beamkeeper.db.scope import lock_experiments
 from beamkeeper.db.search import note_changed
+from beamkeeper.domain.arriving import Arriving, arriving
 from beamkeeper.domain.errors import NotFoundError
 from beamkeeper.domain.files import (
     ExperimentSummary,
@@ -67,7 +68,11 @@ class Files:
 
     def register(self, files: Sequence[NewFile], *, by: str) -> Sequence[Registered]:
         """Register stored versions, and answer for each in the order asked; `by` is for the ledger."""
-        self.lock(new.experiment_uid for new in files)
+        return self.take_in(arriving(files), by=by)
+
+    def take_in(self, files: Sequence[Arriving], *, by: str) -> Sequence[Registered]:
+        """Do the same with versions that are plain values already."""
+        self.lock(map(UUID, {new.experiment for new in files}))
         return Registration(self._session, self._now, by).run(files)
 
     def lookup(self, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[File]:

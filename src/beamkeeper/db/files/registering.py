@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pydantic import TypeAdapter
 from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
-from beamkeeper.db.base import new_uids
+from beamkeeper.db.base import EPOCH, new_hexes
 from beamkeeper.db.files.tables import ChecksumRow, Checksums, FileRow, VersionRow, to_checksum
 from beamkeeper.db.files.writing import Fresh, write_files, write_versions
 from beamkeeper.db.metadata import MetadataChanges, replaced
 from beamkeeper.db.search import note_changed
-from beamkeeper.domain.files import FileKind, NewFile, Registered, RegisteredAs, Source
-from beamkeeper.domain.metadata import acceptable, patched
-from beamkeeper.domain.names import Metadata, to_b64
+from beamkeeper.domain.arriving import Arriving
+from beamkeeper.domain.files import Registered, RegisteredAs
+from beamkeeper.domain.metadata import patched
+from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.versions import Held, digests, judge
 
-Key = tuple[int, bytes]
-"""An experiment, as the number that its uid is, and a path in it: a uid in a key costs a call each time."""
+Key = tuple[str, bytes]
+"""An experiment, as the digits of its uid, and a path in it: a uid in a key costs a call each time."""
+
+_ANSWERS = TypeAdapter(list[Registered])
 
 
 @dataclass(slots=True)
 class _Entry:
     """A path of the catalogue as it is while a batch is worked through."""
 
-    uid: UUID
+    uid: str
     held: Held
-    version_uid: UUID
+    version_uid: str
     catalogued_at: datetime
     annotations: Metadata
     metadata: Metadata
@@ -40,7 +45,7 @@ class _Entry:
     id: int = 0
     """Its local key; 0 of a file that is new, until it is written."""
     is_new: bool = False
-    new: NewFile | None = None
+    new: Arriving | None = None
     """The newest version that this batch brings."""
 
 
@@ -52,17 +57,17 @@ class Registration:
         self._now = now
         self._by = by
         self._entries: dict[Key, _Entry] = {}
-        self._seen: dict[UUID, tuple[Key, int, UUID, datetime]] = {}
-        self._created: list[tuple[NewFile, _Entry]] = []
-        self._adopted: dict[UUID, dict[str, Any]] = {}
-        self._uids: Iterator[UUID] = iter(())
+        self._seen: dict[str, tuple[Key, int, str, datetime]] = {}
+        self._created: list[tuple[Arriving, _Entry]] = []
+        self._adopted: dict[str, dict[str, Any]] = {}
+        self._uids: Iterator[str] = iter(())
 
-    def run(self, files: Sequence[NewFile]) -> list[Registered]:
+    def run(self, files: Sequence[Arriving]) -> list[Registered]:
         """Register versions, and answer for each in the order asked."""
-        self._load_replayed([new.version_uid for new in files])
+        self._load_replayed([UUID(new.version) for new in files])
         self._load_entries(files)
-        self._uids = new_uids(len(files))
-        answers = [self._register(new) for new in files]
+        self._uids = new_hexes(len(files))
+        answers = _ANSWERS.validate_python([self._register(new) for new in files])
         self._write()
         self._want_copies(zip(files, answers, strict=True))
         return answers
@@ -81,29 +86,30 @@ class Registration:
             .where(VersionRow.uid.in_(uids))
         )
         for uid, number, catalogued_at, file_uid, experiment_uid, path in self._session.execute(wanted):
-            self._seen[uid] = ((experiment_uid.int, path), number, file_uid, catalogued_at)
+            self._seen[uid.hex] = ((experiment_uid.hex, path), number, file_uid.hex, catalogued_at)
 
-    def _load_entries(self, files: Sequence[NewFile]) -> None:
-        paths: defaultdict[UUID, set[bytes]] = defaultdict(set)
+    def _load_entries(self, files: Sequence[Arriving]) -> None:
+        paths: defaultdict[str, set[bytes]] = defaultdict(set)
         for new in files:
-            paths[new.experiment_uid].add(bytes(new.relpath))
-        for experiment_uid, wanted in paths.items():
-            rows = newest(self._session, experiment_uid, wanted)
+            paths[new.experiment].add(new.path)
+        for experiment, wanted in paths.items():
+            rows = newest(self._session, UUID(experiment), wanted)
             checksums = checksums_of(self._session, [version.id for _, version in rows])
             for file, version in rows:
-                self._entries[experiment_uid.int, file.path] = _Entry(
-                    file.uid,
+                self._entries[experiment, file.path] = _Entry(
+                    file.uid.hex,
                     _held(file, version, checksums),
-                    version.uid,
+                    version.uid.hex,
                     version.catalogued_at,
                     file.annotations,
                     file.metadata_,
                     file.id,
                 )
 
-    def _register(self, new: NewFile) -> Registered:
-        key = _key(new)
-        if (seen := self._seen.get(new.version_uid)) is not None:
+    def _register(self, new: Arriving) -> dict[str, Any]:
+        """Decide about one version, and return the answer's values."""
+        key = new.key
+        if (seen := self._seen.get(new.version)) is not None:
             return _replayed(new, key, seen)
         entry = self._entries.get(key)
         judgement = judge(new, entry.held if entry else None)
@@ -111,47 +117,43 @@ class Registration:
             entry = self._create(key, new, entry)
         elif judgement.result is RegisteredAs.EXISTS and entry is not None:
             self._adopt(new, entry)
-        return Registered(
-            version_uid=new.version_uid,
-            file_uid=entry.uid if entry else None,
-            result=judgement.result,
-            message=judgement.message[:2000],
-            catalogued_at=None if entry is None or judgement.result is RegisteredAs.CONFLICT else entry.catalogued_at,
-        )
+        return {
+            "version_uid": new.version,
+            "file_uid": entry.uid if entry else None,
+            "result": judgement.result,
+            "message": judgement.message[:2000],
+            "catalogued_at": None
+            if entry is None or judgement.result is RegisteredAs.CONFLICT
+            else entry.catalogued_at,
+        }
 
-    def _create(self, key: Key, new: NewFile, entry: _Entry | None) -> _Entry:
-        held = Held(
-            new.number,
-            new.kind,
-            new.size,
-            digests(new.checksums),
-            new.link_target_b64,
-            entry.held.source if entry else new.source,
-        )
+    def _create(self, key: Key, new: Arriving, entry: _Entry | None) -> _Entry:
+        first = entry.held if entry else new
+        held = Held(new.number, new.kind, new.size, new.checksums, new.link_target, first.agent, first.source_path)
         if entry is None:
-            entry = _Entry(next(self._uids), held, new.version_uid, self._now, {}, {}, is_new=True)
+            entry = _Entry(next(self._uids), held, new.version, self._now, {}, {}, is_new=True)
             self._entries[key] = entry
         else:
-            entry.held, entry.version_uid, entry.catalogued_at = held, new.version_uid, self._now
+            entry.held, entry.version_uid, entry.catalogued_at = held, new.version, self._now
         entry.new = new
-        self._seen[new.version_uid] = (key, new.number, entry.uid, self._now)
+        self._seen[new.version] = (key, new.number, entry.uid, self._now)
         self._created.append((new, entry))
         return entry
 
-    def _adopt(self, new: NewFile, entry: _Entry) -> None:
+    def _adopt(self, new: Arriving, entry: _Entry) -> None:
         """Remember the state in which the same source was found, so that it counts as unchanged from now on."""
-        held = entry.held.source
-        if (new.source.agent, new.source.relpath) == (held.agent, held.relpath):
+        held = entry.held
+        if (new.agent, new.source_path) == (held.agent, held.source_path):
             self._adopted[entry.version_uid] = {
-                "at_uid": entry.version_uid,
-                "new_identity": new.identity.model_dump(),
-                "new_modified_at": new.modified_at,
+                "at_uid": UUID(entry.version_uid),
+                "new_identity": json.loads(new.identity),
+                "new_modified_at": EPOCH + timedelta(microseconds=new.modified_at),
             }
 
     def _write(self) -> None:
-        fresh = [(path, entry) for (_, path), entry in self._entries.items() if entry.is_new]
-        rows = [Fresh(entry.uid, path, entry.held, entry.new) for path, entry in fresh if entry.new is not None]
-        for id_, (_, entry) in zip(write_files(self._session, rows), fresh, strict=True):
+        fresh = [entry for entry in self._entries.values() if entry.is_new]
+        rows = [Fresh(entry.uid, entry.held, entry.new) for entry in fresh if entry.new is not None]
+        for id_, entry in zip(write_files(self._session, rows), fresh, strict=True):
             entry.id = id_
         self._write_changed()
         if self._created:
@@ -159,14 +161,14 @@ class Registration:
             write_versions(self._session, self._now, self._by, [(new, entry.id) for new, entry in self._created])
         self._write_adopted()
 
-    def _want_copies(self, pairs: Iterable[tuple[NewFile, Registered]]) -> None:
+    def _want_copies(self, pairs: Iterable[tuple[Arriving, Registered]]) -> None:
         """Order copies of versions that are to be in further storage areas, also of bytes that were here before."""
-        wanted: defaultdict[tuple[UUID, ...], set[UUID]] = defaultdict(set)
+        wanted: defaultdict[tuple[str, ...], set[UUID]] = defaultdict(set)
         for new, answer in pairs:
             if new.also and answer.result is not RegisteredAs.CONFLICT:
-                entry = self._entries.get(_key(new))
-                is_known = new.version_uid in self._seen or entry is None
-                wanted[new.also].add(new.version_uid if is_known or entry is None else entry.version_uid)
+                entry = self._entries.get(new.key)
+                is_known = new.version in self._seen or entry is None
+                wanted[new.also].add(UUID(new.version if is_known or entry is None else entry.version_uid))
         if not wanted:
             return
         from beamkeeper.db.replicas.placing import want  # which needs the tables of files
@@ -174,17 +176,17 @@ class Registration:
         for also, uids in wanted.items():
             versions = select(VersionRow.id, FileRow.experiment_uid).join(FileRow, FileRow.id == VersionRow.file_id)
             found = self._session.execute(versions.where(VersionRow.uid.in_(uids)).order_by(VersionRow.id)).all()
-            want(self._session, self._now, dict(found), also, asked_by=self._by)
+            want(self._session, self._now, dict(found), tuple(map(UUID, also)), asked_by=self._by)
 
     def _write_changed(self) -> None:
         changed = [
-            (entry, entry.new, patched(acceptable(dict(entry.new.metadata)), entry.annotations))
+            (entry, entry.new, patched(json.loads(entry.new.metadata), entry.annotations))
             for entry in self._entries.values()
             if entry.new is not None and not entry.is_new
         ]
         rows = [
             {
-                "at_uid": entry.uid,
+                "at_uid": UUID(entry.uid),
                 "new_kind": new.kind,
                 "new_number": new.number,
                 "new_metadata": metadata,
@@ -194,7 +196,7 @@ class Registration:
             for entry, new, metadata in changed
         ]
         changes = [
-            replaced(entry.uid, new.experiment_uid, entry.metadata, metadata, version=new.number)
+            replaced(UUID(entry.uid), UUID(new.experiment), entry.metadata, metadata, version=new.number)
             for entry, new, metadata in changed
         ]
         MetadataChanges(self._session, self._now).add(changes, by=self._by)
@@ -214,7 +216,7 @@ class Registration:
                 .values(identity=bindparam("new_identity"), modified_at=bindparam("new_modified_at")),
                 list(self._adopted.values()),
             )
-            adopted = select(VersionRow.file_id).where(VersionRow.uid.in_(self._adopted))
+            adopted = select(VersionRow.file_id).where(VersionRow.uid.in_(list(map(UUID, self._adopted))))
             note_changed(self._session, self._now, self._session.scalars(adopted))
 
 
@@ -242,30 +244,30 @@ def checksums_of(session: Session, version_ids: Sequence[int]) -> Checksums:
 def _held(file: FileRow, version: VersionRow, checksums: Checksums) -> Held:
     return Held(
         version.number,
-        FileKind(file.kind),
+        file.kind,
         version.size,
         digests(checksums.get(version.id, ())),
         version.link_target,
-        Source(agent=file.source_agent, path_b64=to_b64(file.source_path)),
+        file.source_agent,
+        file.source_path,
     )
 
 
-def _key(new: NewFile) -> Key:
-    return new.experiment_uid.int, bytes(new.relpath)
-
-
-def _replayed(new: NewFile, key: Key, seen: tuple[Key, int, UUID, datetime]) -> Registered:
+def _replayed(new: Arriving, key: Key, seen: tuple[Key, int, str, datetime]) -> dict[str, Any]:
     known_key, number, file_uid, catalogued_at = seen
     if (known_key, number) == (key, new.number):
-        return Registered(
-            version_uid=new.version_uid, file_uid=file_uid, result=RegisteredAs.EXISTS, catalogued_at=catalogued_at
-        )
-    return Registered(
-        version_uid=new.version_uid,
-        file_uid=None,
-        result=RegisteredAs.CONFLICT,
-        message=f"version {new.version_uid} is another file or version: give each version a uid of its own",
-    )
+        return {
+            "version_uid": new.version,
+            "file_uid": file_uid,
+            "result": RegisteredAs.EXISTS,
+            "catalogued_at": catalogued_at,
+        }
+    return {
+        "version_uid": new.version,
+        "file_uid": None,
+        "result": RegisteredAs.CONFLICT,
+        "message": f"version {UUID(new.version)} is another file or version: give each version a uid of its own",
+    }
 
 
 def _table(row: type[Any]) -> Table:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import repeat
 from typing import NamedTuple
-from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import EPOCH, MICROSECOND, new_hexes
 from beamkeeper.db.bulk import insert_bound, take_ids
 from beamkeeper.db.files.tables import ChecksumRow, FileRow, ReplicaRow, VerificationRow, VersionRow
-from beamkeeper.domain.files import FileKind, NewFile, ReplicaState, SourceIdentity
-from beamkeeper.domain.names import show_path
-from beamkeeper.domain.versions import Held, digests
+from beamkeeper.domain.arriving import Arriving
+from beamkeeper.domain.files import ReplicaState
+from beamkeeper.domain.versions import Held
 
 _FILES = (
     "id",
@@ -76,12 +74,11 @@ _VERIFICATIONS = (
 
 
 class Fresh(NamedTuple):
-    """A file that is new: its path, what is held of it, and the version that is the newest."""
+    """A file that is new: its uid, what is held of it, and the version that is the newest."""
 
-    uid: UUID
-    path: bytes
+    uid: str
     held: Held
-    new: NewFile
+    new: Arriving
 
 
 def write_files(session: Session, fresh: Sequence[Fresh]) -> Sequence[int]:
@@ -92,35 +89,35 @@ def write_files(session: Session, fresh: Sequence[Fresh]) -> Sequence[int]:
     rows = [
         (
             id_,
-            uid.hex,
-            new.experiment_uid.hex,
-            path,
-            show_path(path),
-            path.rpartition(b"/")[0],
-            new.kind.value,
+            uid,
+            new.experiment,
+            new.path,
+            new.shown,
+            new.path.rpartition(b"/")[0],
+            new.kind,
             new.number,
-            held.source.agent,
-            bytes(held.source.relpath),
-            new.metadata_text,
+            held.agent,
+            held.source_path,
+            new.metadata,
             "{}",
         )
-        for id_, (uid, path, held, new) in zip(ids, fresh, strict=True)
+        for id_, (uid, held, new) in zip(ids, fresh, strict=True)
     ]
     insert_bound(session, FileRow, _FILES, rows)
     return ids
 
 
-def write_versions(session: Session, now: datetime, by: str, created: Sequence[tuple[NewFile, int]]) -> None:
+def write_versions(session: Session, now: datetime, by: str, created: Sequence[tuple[Arriving, int]]) -> None:
     """Write new versions of files, by their local keys, with checksums, replicas, and the ledger's rows of them."""
     count = len(created)
     versions, replicas = take_ids(session, VersionRow, count), take_ids(session, ReplicaRow, count)
-    at = _microseconds(now)
-    verified = [_verified_at(new, at) for new, _ in created]
+    at = (now - EPOCH) // MICROSECOND
+    verified = [(at if new.verified_at is None else new.verified_at) if new.is_read else None for new, _ in created]
     insert_bound(session, VersionRow, _VERSIONS, list(map(_version, created, versions, verified, repeat(at))))
     checksums = [
-        (id_, algorithm.value, value)
+        (id_, algorithm, value)
         for id_, (new, _) in zip(versions, created, strict=True)
-        for algorithm, value in digests(new.checksums).items()
+        for algorithm, value in new.checksums.items()
     ]
     insert_bound(session, ChecksumRow, _CHECKSUMS, checksums)
     copies = [
@@ -131,60 +128,39 @@ def write_versions(session: Session, now: datetime, by: str, created: Sequence[t
     ]
     insert_bound(session, ReplicaRow, _REPLICAS, copies)
     ledger = [
-        _verification(new, seen, by, uid, id_)
+        (uid, id_, seen, True, new.read_from, *next(iter(new.checksums.items())), by, "")
         for id_, uid, seen, (new, _) in zip(replicas, new_hexes(count), verified, created, strict=True)
         if new.checksums and seen is not None
     ]
     insert_bound(session, VerificationRow, _VERIFICATIONS, ledger)
 
 
-def _microseconds(at: datetime) -> int:
-    return (at - EPOCH) // MICROSECOND
-
-
-def _verified_at(new: NewFile, now: int) -> int | None:
-    """When its bytes were read back, if they were: of a link there are none, and its target is its content."""
-    if new.read_from is None or not (new.checksums or new.kind is FileKind.LINK):
-        return None
-    return now if new.verified_at is None else _microseconds(new.verified_at)
-
-
-def _identity(identity: SourceIdentity) -> str:
-    return (
-        f'{{"dev":{identity.dev},"ino":{identity.ino},"size":{identity.size},'
-        f'"mtime_ns":{identity.mtime_ns},"ctime_ns":{identity.ctime_ns}}}'
-    )
-
-
-def _version(created: tuple[NewFile, int], id_: int, verified_at: int | None, now: int) -> tuple[object, ...]:
+def _version(created: tuple[Arriving, int], id_: int, verified_at: int | None, now: int) -> tuple[object, ...]:
     new, file_id = created
     return (
         id_,
-        new.version_uid.hex,
+        new.version,
         file_id,
         new.number,
         new.size,
-        _identity(new.identity),
-        new.link_target_b64,
-        json.dumps(list(new.chunks)) if new.chunks else None,
+        new.identity,
+        new.link_target,
+        new.chunks,
         new.is_snapshot,
         verified_at is not None,
-        _microseconds(new.modified_at),
-        _microseconds(new.finished_at),
-        _microseconds(new.transferred_at),
+        new.modified_at,
+        new.finished_at,
+        new.transferred_at,
         verified_at,
         now,
         False,
     )
 
 
-def _replica(new: NewFile, ids: tuple[int, str, int], verified_at: int | None, now: int) -> tuple[object, ...]:
-    state = ReplicaState.UNVERIFIED if verified_at is None else ReplicaState.VERIFIED
-    is_to_read = new.is_to_read and verified_at is None
-    return *ids, new.storage_area_uid.hex, state.value, now, verified_at, verified_at or 0, is_to_read
+_UNVERIFIED, _VERIFIED = ReplicaState.UNVERIFIED.value, ReplicaState.VERIFIED.value
 
 
-def _verification(new: NewFile, at: int, by: str, uid: str, replica_id: int) -> tuple[object, ...]:
-    first = new.checksums[0]
-    read_from = new.read_from.value if new.read_from else ""
-    return uid, replica_id, at, True, read_from, first.algorithm.value, first.value, by, ""
+def _replica(new: Arriving, ids: tuple[int, str, int], verified_at: int | None, now: int) -> tuple[object, ...]:
+    if verified_at is None:
+        return *ids, new.area, _UNVERIFIED, now, None, 0, new.is_to_read
+    return *ids, new.area, _VERIFIED, now, verified_at, verified_at, False
