@@ -68,6 +68,8 @@ class IndexLoop(Loop):
         self._looked_at = 0.0
         self._pace = Pace()
         self._indexed = 0
+        self._is_late = False
+        """It indexes while others register, for those files have waited long."""
 
     def _hear(self) -> None:
         now = time.monotonic()
@@ -87,11 +89,14 @@ class IndexLoop(Loop):
             with self._database.write() as tx:
                 tx.search.follow_types()
             self._looked_at = time.monotonic()
+        if not self._is_late:
+            self._stopping.wait(max(0.0, self._heard_at + QUIET_S - time.monotonic()))  # it would not be quiet before
         with self._database.read() as tx:
             oldest, now = tx.search.oldest(), tx.now
             is_quiet = self._is_quiet()
             waiting = 0 if is_quiet else tx.search.lag()[0]
         if oldest is None:
+            self._is_late = False
             return False
         if is_quiet:
             self._pace.end()
@@ -105,9 +110,10 @@ class IndexLoop(Loop):
         with self._database.write() as tx:
             done = tx.search.step(BATCH)
         self._indexed += done
-        if not self._is_quiet():
+        self._is_late = not self._is_quiet()
+        if self._is_late:
             self._stopping.wait(time.monotonic() - began)  # by turns with those who register
-        return done > 0
+        return done >= BATCH or self._is_late
 
     def ended(self) -> None:
         """Listen to the database no longer."""

@@ -78,16 +78,19 @@ class Indexing:
         self._is_postgres = session.get_bind().dialect.name == "postgresql"
 
     def step(self, limit: int) -> int:
-        """Index up to so many of the files that have changed, those first that have waited longest; return how many."""
+        """Index up to so many of the files that have changed, those first that have waited longest; return how many.
+
+        Of a file that changed several times each counts: where it is fewer than asked, there are no more.
+        """
         if self._is_postgres and not self._session.scalar(select(func.pg_try_advisory_xact_lock(_LOCK))):
             return 0
-        ids = self._take(limit)
+        ids, changes = self._take(limit)
         if ids:
             self.index(ids)
-        return len(ids)
+        return max(len(ids), changes)
 
-    def _take(self, limit: int) -> Sequence[int]:
-        """Return the local keys of the next files, and strike them off the list of changes."""
+    def _take(self, limit: int) -> tuple[Sequence[int], int]:
+        """Return the local keys of the next files, struck off the list of changes, and how many of those ended."""
         wanted = select(SearchChangeRow.id, SearchChangeRow.first_id, SearchChangeRow.last_id)
         taken: set[int] = set()
         done: list[int] = []
@@ -105,7 +108,7 @@ class Indexing:
         # By their keys, and not all up to one: others may have committed rows with smaller keys meanwhile.
         if done:
             self._session.execute(delete(SearchChangeRow).where(SearchChangeRow.id.in_(done)))
-        return sorted(taken)
+        return sorted(taken), len(done)
 
     def index(self, file_ids: Sequence[int]) -> None:
         """Bring the index up to date with these files, which may be hidden, changed, or not there at all."""

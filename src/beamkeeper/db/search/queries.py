@@ -52,7 +52,10 @@ class Search:
         self._now = now
 
     def step(self, limit: int) -> int:
-        """Index up to so many of the files that have changed; return how many. The indexer's, and nobody else's."""
+        """Index up to so many of the files that have changed; return how many: fewer where there are no more.
+
+        The indexer's, and nobody else's.
+        """
         return Indexing(self._session, self._now).step(limit)
 
     def statistics(self, reach: Reach) -> Statistics:
