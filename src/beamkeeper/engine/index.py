@@ -78,10 +78,13 @@ class IndexLoop(Loop):
 
     def _is_quiet(self) -> bool:
         """Whether no more seem to come: of calls close to one another, after thrice the time between the last two."""
-        if self._is_busy():
-            return False
-        quiet_s = QUIET_S if self._gap_s > 2 * LONGEST_QUIET_S else max(QUIET_S, min(LONGEST_QUIET_S, 3 * self._gap_s))
-        return time.monotonic() - self._heard_at >= quiet_s
+        return not self._is_busy() and time.monotonic() - self._heard_at >= self._quiet_s
+
+    @property
+    def _quiet_s(self) -> float:
+        if self._gap_s > 2 * LONGEST_QUIET_S:
+            return QUIET_S
+        return max(QUIET_S, min(LONGEST_QUIET_S, 3 * self._gap_s))
 
     def step(self) -> bool:
         """Index a batch; tell whether there may be more."""
@@ -90,7 +93,7 @@ class IndexLoop(Loop):
                 tx.search.follow_types()
             self._looked_at = time.monotonic()
         if not self._is_late:
-            self._stopping.wait(max(0.0, self._heard_at + QUIET_S - time.monotonic()))  # it would not be quiet before
+            self._stopping.wait(max(0.0, self._heard_at + self._quiet_s - time.monotonic()))
         with self._database.read() as tx:
             oldest, now = tx.search.oldest(), tx.now
             is_quiet = self._is_quiet()
