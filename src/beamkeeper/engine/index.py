@@ -17,13 +17,16 @@ KEYS_S = 60.0
 """How often it is looked whether experiment types name other keys than those by which files were indexed."""
 
 QUIET_S, LONGEST_QUIET_S = 0.05, 0.5
-PATIENCE_S = 2.5
+PATIENCE_S = 1.5
 """While files are registered without a pause the index waits, for at most so long: both use one processor, and files
 that are registered soon matter more than files that are found soon."""
 
 SWARM_FILES_S, SWARM_PATIENCE_S = 1500.0, 30.0
 """Where more files come each second than the thousand for which a lag is promised, it waits for so long: a swarm is
 taken in at full speed first, and then indexed."""
+
+REST = 0.5
+"""So long is it rested between two batches while more come, as a part of what the last one took."""
 
 PACE_S = 0.5
 """Over so long at least it is measured how fast files come."""
@@ -115,7 +118,7 @@ class IndexLoop(Loop):
         self._indexed += done
         self._is_late = not self._is_quiet()
         if self._is_late:
-            self._stopping.wait(time.monotonic() - began)  # by turns with those who register
+            self._stopping.wait(REST * (time.monotonic() - began))  # by turns with those who register
         return done >= BATCH or self._is_late
 
     def ended(self) -> None:
