@@ -14,10 +14,11 @@ import pytest
 from beamkeeper.core import files as core
 from beamkeeper.db import CatalogTransaction
 from beamkeeper.db.base import new_uid
+from beamkeeper.domain.arriving import arriving
 from beamkeeper.domain.errors import ConflictError, DmError, InvalidError, NotFoundError, NotPermittedError
 from beamkeeper.domain.events import Cursor, Event
 from beamkeeper.domain.experiments import ExperimentChange
-from beamkeeper.domain.files import FileDeletion, FileLookup, FileQuery, NewFiles, PathRef, RegisteredAs
+from beamkeeper.domain.files import FileDeletion, FileLookup, FileQuery, PathRef, RegisteredAs
 from beamkeeper.domain.users import Caller, Publicity, Reach, Role
 from beamkeeper.testing.catalogue import Catalogue, new_file
 
@@ -33,7 +34,7 @@ def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
 def filled(catalogue: Catalogue, *paths: str, experiment: str = "coffee", **changes: Any) -> list[UUID]:
     """Register files and return their uids."""
     uid = catalogue.experiment(experiment).uid
-    new = NewFiles(files=[new_file(path, experiment_uid=uid, **changes) for path in paths])
+    new = arriving([new_file(path, experiment_uid=uid, **changes) for path in paths])
     with catalogue.database.write() as tx:
         answers = core.register(tx, catalogue.service(), new)
     return [answer.file_uid for answer in answers.files if answer.file_uid is not None]
@@ -56,7 +57,7 @@ def test_one_event_tells_of_a_batch(catalogue: Catalogue) -> None:
     start = now(catalogue)
     for _ in range(2):
         with catalogue.database.write() as tx:
-            answers = core.register(tx, catalogue.service(), NewFiles(files=[*batch[:75], other, *batch[75:]]))
+            answers = core.register(tx, catalogue.service(), arriving([*batch[:75], other, *batch[75:]]))
     told = {event.experiment_uid: event for event in events(catalogue, start)}
     assert [event.kind for event in told.values()] == ["files.available"] * 2
     assert len(events(catalogue, start)) == 2
@@ -69,7 +70,7 @@ def test_one_event_tells_of_a_batch(catalogue: Catalogue) -> None:
 
 
 def test_only_the_stations_own_services_register(catalogue: Catalogue) -> None:
-    new = NewFiles(files=[new_file("data/a", experiment_uid=catalogue.experiment().uid)])
+    new = arriving([new_file("data/a", experiment_uid=catalogue.experiment().uid)])
     for caller in (
         catalogue.service(new_uid()),
         STRANGER,
@@ -84,7 +85,7 @@ def test_only_the_stations_own_services_register(catalogue: Catalogue) -> None:
 def test_a_batch_for_an_experiment_that_is_not_known_is_refused_whole(catalogue: Catalogue) -> None:
     known = new_file("data/a", experiment_uid=catalogue.experiment().uid)
     with pytest.raises(NotFoundError), catalogue.database.write() as tx:
-        core.register(tx, catalogue.service(), NewFiles(files=[known, new_file("data/b", experiment_uid=new_uid())]))
+        core.register(tx, catalogue.service(), arriving([known, new_file("data/b", experiment_uid=new_uid())]))
     assert filled(catalogue, "data/c")
     with catalogue.database.read() as tx:
         assert len(core.find(tx, catalogue.service(), FileQuery()).items) == 1
