@@ -188,14 +188,14 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
         features = (OFFLINE_LOGIN,) if context.service is Service.ACQUISITION and context.database.offline_key else ()
         return Health(service=context.service, version=beamkeeper.__version__, features=features)
 
-    for router in ROUTERS[context.service]:
-        app.include_router(router, prefix="/api/v1")
-    _document(app, context.service)
+    _include(app, context.service)
     return app
 
 
-def _document(app: FastAPI, service: Service) -> None:
-    """Let the application's OpenAPI document say what FastAPI does not know, and have a page."""
+def _include(app: FastAPI, service: Service) -> None:
+    """Give the application its routes; let its OpenAPI document say what FastAPI does not know, and have a page."""
+    for router in ROUTERS[service]:
+        app.include_router(router, prefix="/api/v1")
     bodies.document(app, LARGE_BODIES[service])
     describing.document(app, ROUTERS[service], "/api/v1")
 
