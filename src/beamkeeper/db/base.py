@@ -39,11 +39,11 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, regi
 
 from beamkeeper.db.kinds import Document, insert_into
 from beamkeeper.db.many import execute_many
+from beamkeeper.domain.arriving import EPOCH as EPOCH
+from beamkeeper.domain.arriving import MICROSECOND as MICROSECOND
 from beamkeeper.domain.errors import InvalidError, SettingsError, UnavailableError
 from beamkeeper.domain.names import Metadata
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
 SQLITE_BUSY_S = 30.0
 OFFLINE_GRACE = timedelta(hours=24)
 
@@ -207,10 +207,7 @@ class Database(Generic[TransactionT]):
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Wait for the other writers of this process, where one writes at a time.
-
-        SQLite would look again and again, with pauses that grow to a tenth of a second.
-        """
+        """Wait for the other writers here: SQLite would look again after pauses that grow to a tenth of a second."""
         is_mine = self.engine.dialect.name == "sqlite" and self._writing.acquire(timeout=SQLITE_BUSY_S)
         try:
             yield
