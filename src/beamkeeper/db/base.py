@@ -39,11 +39,11 @@ from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Session, regi
 
 from beamkeeper.db.kinds import Document, insert_into
 from beamkeeper.db.many import execute_many
-from beamkeeper.domain.arriving import EPOCH as EPOCH
-from beamkeeper.domain.arriving import MICROSECOND as MICROSECOND
 from beamkeeper.domain.errors import InvalidError, SettingsError, UnavailableError
 from beamkeeper.domain.names import Metadata
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 SQLITE_BUSY_S = 30.0
 OFFLINE_GRACE = timedelta(hours=24)
 
