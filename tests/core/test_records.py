@@ -13,9 +13,9 @@ import pytest
 from beamkeeper.core import datasets, files, provenance, runs
 from beamkeeper.db import CatalogTransaction
 from beamkeeper.db.base import new_uid
+from beamkeeper.domain.arriving import arriving
 from beamkeeper.domain.datasets import DatasetQuery, DatasetState, MemberQuery, NewDataset
 from beamkeeper.domain.errors import AlreadyExistsError, ConflictError, InvalidError, NotFoundError, NotPermittedError
-from beamkeeper.domain.files import NewFiles
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.provenance import NewDerivation, SourceRef, Towards
 from beamkeeper.domain.runs import NewRun, NewRunRule, RunQuery, RunState, RunStop
@@ -53,7 +53,7 @@ class Uids:
 def filled(catalogue: Catalogue, experiment: str = "coffee") -> Uids:
     uid = catalogue.experiment(experiment).uid
     pi = catalogue.caller(Role.PI, experiment)
-    new = NewFiles(files=[new_file(f"data/{name}", experiment_uid=uid) for name in ("file", "source")])
+    new = arriving([new_file(f"data/{name}", experiment_uid=uid) for name in ("file", "source")])
     with catalogue.database.write() as tx:
         file, source = (answer.file_uid for answer in files.register(tx, catalogue.service(), new).files)
         assert file is not None
@@ -222,7 +222,7 @@ def test_a_saved_query_asks_for_metadata_in_any_unit(catalogue: Catalogue) -> No
         for i, (value, unit) in enumerate(energies)
     ]
     with catalogue.database.write() as tx:
-        files.register(tx, catalogue.service(), NewFiles(files=new))
+        files.register(tx, catalogue.service(), arriving(new))
         saved = datasets.create(tx, who, NewDataset(experiment_uid=uid, name="hard", query="energy > 12 keV"))
         paths = [member.file.path for member in datasets.files(tx, who, saved.uid, query=MemberQuery()).items]
         assert paths == ["data/0", "data/2"]
@@ -253,7 +253,7 @@ def test_a_run_begins_and_ends_once(catalogue: Catalogue) -> None:
 
 def test_new_files_and_new_metadata_follow_the_rules(catalogue: Catalogue) -> None:
     at, who = filled(catalogue), catalogue.caller(Role.PI)
-    new = NewFiles(files=[new_file("data/a", experiment_uid=at.experiment, metadata={"scan": 7})])
+    new = arriving([new_file("data/a", experiment_uid=at.experiment, metadata={"scan": 7})])
     with catalogue.database.write() as tx:
         (answer,) = files.register(tx, catalogue.service(), new).files
         assert answer.file_uid is not None

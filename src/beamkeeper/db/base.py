@@ -211,10 +211,7 @@ class Database(News, Generic[TransactionT]):
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Wait for the other writers of this process, where one writes at a time.
-
-        SQLite would look again and again, with pauses that grow to a tenth of a second.
-        """
+        """Wait for the other writers here: SQLite would look again after pauses that grow to a tenth of a second."""
         is_mine = self.engine.dialect.name == "sqlite" and self._writing.acquire(timeout=SQLITE_BUSY_S)
         try:
             yield

@@ -167,8 +167,7 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
         await to_thread.run_sync(recorder.close)
         await app.state.stream.close()
         app.state.bell.stop()
-        context.arrays.close()
-        context.parser.close()
+        context.end_helpers()
 
     app = _Application(
         title=f"Beamkeeper {context.service}",

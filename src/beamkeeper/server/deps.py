@@ -89,6 +89,11 @@ class Context:
     parser: Parser = field(default_factory=Parser)
     body_stall_s: float = BODY_STALL_S
 
+    def end_helpers(self) -> None:
+        """End the processes that read for requests."""
+        self.arrays.close()
+        self.parser.close()
+
     @property
     def last_error(self) -> LastError | None:
         """The last thing that went wrong."""
