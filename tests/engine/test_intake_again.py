@@ -6,6 +6,7 @@ from pathlib import Path
 
 from beamkeeper.db.journal import Seen
 from beamkeeper.db.journal_rows import FIRST, JournalRow
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.acquisition import JournalState, Kind, State
 from beamkeeper.engine.intake import Rules
 from beamkeeper.testing.intakes import Watched, watched
@@ -81,7 +82,7 @@ def test_files_that_go_first_are_marked_as_they_come(tmp_path: Path) -> None:
         made.begun().awaits_count(2)
         with made.database.write() as tx:
             tx.acquisitions.set_first(made.uid, ("*.dat",))
-        made.intake.wake()
+            tx.about = Topic.ORDERS
         (made.directory / "c.tif").write_bytes(b"x")
         (made.directory / "d.dat").write_bytes(b"x")
         made.awaits_count(4)

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from beamkeeper.core import acquisition as core
 from beamkeeper.db import AcquisitionTransaction
+from beamkeeper.db.news import Topic
 from beamkeeper.domain.acquisition import (
     ACTIVE,
     Acquisition,
@@ -40,7 +41,9 @@ def retry(
         has_some = any(tally.state is JournalState.QUARANTINED for tally in tx.journal.tallies(uid))
         why = f'no quarantined file matches "{request.pattern}"' if has_some else "it has no quarantined files"
         raise ConflictError(f"there is nothing to try again in {name}: {why}", state=str(found.state))
-    if found.state not in ACTIVE:
+    if found.state in ACTIVE:
+        tx.about = Topic.ORDERS
+    else:
         found = tx.acquisitions.run_again(uid)
         tx.events.add(core.changed(found))
     tx.acquisitions.mark_retried(uid)
@@ -56,6 +59,7 @@ def prioritise(
         raise ConflictError(
             f"{NAMES[found.kind]} {uid} has ended: there is nothing left to put first", state=str(found.state)
         )
+    tx.about = Topic.ORDERS
     found = tx.acquisitions.set_first(uid, request.first)
     count = tx.journal.prioritise(uid, matcher(request.first))
     return Picked(files=count, acquisition=core.with_tallies(tx, found))

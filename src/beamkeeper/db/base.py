@@ -174,6 +174,7 @@ class Database(News, Generic[TransactionT]):
         self.offline_key: bytes | None = None
         """What seals the logins that a station gives while it is cut off; None where it gives and takes none."""
         self._writing = threading.Lock()
+        self._writer = 0
 
     @property
     def name(self) -> str:
@@ -211,12 +212,21 @@ class Database(News, Generic[TransactionT]):
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Wait for the other writers here: SQLite would look again after pauses that grow to a tenth of a second."""
-        is_mine = self.engine.dialect.name == "sqlite" and self._writing.acquire(timeout=SQLITE_BUSY_S)
+        """Wait for the other writers here: SQLite would look again after pauses that grow to a tenth of a second.
+
+        A thread that opened another before it has written in the first does not wait for itself. A transaction may
+        end in another thread than it began in, as those of requests do.
+        """
+        me, is_mine = threading.get_ident(), False
+        if self.engine.dialect.name == "sqlite" and self._writer != me:
+            is_mine = self._writing.acquire(timeout=SQLITE_BUSY_S)
+        if is_mine:
+            self._writer = me
         try:
             yield
         finally:
             if is_mine:
+                self._writer = 0
                 self._writing.release()
 
     def close(self) -> None:

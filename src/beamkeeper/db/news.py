@@ -28,8 +28,8 @@ class Topic(StrEnum):
     """Small pictures of such are wanted."""
     WANTED_JOBS = auto()
     """Jobs may be wanted for such."""
-    ANNOUNCED = auto()
-    """Writers say that files are finished."""
+    ORDERS = auto()
+    """What people and writers ask of a DAQ or upload that runs."""
     PUBLISHES = auto()
     """Batches are to be published."""
     PUBLISHED = auto()

@@ -26,7 +26,7 @@ class Orders:
         self._control: Control | None = None
         self._read_at = 0.0
         self._is_news = True
-        self.close = database.listen(self._hear, Topic.ANNOUNCED)
+        self.close = database.listen(self._hear, Topic.ORDERS)
         """Hear of no more."""
 
     def _hear(self) -> None:
