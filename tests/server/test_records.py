@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import count
@@ -22,6 +23,7 @@ from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.provenance import Towards
 from beamkeeper.domain.runs import NewRun, NewRunRule, RunStop
 from beamkeeper.domain.status import Service
+from beamkeeper.server.crowd import MOST
 from beamkeeper.testing.catalogue import new_file
 from beamkeeper.testing.services import Running, running
 
@@ -220,3 +222,17 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(site: Site, path: str, b
     answer = httpx2.post(url, content=json.dumps(body), headers=headers, trust_env=False)
     assert answer.status_code == 422
     assert len(answer.json()["message"]) > 10
+
+
+def test_all_that_one_person_may_have_open_can_write_at_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for its turn to write holds a thread; who has the turn needs one more, and would wait for them."""
+    monkeypatch.setattr("beamkeeper.db.base.SQLITE_BUSY_S", 600.0)
+    experiment = site.experiment()
+    site.client.datasets.create(NewDataset(experiment_uid=experiment.uid, name="first"))  # the mirror knows of it
+
+    def create(number: int) -> str:
+        return site.client.datasets.create(NewDataset(experiment_uid=experiment.uid, name=f"d{number}")).name
+
+    with ThreadPoolExecutor(MOST) as pool:
+        names = list(pool.map(create, range(3 * MOST)))
+    assert names == [f"d{number}" for number in range(3 * MOST)]

@@ -71,6 +71,13 @@ API_VERSION = "1.0.0"
 
 OPENAPI = "/api/v1/openapi.json"
 
+THREADS = 128
+"""So many requests at most hold a thread each, of all services of a process; threads are made when they are needed.
+
+Who waits to write holds one, and who has the turn needs one more to answer: there are twice as many as one person may
+have requests open.
+"""
+
 ROUTERS: dict[Service, tuple[APIRouter, ...]] = {
     Service.STORAGE: (
         users.router,
@@ -156,6 +163,7 @@ def build_app(context: Context, *, on_start: Callable[[], None] | None = None) -
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = THREADS
         app.state.bell = Bell(context.database)
         app.state.stream = Stream(context, app.state.bell)
         app.state.readers = CapacityLimiter(context.arrays.count)

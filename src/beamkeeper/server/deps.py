@@ -40,7 +40,7 @@ from beamkeeper.server.crowd import Calls, Crowd
 MIRROR_HEADER = "Beamkeeper-Mirror"
 MIRROR_PATIENCE_S = 5.0
 MOST_WAITING = 16
-"""So many requests at most hold a thread each, of the forty that there are, while they wait for the mirror."""
+"""So many requests at most hold a thread each, of all that there are, while they wait for the mirror."""
 BODY_STALL_S = 30.0
 """A body of which nothing comes for so long is given up."""
 

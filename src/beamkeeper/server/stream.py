@@ -1,7 +1,7 @@
 """Server-sent events: one reader of the feed a process, and a bounded queue for each who listens.
 
-Asynchronous, as the only part of the system: forty synchronous streams would hold every thread that the other
-routes need (ADR 0001).
+Asynchronous, as the only part of the system: as many synchronous streams as there are threads would hold all that the
+other routes need (ADR 0001).
 """
 
 from __future__ import annotations
