@@ -115,7 +115,7 @@ def _people(stack: ExitStack, directory: Path, url: str, addresses: list[str]) -
 
 def batches(experiment: UUID, count: int, *, first: int = 0, size: int = 1000) -> Iterator[list[NewFile]]:
     """Yield files to be registered, as the acquisition makes them, with 25 keys each."""
-    area, at = uuid4(), datetime.now(UTC)
+    area, at, at_ns = uuid4(), datetime.now(UTC), time.time_ns()
     for number in range(count):
         scan = next(data.scans(1, seed=10_000 + first + number))
         yield [
@@ -127,7 +127,9 @@ def batches(experiment: UUID, count: int, *, first: int = 0, size: int = 1000) -
                 size=scan.size(frame),
                 checksums=(Checksum(algorithm=Algorithm.BLAKE3, value=f"{frame:064x}"),),
                 source=Source(agent="det", path_b64=to_b64(f"disk/{number}/{frame}".encode())),
-                identity=SourceIdentity(dev=1, ino=frame, size=1, mtime_ns=1, ctime_ns=1),
+                identity=SourceIdentity(
+                    dev=1, ino=frame, size=scan.size(frame), mtime_ns=at_ns, ctime_ns=at_ns + frame
+                ),
                 storage_area_uid=area,
                 read_from="device",
                 modified_at=at,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, islice
 from typing import Any, cast
 from uuid import UUID
 
@@ -14,6 +15,14 @@ from sqlalchemy.types import TypeEngine
 from beamkeeper.db.base import Base, UtcMicroseconds, to_microseconds
 
 Row = Sequence[Any]
+
+AT_ONCE = 250
+"""So many rows are inserted by one statement of SQLite, which takes 32,766 values.
+
+Row by row a thread gives the interpreter lock away for each, and where another one computes it may wait for five
+milliseconds to get it back: a thousand rows took a second and more. More rows at once would only make the statements
+larger that are kept.
+"""
 
 
 def insert_rows(
@@ -47,10 +56,18 @@ def insert_bound(session: Session, table: type[Base], columns: Sequence[str], ro
                 for row in rows:
                     copy.write_row(row)
         else:
-            marks = ", ".join("?" * len(columns))
-            cursor.executemany(f"INSERT INTO {target.name} ({names}) VALUES ({marks})", rows)  # noqa: S608
+            statement = f"INSERT INTO {target.name} ({names}) VALUES "  # noqa: S608 - names of ours
+            _insert_sqlite(cursor, statement, len(columns), iter(rows))
     finally:
         cursor.close()
+
+
+def _insert_sqlite(cursor: Any, statement: str, width: int, rows: Iterator[Row]) -> None:
+    marks = f"({', '.join('?' * width)})"
+    many = statement + ", ".join([marks] * AT_ONCE)
+    while len(part := list(islice(rows, AT_ONCE))) == AT_ONCE:
+        cursor.execute(many, list(chain.from_iterable(part)))
+    cursor.executemany(statement + marks, part)
 
 
 def _processor(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:

@@ -8,6 +8,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,14 @@ MAX_HEADER_BYTES = 64 * 1024
 
 GRACE_S = 5
 """How long open answers may take when the services stop."""
+
+
+SWITCH_S = 0.0005
+"""A thread that computes gives others their turn after so long.
+
+With Python's five milliseconds a request waits as long for each row that it reads and each packet that it answers,
+while the indexer or another loop computes.
+"""
 
 
 class _Server(uvicorn.Server):
@@ -61,6 +70,7 @@ def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -
     gc.collect()
     gc.freeze()  # what lives as long as the process need not be looked at again
     gc.set_threshold(20_000, 20, 20)  # a batch makes thousands of objects, and few cycles
+    sys.setswitchinterval(SWITCH_S)
     gc.enable()  # it was off while everything was imported
     doors = [Door(settings)] if PORTAL in served else []
     try:

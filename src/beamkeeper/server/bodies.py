@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
 from beamkeeper.domain.arriving import Arriving, arriving
+from beamkeeper.domain.arriving_body import read
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.files import NewFiles
 from beamkeeper.domain.json_text import parse_json, read_keys, refuse_repeated
@@ -105,8 +106,8 @@ def _invalid(error: InvalidError) -> dict[str, Any]:
     return {"type": "json_invalid", "loc": ("body", position), "msg": "JSON decode error", "ctx": {"error": reason}}
 
 
-def _arriving(request: Request, content: Annotated[bytes, Depends(_raw)]) -> Sequence[Arriving]:
-    found = context(request).parser.read(content)
+def _arriving(content: Annotated[bytes, Depends(_raw)]) -> Sequence[Arriving]:
+    found = read(content)
     return arriving(parse_large(NewFiles, content).files) if found is None else found
 
 
