@@ -9,12 +9,13 @@ from uuid import UUID
 
 from sqlalchemy import Dialect, LargeBinary, Table, func, select
 from sqlalchemy import Uuid as SqlUuid
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.types import TypeEngine
 
 from beamkeeper.db.base import Base, UtcMicroseconds, to_microseconds
 
 Row = Sequence[Any]
+Bound = InstrumentedAttribute[Any]
 
 AT_ONCE = 250
 """So many rows are inserted by one statement of SQLite, which takes 32,766 values.
@@ -58,6 +59,36 @@ def insert_bound(session: Session, table: type[Base], columns: Sequence[str], ro
         else:
             statement = f"INSERT INTO {target.name} ({names}) VALUES "  # noqa: S608 - names of ours
             _insert_sqlite(cursor, statement, len(columns), iter(rows))
+    finally:
+        cursor.close()
+
+
+def present(
+    session: Session, column: Bound, values: Iterable[Any], *, within: tuple[Bound, Any] | None = None
+) -> set[Any]:
+    """Return those of the values that rows have in a column, where `within` says so of rows with that value there.
+
+    Values are as both databases have them, and come back so: uids as 32 digits, paths as bytes. Of a thousand values
+    that are new, which is what comes in bulk, to ask by SQLAlchemy took as long as to write a file's row.
+    """
+    connection = session.connection()
+    name, of = column.key, cast(Table, column.class_.__table__).name
+    more, given = (f"{within[0].key} = ? AND ", (within[1],)) if within else ("", ())
+    cursor = cast(Any, connection.connection.cursor())
+    rest, found = list(values), set[Any]()
+    try:
+        if connection.dialect.name == "postgresql":
+            kind = "uuid[]" if isinstance(column.type, SqlUuid) else "bytea[]"
+            statement = f"SELECT {name} FROM {of} WHERE {more.replace('?', '%s')}{name} = ANY(%s::{kind})"  # noqa: S608
+            return {
+                value.hex if isinstance(value, UUID) else bytes(value)
+                for (value,) in cursor.execute(statement, (*given, rest))
+            }
+        for start in range(0, len(rest), AT_ONCE):
+            part = rest[start : start + AT_ONCE]
+            statement = f"SELECT {name} FROM {of} WHERE {more}{name} IN ({', '.join('?' * len(part))})"  # noqa: S608
+            found.update(value for (value,) in cursor.execute(statement, (*given, *part)))
+        return found
     finally:
         cursor.close()
 

@@ -106,8 +106,8 @@ def _invalid(error: InvalidError) -> dict[str, Any]:
     return {"type": "json_invalid", "loc": ("body", position), "msg": "JSON decode error", "ctx": {"error": reason}}
 
 
-def _arriving(content: Annotated[bytes, Depends(_raw)]) -> Sequence[Arriving]:
-    found = read(content)
+def _arriving(request: Request, content: Annotated[bytes, Depends(_raw)]) -> Sequence[Arriving]:
+    found = context(request).parser.read(content) or read(content)
     return arriving(parse_large(NewFiles, content).files) if found is None else found
 
 

@@ -19,6 +19,7 @@ from beamkeeper.core.arrays import ArrayReaders
 from beamkeeper.core.authenticators import Authenticators
 from beamkeeper.core.copies_read import CopiesRead
 from beamkeeper.core.identity_providers import IdentityProviders
+from beamkeeper.core.parsing import Parser
 from beamkeeper.core.passwords import Passwords
 from beamkeeper.core.storage import Probes
 from beamkeeper.db import (
@@ -85,11 +86,13 @@ class Context:
     crowd: Crowd = field(default_factory=Crowd)
     bulk: Calls = field(default_factory=Calls)
     """Those with large bodies: what can wait waits for them."""
+    parser: Parser = field(default_factory=Parser)
     body_stall_s: float = BODY_STALL_S
 
     def end_helpers(self) -> None:
         """End the processes that read for requests."""
         self.arrays.close()
+        self.parser.close()
 
     @property
     def last_error(self) -> LastError | None:

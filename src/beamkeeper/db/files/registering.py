@@ -15,6 +15,7 @@ from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.base import EPOCH, new_hexes
+from beamkeeper.db.bulk import present
 from beamkeeper.db.files.tables import ChecksumRow, Checksums, FileRow, VersionRow, to_checksum
 from beamkeeper.db.files.writing import Fresh, write_files, write_versions
 from beamkeeper.db.metadata import MetadataChanges, replaced
@@ -64,7 +65,7 @@ class Registration:
 
     def run(self, files: Sequence[Arriving]) -> list[Registered]:
         """Register versions, and answer for each in the order asked."""
-        self._load_replayed([UUID(new.version) for new in files])
+        self._load_replayed(files)
         self._load_entries(files)
         self._uids = new_hexes(len(files))
         answers = _ANSWERS.validate_python([self._register(new) for new in files])
@@ -72,7 +73,10 @@ class Registration:
         self._want_copies(zip(files, answers, strict=True))
         return answers
 
-    def _load_replayed(self, uids: Sequence[UUID]) -> None:
+    def _load_replayed(self, files: Sequence[Arriving]) -> None:
+        known = present(self._session, VersionRow.uid, [new.version for new in files])
+        if not known:
+            return
         wanted = (
             select(
                 VersionRow.uid,
@@ -83,7 +87,7 @@ class Registration:
                 FileRow.path,
             )
             .join(FileRow, FileRow.id == VersionRow.file_id)
-            .where(VersionRow.uid.in_(uids))
+            .where(VersionRow.uid.in_(list(map(UUID, known))))
         )
         for uid, number, catalogued_at, file_uid, experiment_uid, path in self._session.execute(wanted):
             self._seen[uid.hex] = ((experiment_uid.hex, path), number, file_uid.hex, catalogued_at)
@@ -93,7 +97,8 @@ class Registration:
         for new in files:
             paths[new.experiment].add(new.path)
         for experiment, wanted in paths.items():
-            rows = newest(self._session, UUID(experiment), wanted)
+            known = present(self._session, FileRow.path, wanted, within=(FileRow.experiment_uid, experiment))
+            rows = newest(self._session, UUID(experiment), known) if known else ()
             checksums = checksums_of(self._session, [version.id for _, version in rows])
             for file, version in rows:
                 self._entries[experiment, file.path] = _Entry(
