@@ -97,6 +97,7 @@ READ: dict[str, Verb] = {
     "get": lambda tx, who, file, _: core.get(tx, who, file),
     "history": lambda tx, who, file, _: core.history(tx, who, file),
     "metadata_history": lambda tx, who, file, _: core.metadata_history(tx, who, file, after=None, limit=1),
+    "record": lambda tx, who, file, _: core.record(tx, who, file),
     "find": lambda tx, who, _, experiment: core.find(tx, who, FileQuery(experiment_uid=experiment)),
     "lookup": lambda tx, who, _, experiment: core.lookup(
         tx, who, FileLookup(experiment_uid=experiment, paths=[PathRef(path="data/a")])

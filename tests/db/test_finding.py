@@ -100,6 +100,7 @@ def test_both_notations_mean_the_same_and_show_only_what_the_caller_may_see(
     few, some = data.draw(st.sampled_from([(leading.FEW, leading.SOME), (-1, leading.SOME), (-1, -1)]))
     monkeypatch.setattr(leading, "FEW", few)
     monkeypatch.setattr(leading, "SOME", some)
+    monkeypatch.setattr(leading, "_WALKED_EXPERIMENTS", data.draw(st.sampled_from([0, leading._WALKED_EXPERIMENTS])))
     mine, others = data.draw(samples()), data.draw(samples())
     fill(catalogue, f"mine{number}", mine)
     fill(catalogue, f"others{number}", others)
@@ -164,6 +165,24 @@ def test_a_page_that_finds_little_stops_and_says_where_to_go_on(
     assert page.searched < 100
     assert len(page.items) < 3
     assert paths(found(catalogue, query=query.query, limit=10)) == ["data/100", "data/050", "data/000"]
+
+
+def test_files_of_which_many_are_meant_are_walked_until_that_takes_too_long(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leading, "FEW", 2)
+    monkeypatch.setattr(leading, "TRIAL", 20)
+    fill(catalogue, "one", [simple(f"data/{i:03}", n=i) for i in range(150)])
+    fill(catalogue, "two", [simple(f"other/{i:03}", m=i) for i in range(150)])  # newer, and walked past
+    index(catalogue)
+    newest, oldest = FileQuery(query="n >= 10", limit=10), FileQuery(query="n < 40", limit=10)
+    with catalogue.database.read() as tx:
+        soon, late = tx.files.find(newest, ALL), tx.files.find(oldest, ALL)
+    assert paths(soon.items) == [f"data/{i:03}" for i in range(149, 139, -1)]
+    assert soon.searched < 20  # nothing was walked past
+    assert paths(late.items) == [f"data/{i:03}" for i in range(39, 29, -1)]
+    assert late.searched < 150  # of 110 files in vain it saw no more than a trial
+    assert len(found(catalogue, query="n < 40", limit=10)) == 40
 
 
 def test_what_is_not_indexed_is_found_in_the_documents(catalogue: Catalogue) -> None:

@@ -83,7 +83,7 @@ def test_a_service_that_is_down_is_told_and_hides_nothing_else(site: Site, tmp_p
         )
     ) as client:
         site.person("viewer-of-health", role=Role.STATION_VIEWER)
-        lookout = Lookout(lambda: nullcontext(client))  # type: ignore[arg-type, return-value]
+        lookout = Lookout(lambda: nullcontext(client))
         lookout.look_once()
     sight = lookout.sight
     assert sight is not None

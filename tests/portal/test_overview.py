@@ -67,7 +67,7 @@ def test_what_runs_is_told_to_those_only_who_may_see_it(look: Open, lives: Exper
 
 
 def test_who_comes_back_while_a_feed_is_still_read_is_told_of_news(site: Site) -> None:
-    lookout = Lookout(lambda: nullcontext(site.client))  # type: ignore[arg-type, return-value]
+    lookout = Lookout(lambda: nullcontext(site.client))
 
     async def comes() -> None:
         rung = asyncio.Event()

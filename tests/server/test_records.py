@@ -125,6 +125,30 @@ def test_a_chain_is_recorded_and_told(site: Site) -> None:
     assert len(site.client.provenance.why(raw, Towards.RESULTS).links) == 1
 
 
+def test_all_of_a_file_is_told_at_once(site: Site) -> None:
+    experiment = site.experiment()
+    raw, mean, late = site.fill(experiment, "data/raw", "analysis/mean", "analysis/late")
+    site.client.provenance.record(mean, [raw], job="reduce")
+    site.client.provenance.record(late, [mean])
+    for number in range(60):
+        site.client.files.set_metadata(mean, {"n": number})
+    found, history = site.client.files.record(mean), site.client.files.history(mean)
+    assert (found.file, found.versions, found.replicas, found.ledger) == (
+        history.file,
+        history.versions,
+        history.replicas,
+        history.ledger,
+    )
+    assert list(found.changes) == list(site.client.files.metadata_history(mean))[:50]
+    assert found.made_from == site.client.provenance.why(mean)
+    assert found.made_into == site.client.provenance.why(mean, Towards.RESULTS)
+    site.client.files.delete(FileQuery(experiment_uid=experiment.uid, glob="analysis/mean"), 1)
+    hidden = site.client.files.record(mean)
+    assert (hidden.file.deleted_at is None, hidden.made_from, hidden.made_into) == (False, None, None)
+    with pytest.raises(NotFoundError):
+        site.client.files.record(experiment.uid)
+
+
 def test_a_result_is_stale_once_what_it_was_made_from_has_a_newer_version(site: Site) -> None:
     experiment = site.experiment()
     raw, mean, _ = site.fill(experiment, "data/raw", "analysis/mean", "analysis/other")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from beamkeeper.client.http import Credentials, Http
+from beamkeeper.client.http import Credentials, Http, trust
 from beamkeeper.domain.errors import InternalError
 
 
@@ -45,3 +46,11 @@ def test_what_was_led_elsewhere_has_not_been_done(http: Http) -> None:
         http.content("/x")
     with pytest.raises(InternalError, match="308"), http.stream("/x"):
         pass
+
+
+def test_who_calls_a_plain_address_reads_no_certificates_and_believes_none() -> None:
+    plain = trust("http://127.0.0.1:1", None)
+    assert isinstance(plain, ssl.SSLContext)
+    assert plain.cert_store_stats()["x509_ca"] == 0
+    assert plain.verify_mode is ssl.CERT_REQUIRED
+    assert trust("https://127.0.0.1:1", None) is not plain

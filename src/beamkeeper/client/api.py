@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cached_property
+from contextlib import closing
+from functools import cached_property, partial
 from pathlib import Path
+from threading import RLock
 from typing import Self
 
 from pydantic import SecretStr
@@ -93,8 +95,9 @@ class Client:
         self.credentials = self._credentials(token)
         self._urls = dict(urls or {})
         self.ca = ca or os.environ.get("BEAMKEEPER_CA") or self.profile.ca or None
-        self._timeout_s, self._tries = timeout_s, tries
+        self._to = partial(Http, credentials=self.credentials, ca=self.ca, timeout_s=timeout_s, tries=tries)
         self._open: dict[Service, Http] = {}
+        self._opening = RLock()
         self.away = Away()
 
     def _credentials(self, token: str | None) -> Credentials:
@@ -118,10 +121,11 @@ class Client:
 
     def http(self, service: Service) -> Http:
         """Return the connection to a service; of the station's, where there are several."""
-        if service not in self._open:
-            url = self.url if service is Service.STORAGE else self._urls.get(service) or self._find(service)
-            self._open[service] = Http(url, self.credentials, ca=self.ca, timeout_s=self._timeout_s, tries=self._tries)
-        return self._open[service]
+        with self._opening:  # threads that ask at once have one connection pool
+            if service not in self._open:
+                url = self.url if service is Service.STORAGE else self._urls.get(service) or self._find(service)
+                self._open[service] = self._to(url)
+            return self._open[service]
 
     def site(self) -> SiteServices:
         """Return where the services of the site and its stations are."""
@@ -130,11 +134,8 @@ class Client:
 
     def portal_way(self, portal: str) -> str:
         """Return an address that opens the portal in a browser under this client's session; it works once."""
-        way = Http(portal, self.credentials, ca=self.ca, timeout_s=self._timeout_s, tries=self._tries)
-        try:
+        with closing(self._to(portal)) as way:
             return str(way.call("POST", "/enter", dict[str, str])["address"])
-        finally:
-            way.close()
 
     def station(self) -> StationServices:
         """Return where the services of this client's station are."""
@@ -389,9 +390,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        for http in self._open.values():
-            http.close()
-        self._open.clear()
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __enter__(self) -> Self:
         return self

@@ -26,6 +26,7 @@ from beamkeeper.domain.files import (
     FileLookup,
     FilePage,
     FileQuery,
+    FileRecord,
     MetadataPatch,
     NewFile,
     PathRef,
@@ -152,6 +153,11 @@ class Files:
     def history(self, uid: UUID) -> FileHistory:
         """Return the versions, replicas and ledger of a file."""
         found: FileHistory = self._http().get(f"/api/v1/files/{uid}/history", FileHistory)
+        return found
+
+    def record(self, uid: UUID) -> FileRecord:
+        """Return all of a file at once: its history, that of its metadata, what it was made from and what from it."""
+        found: FileRecord = self._http().get(f"/api/v1/files/{uid}/record", FileRecord)
         return found
 
     def verified_elsewhere(self, file: File) -> Sequence[UUID]:

@@ -25,18 +25,22 @@ from beamkeeper.domain.files import (
     FileLookup,
     FilePage,
     FileQuery,
+    FileRecord,
     RegisteredAs,
     RegisteredFiles,
 )
 from beamkeeper.domain.frames import NewFrames
 from beamkeeper.domain.metadata import MetadataHistory, removal
 from beamkeeper.domain.names import Metadata
+from beamkeeper.domain.provenance import Towards
 from beamkeeper.domain.users import Action, Caller, may, reach, require
 
 AVAILABLE = "files.available"
 CHANGED = "files.changed"
 DELETED = "files.deleted"
 RESTORED = "files.restored"
+RECORD_CHANGES = 50
+"""The record of a file has the newest changes of its metadata, and not more than so many."""
 EVENT_UIDS = 100
 """An event names at most so many files; a reader who needs all of them lists."""
 
@@ -89,6 +93,28 @@ def history(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileHistory:
     """Return the versions, replicas and ledger of a file."""
     _file(tx, caller, uid, action=Action.FILE_READ)
     return tx.files.history(uid)
+
+
+def record(tx: CatalogTransaction, caller: Caller, uid: UUID) -> FileRecord:
+    """Return the history of a file with that of its metadata, and what it was made from and what from it."""
+    file, _ = _file(tx, caller, uid, action=Action.FILE_READ)
+    within = reach(caller, Action.FILE_READ)
+    known = tx.files.history(uid)
+    made = (
+        (tx.derivations.walk(uid, towards, within) for towards in (Towards.SOURCES, Towards.RESULTS))
+        if file.deleted_at is None
+        else (None, None)
+    )
+    made_from, made_into = made
+    return FileRecord.model_construct(
+        file=known.file,
+        versions=known.versions,
+        replicas=known.replicas,
+        ledger=known.ledger,
+        changes=tx.metadata.page(uid, after=None, limit=RECORD_CHANGES).items,
+        made_from=made_from,
+        made_into=made_into,
+    )
 
 
 def set_metadata(tx: CatalogTransaction, caller: Caller, uid: UUID, *, patch: Metadata) -> File:

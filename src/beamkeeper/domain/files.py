@@ -9,8 +9,9 @@ from typing import Annotated
 from pydantic import Field, RootModel, StringConstraints
 
 from beamkeeper.domain.json_text import KEY_END
-from beamkeeper.domain.metadata import EXTRACTION, acceptable_text
+from beamkeeper.domain.metadata import EXTRACTION, MetadataChange, acceptable_text
 from beamkeeper.domain.names import Checksum, Input, Metadata, Model, PlainName, Title, Uid, UtcTime, WireInt, WithPath
+from beamkeeper.domain.provenance import Provenance
 
 CHUNK_BYTES = 64 * 1024 * 1024
 """Files larger than this keep a BLAKE3 digest of each chunk, for resuming and ranged verification."""
@@ -280,6 +281,14 @@ class FileHistory(Model):
     versions: tuple[Version, ...]
     replicas: tuple[Replica, ...]
     ledger: tuple[Verification, ...]
+
+
+class FileRecord(FileHistory):
+    """Its history, how its metadata came about, and what it was made from and what from it: what one page shows."""
+
+    changes: tuple[MetadataChange, ...] = Field(description="Of its metadata, the newest first, and not all of many.")
+    made_from: Provenance | None = Field(description="Null of a file that is hidden.")
+    made_into: Provenance | None = Field(description="Null of a file that is hidden.")
 
 
 class MetadataPatch(RootModel[Metadata]):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Lock
 
 from beamkeeper.client import Client
@@ -86,9 +87,10 @@ class Clients:
             client.credentials.mirror = self._begun.get(token, "")
         return client
 
-    def of_service(self) -> Client:
-        """Return a client under the station's service key: what everybody's live pages are drawn from."""
-        return self.new(self.service_key())
+    @contextmanager
+    def of_service(self) -> Iterator[Client]:
+        """Give the client under the station's service key, which stays open: all live pages are drawn from it."""
+        yield self.of(self.service_key())
 
     def service_key(self) -> str:
         """Return the key of the station."""

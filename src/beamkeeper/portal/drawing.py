@@ -6,18 +6,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from uuid import UUID
 
 from markupsafe import Markup, escape
 
-from beamkeeper.client import Client
-from beamkeeper.domain.errors import DmError
 from beamkeeper.domain.names import show_path
 from beamkeeper.domain.processing import JobRecord
 from beamkeeper.domain.provenance import DerivedFrom, Provenance, Towards
 from beamkeeper.portal.showing import duration, size, tone
 
-WAYS = (Towards.SOURCES, Towards.RESULTS)
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y = 230, 44, 90, 18
 MOST_BOXES = 60
 MOST_BARS = 100
@@ -36,13 +32,9 @@ class Graph:
     is_cut: bool
 
 
-def provenance(client: Client, file_uid: UUID, way: Towards) -> Graph | None:
+def provenance(found: Provenance | None) -> Graph | None:
     """Return what a file was made from, or what was made from it, as a drawing; None where there is nothing."""
-    try:
-        found = client.provenance.why(file_uid, way)
-    except DmError:
-        return None
-    if not found.links:
+    if found is None or not found.links:
         return None
     columns = _columns(found)
     places = {

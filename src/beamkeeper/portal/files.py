@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import JsonValue, ValidationError
@@ -29,8 +28,8 @@ PAGE = 50
 MOST = 1000
 MOST_FACETS = 6
 MOST_COLUMNS = 10
-MOST_CHANGES = 50
 MOST_NAMES = 10_000
+FoundT = TypeVar("FoundT")
 _PLAIN_PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -289,9 +288,9 @@ def _below(counts: Iterable[DirectoryCount], here: bytes) -> list[dict[str, Any]
 
 def show(visit: Visit) -> Response:
     """Show everything about a file."""
-    file, client, of = meant(visit)
-    history = client.files.history(file.uid)
-    made_from, made_into = [drawing.provenance(client, file.uid, way) for way in drawing.WAYS]
+    uid = visit.uid()
+    known, client = _at_its_station(visit, lambda client: client.files.record(uid))
+    file, of = known.file, shown_of(visit, known.file.experiment_uid)
     areas = {area.uid: area.name for area in _areas(client)}
     return visit.page(
         "files/show.html",
@@ -299,11 +298,11 @@ def show(visit: Visit) -> Response:
         file=file,
         name=show_path(file.relpath),
         directory=address(f"{of.path}/files", {"dir_b64": to_b64(os.path.dirname(file.relpath))}),
-        history=history,
+        history=known,
         areas=areas,
-        changes=list(islice(client.files.metadata_history(file.uid), MOST_CHANGES)),
-        made_from=made_from,
-        made_into=made_into,
+        changes=known.changes,
+        made_from=drawing.provenance(known.made_from),
+        made_into=drawing.provenance(known.made_into),
         curl=_curl(visit, client, file),
         state=_state(file),
     )
@@ -342,12 +341,17 @@ def meant(visit: Visit) -> tuple[File, Client, Shown]:
 
 def meant_by(visit: Visit, uid: UUID) -> tuple[File, Client]:
     """Return a file, with the client of its station."""
+    return _at_its_station(visit, lambda client: client.files.get(uid))
+
+
+def _at_its_station(visit: Visit, ask: Callable[[Client], FoundT]) -> tuple[FoundT, Client]:
+    """Ask for something of a file at one station after the other, and return it with the client of its own."""
     stations = [visit.portal.settings.station.name]
     stations += [one.name for one in visit.portal.clients.stations() if one.name not in stations]
     for station in stations:
         client = visit.at(station)
         try:
-            return client.files.get(uid), client
+            return ask(client), client
         except NotFoundError:
             continue
     raise NotFoundError("there is no such file that you may read")

@@ -14,7 +14,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -120,7 +121,11 @@ class Sight:
 class Lookout:
     """Looks at the station as long as somebody watches."""
 
-    def __init__(self, client: Callable[[], Client], people_changed: Callable[[Mirror], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        client: Callable[[], AbstractContextManager[Client]],
+        people_changed: Callable[[Mirror], None] = lambda _: None,
+    ) -> None:
         self._client = client
         self._people_changed = people_changed
         self._lock = threading.Lock()
@@ -128,6 +133,7 @@ class Lookout:
         self._happened = threading.Event()
         self._threads: dict[str, threading.Thread] = {}
         self._seen: dict[UUID, deque[tuple[float, int, int]]] = {}
+        self._looking = threading.Lock()
         self.sight: Sight | None = None
         self.station_uid: UUID | None = None
         self._marking = threading.Lock()
@@ -142,10 +148,11 @@ class Lookout:
         return len(self._watchers)
 
     def look_once(self, old_s: float = MOST_S) -> None:
-        """Look now, where nobody watches yet and what was seen is old."""
-        if self.sight is None or (datetime.now(UTC) - self.sight.at).total_seconds() > old_s:
-            with self._client() as client:
-                self.sight = self._look(client)
+        """Look now, where nobody watches yet and what was seen is old; one looks for all who come meanwhile."""
+        with self._looking:
+            if self.sight is None or (datetime.now(UTC) - self.sight.at).total_seconds() > old_s:
+                with self._client() as client:
+                    self.sight = self._look(client)
 
     def draw_once(self, at: datetime, shown: object, draw: Callable[[], str]) -> str:
         """Return what was drawn of a sight by what is seen of it; only what is of the newest one is kept."""
@@ -233,8 +240,11 @@ class Lookout:
     def _look(self, client: Client) -> Sight:
         if self.station_uid is None:
             self.station_uid = client.sessions.whoami().station_uid
-        running = self._all_running(client)
-        return Sight(datetime.now(UTC), running, _jobs(client), {one: _status(client, one) for one in Service})
+        with ThreadPoolExecutor(max_workers=len(Service) + 1) as asking:  # one after the other they take twice as long
+            jobs = asking.submit(_jobs, client)
+            services = {one: asking.submit(_status, client, one) for one in Service}
+            running = self._all_running(client)
+        return Sight(datetime.now(UTC), running, jobs.result(), {one: each.result() for one, each in services.items()})
 
     def _all_running(self, client: Client) -> tuple[Running, ...]:
         try:

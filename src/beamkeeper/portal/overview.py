@@ -24,14 +24,17 @@ from beamkeeper.portal.visits import Visit
 
 ALIVE_S = 15.0
 MOST_WATCHERS = 500
+FIRST_SIGHT_S = 60.0
+"""A page begins with what was seen so long ago at most: a look asks four services, and takes longer than the page."""
+
 MOST_DAYS = 20_000
 SHOWN_EXPERIMENTS = 10
 
 
 def show(visit: Visit) -> Response:
-    """Show the station as it is now; the page goes on by itself."""
+    """Show the station as it was seen last, and when; its live part looks as soon as the page is there, and goes on."""
     with suppress(DmError):
-        visit.portal.lookout.look_once()
+        visit.portal.lookout.look_once(FIRST_SIGHT_S)
     days = _days(visit)
     largest = sorted(_experiments(visit), key=lambda one: -one.bytes)[:SHOWN_EXPERIMENTS]
     return visit.page(

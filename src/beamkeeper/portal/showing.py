@@ -10,6 +10,9 @@ from markupsafe import Markup
 GOOD = frozenset({"done", "available", "verified", "running", "up", "yes"})
 BAD = frozenset({"failed", "quarantined", "suspect", "down", "aborted", "no", "unknown"})
 
+_TIME = Markup('<time datetime="%s" title="%s UTC">%s</time>')
+_SECONDS = "%Y-%m-%d %H:%M:%S"
+
 
 def when(at: datetime | None, zone: str) -> Markup:
     """Return a time in the station's zone; the hover has it in UTC."""
@@ -17,17 +20,13 @@ def when(at: datetime | None, zone: str) -> Markup:
         return Markup("")
     local = at.astimezone(ZoneInfo(zone))
     utc = at.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
-        utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}", f"{local:%Y-%m-%d %H:%M:%S}"
-    )
+    return _TIME % (utc.isoformat(), utc.strftime(_SECONDS), local.strftime(_SECONDS))
 
 
 def clock(at: datetime, zone: str) -> Markup:
     """Return the time of day in the station's zone; the hover has all of it in UTC."""
     utc, local = at.astimezone(UTC), at.astimezone(ZoneInfo(zone))
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
-        utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S}", f"{local:%H:%M}"
-    )
+    return _TIME % (utc.isoformat(), utc.strftime(_SECONDS), local.strftime("%H:%M"))
 
 
 def size(number: float | None) -> str:

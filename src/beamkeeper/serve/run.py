@@ -69,7 +69,7 @@ def run(config_file: Path | None, data_dir: Path | None, names: Sequence[str]) -
     engines = [build_engine(context) for context in contexts.values()]
     gc.collect()
     gc.freeze()  # what lives as long as the process need not be looked at again
-    gc.set_threshold(20_000, 20, 20)  # a batch makes thousands of objects, and few cycles
+    gc.set_threshold(5_000, 20, 20)  # a batch makes thousands of objects, and few cycles; a page waits for each look
     sys.setswitchinterval(SWITCH_S)
     gc.enable()  # it was off while everything was imported
     doors = [Door(settings)] if PORTAL in served else []

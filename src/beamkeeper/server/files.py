@@ -18,6 +18,7 @@ from beamkeeper.domain.files import (
     FileOrder,
     FilePage,
     FileQuery,
+    FileRecord,
     MetadataPatch,
     NewFiles,
     RegisteredFiles,
@@ -87,6 +88,12 @@ def get(uid: Uid, tx: CatalogTx, who: Who) -> File:
 def history(uid: Uid, tx: CatalogTx, who: Who) -> FileHistory:
     """Everything that is known of a file."""
     return core.history(tx, who, uid)
+
+
+@router.get("/files/{uid}/record", summary="All of a file at once")
+def record(uid: Uid, tx: CatalogTx, who: Who) -> FileRecord:
+    """Its history, the newest changes of its metadata, and what it was made from and what from it."""
+    return core.record(tx, who, uid)
 
 
 @router.patch("/files/{uid}/metadata", summary="Change metadata")

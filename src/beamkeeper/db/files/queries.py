@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.files.frames import note_frames
 from beamkeeper.db.files.registering import Registration, checksums_of, newest
 from beamkeeper.db.files.tables import (
+    FileRead,
     FileRow,
     ReplicaRow,
     VerificationRow,
+    VersionRead,
     VersionRow,
     to_file,
     to_replica,
@@ -48,6 +50,8 @@ from beamkeeper.domain.users import Reach
 UNDO = timedelta(days=30)
 """How long a hidden file can be brought back."""
 
+_OF_FILE = tuple(getattr(FileRow, name) for name in FileRead._fields)
+_OF_VERSION = tuple(getattr(VersionRow, name) for name in VersionRead._fields)
 _IS_NEWEST = (VersionRow.file_id == FileRow.id) & (VersionRow.number == FileRow.number)
 
 
@@ -84,8 +88,12 @@ class Files:
         search = FileSearch(self._session, self._now, query, reach)
         hits = search.page()
         # What may be seen is looked at, not searched by: SQLite would walk a whole experiment to find these few in it.
-        wanted = _joined(FileRow, VersionRow, and_(*search.allowed())).where(FileRow.id.in_(hits.ids))
-        rows = {file.id: (file, version) for file, version, is_seen in self._session.execute(wanted) if is_seen}
+        columns = (and_(*search.allowed()), *_OF_FILE, *_OF_VERSION)
+        rows: dict[int, tuple[FileRead, VersionRead]] = {}
+        for is_seen, *read in self._session.execute(_joined(*columns).where(FileRow.id.in_(hits.ids))):
+            if is_seen:
+                file, version = FileRead(*read[: len(_OF_FILE)]), VersionRead(*read[len(_OF_FILE) :])
+                rows[file.id] = file, version
         items = self._files([rows[id_] for id_ in hits.ids if id_ in rows])
         return FilePage(
             items=items,
@@ -173,7 +181,7 @@ class Files:
             raise NotFoundError(f"there is no file {uid}", uid=str(uid))
         return found[0], found[1]
 
-    def _files(self, rows: Sequence[tuple[FileRow, VersionRow]]) -> list[File]:
+    def _files(self, rows: Sequence[tuple[FileRow | FileRead, VersionRow | VersionRead]]) -> list[File]:
         checksums = checksums_of(self._session, [version.id for _, version in rows])
         return [to_file(file, version, checksums) for file, version in rows]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
@@ -23,7 +24,7 @@ from beamkeeper.domain.files import (
     Verification,
     Version,
 )
-from beamkeeper.domain.names import Checksum, Metadata, to_b64
+from beamkeeper.domain.names import Checksum, Metadata, path_fields
 from beamkeeper.domain.status import Service
 
 CATALOG = frozenset({Service.CATALOG})
@@ -141,6 +142,39 @@ class VerificationRow(Base):
     message: Mapped[str] = mapped_column(default="")
 
 
+class FileRead(NamedTuple):
+    """What a list of files takes of each row of `files`: a tenth of the time that whole rows take."""
+
+    id: int
+    uid: UUID
+    experiment_uid: UUID
+    path: bytes
+    kind: str
+    source_agent: str
+    source_path: bytes
+    metadata_: Metadata
+    deleted_at: datetime | None
+
+
+class VersionRead(NamedTuple):
+    """And of the row of its newest version."""
+
+    id: int
+    uid: UUID
+    number: int
+    size: int
+    link_target: str | None
+    identity: Metadata
+    is_snapshot: bool
+    is_verified: bool
+    is_suspect: bool
+    modified_at: datetime
+    finished_at: datetime
+    transferred_at: datetime
+    verified_at: datetime | None
+    catalogued_at: datetime
+
+
 Checksums = Mapping[int, Sequence[Checksum]]
 """Checksums by the local key of their version."""
 
@@ -150,19 +184,19 @@ def to_checksum(algorithm: str, value: str) -> Checksum:
     return _CHECKSUM.validate_python({"algorithm": algorithm, "value": value})
 
 
-def to_file(row: FileRow, version: VersionRow, checksums: Checksums) -> File:
-    """Return a file with its newest version."""
-    return File(
-        path_b64=to_b64(row.path),
+def to_file(row: FileRow | FileRead, version: VersionRow | VersionRead, checksums: Checksums) -> File:
+    """Return a file with its newest version, as it was looked at when it came: to look again takes most of the time."""
+    return File.model_construct(
+        **path_fields(row.path),
         uid=row.uid,
         experiment_uid=row.experiment_uid,
         kind=FileKind(row.kind),
         version=version.number,
         version_uid=version.uid,
         size=version.size,
-        checksums=checksums.get(version.id, ()),
+        checksums=tuple(checksums.get(version.id, ())),
         link_target_b64=version.link_target,
-        source=Source(agent=row.source_agent, path_b64=to_b64(row.source_path)),
+        source=Source.model_construct(agent=row.source_agent, **path_fields(row.source_path)),
         identity=SourceIdentity.model_validate(version.identity),
         is_snapshot=version.is_snapshot,
         is_verified=version.is_verified,

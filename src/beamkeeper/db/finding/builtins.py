@@ -160,7 +160,7 @@ def _tested(column: Any, leaf: Leaf, now: datetime, dialect: str) -> Condition:
             known = _bound(column, value, now)
             met = column.op(op, return_type=Boolean(), is_comparison=True)(known)
         case In(_, values):
-            met = or_(*(column == _bound(column, value, now) for value in values))
+            met = column.in_([_bound(column, value, now) for value in values])  # the column worked out once
         case Glob(_, pattern):
             met = glob_matches(column, pattern, dialect)
         case Exists():

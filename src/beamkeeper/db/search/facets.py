@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Integer, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.experiments import ExperimentRow
@@ -172,7 +172,9 @@ class Statistics:
         term, texts, numbers = SearchTermRow, defaultdict[tuple[int, str], int](int), _Numbers()
         for part in _parts(ids):
             # The sum keeps a database from walking all terms of a key, of every file, to meet those of a few.
-            meant = (term.file_id.in_(part), (term.key_id + 0).in_(keys))
+            # Numbers of our own, in the statement itself: a thousand bound one by one cost some milliseconds.
+            of_part = bindparam(None, part, Integer(), expanding=True, literal_execute=True)
+            meant = (term.file_id.in_(of_part), (term.key_id + 0).in_(keys))
             counts = select(term.key_id, term.text, func.count()).where(*meant, term.text.is_not(None))
             for key_id, text, files in self._session.execute(counts.group_by(term.key_id, term.text)):
                 texts[key_id, text or ""] += files
