@@ -125,7 +125,7 @@ def test_a_destination_that_fails_as_a_whole_ends_the_batch(tmp_path: Path, sour
     next(sending)
     sending.close()
     transfer.helpers.close()
-    assert children() == before
+    assert children() <= before, "helpers of other tests may have ended meanwhile"
     (tmp_path / "experiment" / ".dm" / "staging").rename(tmp_path / "elsewhere")
     (tmp_path / "experiment" / ".dm").rmdir()
     (tmp_path / "experiment").rmdir()
@@ -140,7 +140,7 @@ def test_with_a_fail_point_everything_stays_in_the_process(place: LocalPlace, so
         check(place, items, CopyTransfer(CopyOptions()))
     finally:
         failpoints.arm("")
-    assert children() == before
+    assert children() <= before, "helpers of other tests may have ended meanwhile"
 
 
 STARTS_ONE = """
