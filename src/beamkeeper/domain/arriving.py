@@ -86,11 +86,13 @@ def _arriving(new: NewFile) -> Arriving:
     )
 
 
-def _identity(identity: SourceIdentity) -> str:
-    return (
-        f'{{"dev":{identity.dev},"ino":{identity.ino},"size":{identity.size},'
-        f'"mtime_ns":{identity.mtime_ns},"ctime_ns":{identity.ctime_ns}}}'
-    )
+def identity_text(dev: int, ino: int, size: int, mtime_ns: int, ctime_ns: int) -> str:
+    """Return the identity of a source as the document that is kept."""
+    return f'{{"dev":{dev},"ino":{ino},"size":{size},"mtime_ns":{mtime_ns},"ctime_ns":{ctime_ns}}}'
+
+
+def _identity(of: SourceIdentity) -> str:
+    return identity_text(of.dev, of.ino, of.size, of.mtime_ns, of.ctime_ns)
 
 
 def _microseconds(at: datetime) -> int:

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from beamkeeper.domain.arriving import EPOCH, MICROSECOND, Arriving
+from beamkeeper.domain.arriving import EPOCH, MICROSECOND, Arriving, identity_text
 from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.files import ALSO_LIMIT, REGISTER_LIMIT, FileKind, ReadFrom
 from beamkeeper.domain.json_text import KEY_END, read_keys
@@ -137,7 +137,7 @@ def _keys(new: _NewFile) -> int:
 
 
 def _arriving(new: _NewFile) -> Arriving:
-    path, identity = _path(new), new.identity
+    path, of = _path(new), new.identity
     return Arriving(
         new.experiment_uid.hex,
         new.version_uid.hex,
@@ -150,8 +150,7 @@ def _arriving(new: _NewFile) -> Arriving:
         None if new.link_target_b64 is UNSET else new.link_target_b64,
         new.source.agent,
         _path(new.source),
-        f'{{"dev":{_number(identity.dev)},"ino":{_number(identity.ino)},"size":{_number(identity.size)},'
-        f'"mtime_ns":{_number(identity.mtime_ns)},"ctime_ns":{_number(identity.ctime_ns)}}}',
+        identity_text(*map(_number, (of.dev, of.ino, of.size, of.mtime_ns, of.ctime_ns))),
         json.dumps(new.chunks) if new.chunks else None,
         new.is_snapshot is True,
         new.storage_area_uid.hex,
