@@ -23,14 +23,17 @@ from beamkeeper.domain.files import (
     File,
     FileCount,
     FileKind,
+    FileOrder,
+    FilePage,
     FileQuery,
     NewFile,
     Registered,
     RegisteredAs,
     ReplicaState,
     Source,
+    SourceIdentity,
 )
-from beamkeeper.domain.names import Metadata, show_path, to_b64
+from beamkeeper.domain.names import Algorithm, Checksum, Metadata, show_path, to_b64
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import Reach
 from beamkeeper.testing.beamline import Clock
@@ -84,6 +87,30 @@ def at(catalog: Catalog, path: bytes | str) -> File:
     with catalog.read() as tx:
         (file,) = tx.files.lookup(EXPERIMENT, [raw])
     return file
+
+
+UNUSUAL = (
+    new_file(
+        b'data/\xff \n"', metadata={"energy": {"value": 7.1, "unit": "keV"}, "µ": [1, None, True, "\u2603", 1e300]}
+    ),
+    new_file("data/large", size=2**53 + 1, verified_at=None, read_from=None, modified_at=TAKEN.replace(microsecond=7)),
+    new_file("data/link", kind=FileKind.LINK, link_target_b64="", checksums=()),
+    new_file("data/two", checksums=[Checksum(algorithm=each, value="ab" * 16) for each in (Algorithm.SHA256, "md5")]),
+    new_file("data/plain", identity=SourceIdentity(dev=1, ino=2, size=3, mtime_ns=4, ctime_ns=5), is_snapshot=True),
+)
+
+
+def test_a_page_is_the_text_that_its_model_has(catalog: Catalog) -> None:
+    assert all(answer.result is RegisteredAs.CREATED for answer in register(catalog, *UNUSUAL))
+    with catalog.write() as tx:
+        tx.files.hide(FileQuery(glob="data/large"), by="user")
+    query = FileQuery(order=FileOrder.PATH, with_deleted=True)
+    with catalog.read() as tx:
+        text = tx.files.find_text(query, EVERYTHING)
+        items = tx.files.lookup(EXPERIMENT, [bytes(new.relpath) for new in UNUSUAL])
+    expected = FilePage(items=tuple(items), searched=len(UNUSUAL))
+    assert json.loads(text) == json.loads(expected.model_dump_json())
+    assert FilePage.model_validate_json(text) == expected
 
 
 def test_a_registered_version_comes_back_as_it_was_given(catalog: Catalog) -> None:

@@ -228,7 +228,7 @@ def test_the_files_of_a_page_are_read_by_their_numbers_and_not_by_going_through_
     asked: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
-        if "files.metadata" in statement:
+        if "f.metadata" in statement:
             asked.append((statement, values))
 
     with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
@@ -240,7 +240,7 @@ def test_the_files_of_a_page_are_read_by_their_numbers_and_not_by_going_through_
         with catalogue.database.engine.connect() as connection:
             for statement, values in asked:
                 plan = [step[3] for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
-                assert plan[0] == "SEARCH files USING INTEGER PRIMARY KEY (rowid=?)", plan
+                assert plan[0] == "SEARCH f USING INTEGER PRIMARY KEY (rowid=?)", plan
     assert len(asked) == 2
 
 

@@ -33,7 +33,7 @@ from beamkeeper.domain.frames import NewFrames
 from beamkeeper.domain.metadata import MetadataHistory, removal
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.provenance import Towards
-from beamkeeper.domain.users import Action, Caller, may, reach, require
+from beamkeeper.domain.users import Action, Caller, Reach, may, reach, require
 
 AVAILABLE = "files.available"
 CHANGED = "files.changed"
@@ -77,11 +77,20 @@ def lookup(tx: CatalogTransaction, caller: Caller, wanted: FileLookup) -> FilePa
 
 def find(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> FilePage:
     """Return one page of the files that are wanted, out of those that the caller may read."""
+    return tx.files.find(query, _reach(tx, caller, query))
+
+
+def find_text(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> bytes:
+    """Return the same as JSON, which is what nearly all want of it."""
+    return tx.files.find_text(query, _reach(tx, caller, query))
+
+
+def _reach(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> Reach:
     if query.experiment_uid is not None:
         rights.experiment(tx, caller, Action.FILE_READ, query.experiment_uid)
     if query.with_deleted:
         _meant(tx, caller, query)
-    return tx.files.find(query, reach(caller, Action.FILE_READ))
+    return reach(caller, Action.FILE_READ)
 
 
 def get(tx: CatalogTransaction, caller: Caller, uid: UUID) -> File:

@@ -78,11 +78,13 @@ def present(
     rest, found = list(values), set[Any]()
     try:
         if connection.dialect.name == "postgresql":
-            kind = "uuid[]" if isinstance(column.type, SqlUuid) else "bytea[]"
+            # An array as one text: the driver takes microseconds for each element of a list.
+            is_uid = isinstance(column.type, SqlUuid)
+            kind, elements = ("uuid[]", rest) if is_uid else ("bytea[]", [f'"\\\\x{value.hex()}"' for value in rest])
             statement = f"SELECT {name} FROM {of} WHERE {more.replace('?', '%s')}{name} = ANY(%s::{kind})"  # noqa: S608
             return {
                 value.hex if isinstance(value, UUID) else bytes(value)
-                for (value,) in cursor.execute(statement, (*given, rest))
+                for (value,) in cursor.execute(statement, (*given, f"{{{','.join(elements)}}}"))
             }
         for start in range(0, len(rest), AT_ONCE):
             part = rest[start : start + AT_ONCE]
@@ -137,8 +139,17 @@ def take_ids(session: Session, table: type[Base], count: int) -> Sequence[int]:
     """
     target = cast(Table, table.__table__)
     if session.get_bind().dialect.name == "postgresql":
-        sequence = func.pg_get_serial_sequence(target.name, "id")
-        wanted = select(func.nextval(sequence)).select_from(func.generate_series(1, count))
-        return sorted(session.scalars(wanted))
+        return _take_of_sequence(session, target.name, count)
     last = session.execute(select(func.max(target.c.id))).scalar_one() or 0
     return range(last + 1, last + 1 + count)
+
+
+def _take_of_sequence(session: Session, table: str, count: int) -> Sequence[int]:
+    """Return the next numbers of a sequence: by their ends, unless somebody else took numbers in between."""
+    connection = session.connection()
+    taken = "SELECT nextval((SELECT pg_get_serial_sequence(%s, 'id')::regclass)) AS id FROM generate_series(1, %s)"
+    ends = f"SELECT min(id), max(id) FROM ({taken}) AS taken"  # noqa: S608 - a statement of ours
+    first, last = connection.exec_driver_sql(ends, (table, count)).one() if count else (1, 0)
+    if last - first + 1 == count:
+        return range(first, last + 1)
+    return sorted(connection.exec_driver_sql(taken, (table, count)).scalars())

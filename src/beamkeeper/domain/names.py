@@ -74,14 +74,15 @@ def _int_from_wire(value: Any) -> Any:
     return int(value) if isinstance(value, str) and _WIRE_INT.fullmatch(value) else value
 
 
-def _int_to_wire(value: int) -> int | str:
+def int_to_wire(value: int) -> int | str:
+    """Return an integer as the wire has it: as text beyond 2^53, which not every reader of JSON keeps."""
     return value if -JSON_SAFE_INT <= value <= JSON_SAFE_INT else str(value)
 
 
 WireInt = Annotated[
     int,
     BeforeValidator(_int_from_wire),
-    PlainSerializer(_int_to_wire, when_used="json"),
+    PlainSerializer(int_to_wire, when_used="json"),
 ]
 """An integer that is a string on the wire where it is beyond 2^53."""
 

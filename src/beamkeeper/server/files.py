@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query, Request
+from fastapi import APIRouter, Body, Query, Request, Response
 
 from beamkeeper.core import files as core
 from beamkeeper.domain.files import (
@@ -51,17 +51,17 @@ def lookup(who: Who, wanted: Annotated[FileLookup, large(FileLookup)], tx: Catal
     return core.lookup(tx, who, wanted)
 
 
-@router.post("/files:find", summary="Find files by path, size, time and metadata")
-def find(query: Annotated[FileQuery, Body(examples=FIND_EXAMPLES)], tx: CatalogTx, who: Who) -> FilePage:
+@router.post("/files:find", summary="Find files by path, size, time and metadata", response_model=FilePage)
+def find(query: Annotated[FileQuery, Body(examples=FIND_EXAMPLES)], tx: CatalogTx, who: Who) -> Response:
     """One page of the files that meet every condition.
 
     Conditions are a `query` in the short notation, a `filter` in that of MongoDB, or both. A page comes in bounded
     time: where a search has looked at so many files and found less than a page, it says so in `is_partial`.
     """
-    return core.find(tx, who, query)
+    return _page(core.find_text(tx, who, query))
 
 
-@router.get("/files", summary="List files")
+@router.get("/files", summary="List files", response_model=FilePage)
 def list_files(
     tx: CatalogTx,
     who: Who,
@@ -72,10 +72,14 @@ def list_files(
     order: FileOrder | None = None,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> FilePage:
+) -> Response:
     """One page of files by experiment, path and query."""
     asked = FileQuery(experiment_uid=experiment_uid, glob=glob, query=query, order=order, after=after, limit=limit)
-    return core.find(tx, who, asked)
+    return _page(core.find_text(tx, who, asked))
+
+
+def _page(text: bytes) -> Response:
+    return Response(text, media_type="application/json")
 
 
 @router.get("/files/{uid}", summary="A file")

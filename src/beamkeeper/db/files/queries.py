@@ -7,17 +7,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, select
+from sqlalchemy import ColumnElement, Select, case, func, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.frames import note_frames
+from beamkeeper.db.files.listing import read_files
 from beamkeeper.db.files.registering import Registration, checksums_of, newest
 from beamkeeper.db.files.tables import (
-    FileRead,
     FileRow,
     ReplicaRow,
     VerificationRow,
-    VersionRead,
     VersionRow,
     to_file,
     to_replica,
@@ -30,6 +29,7 @@ from beamkeeper.db.scope import lock_experiments
 from beamkeeper.db.search import note_changed
 from beamkeeper.domain.arriving import Arriving, arriving
 from beamkeeper.domain.errors import NotFoundError
+from beamkeeper.domain.file_text import page_text
 from beamkeeper.domain.files import (
     ExperimentSummary,
     File,
@@ -50,8 +50,6 @@ from beamkeeper.domain.users import Reach
 UNDO = timedelta(days=30)
 """How long a hidden file can be brought back."""
 
-_OF_FILE = tuple(getattr(FileRow, name) for name in FileRead._fields)
-_OF_VERSION = tuple(getattr(VersionRow, name) for name in VersionRead._fields)
 _IS_NEWEST = (VersionRow.file_id == FileRow.id) & (VersionRow.number == FileRow.number)
 
 
@@ -85,19 +83,14 @@ class Files:
 
     def find(self, query: FileQuery, reach: Reach) -> FilePage:
         """Return one page of a query, out of the experiments within reach."""
-        search = FileSearch(self._session, self._now, query, reach)
-        hits = search.page()
-        # What may be seen is looked at, not searched by: SQLite would walk a whole experiment to find these few in it.
-        columns = (and_(*search.allowed()), *_OF_FILE, *_OF_VERSION)
-        rows: dict[int, tuple[FileRead, VersionRead]] = {}
-        for is_seen, *read in self._session.execute(_joined(*columns).where(FileRow.id.in_(hits.ids))):
-            if is_seen:
-                file, version = FileRead(*read[: len(_OF_FILE)]), VersionRead(*read[len(_OF_FILE) :])
-                rows[file.id] = file, version
-        items = self._files([rows[id_] for id_ in hits.ids if id_ in rows])
-        return FilePage(
-            items=items,
-            next=hits.next,
+        return FilePage.model_validate_json(self.find_text(query, reach))
+
+    def find_text(self, query: FileQuery, reach: Reach) -> bytes:
+        """Return the same as JSON, which is what nearly all want of it."""
+        hits = FileSearch(self._session, self._now, query, reach).page()
+        return page_text(
+            read_files(self._session, hits.ids),
+            next_=hits.next,
             is_partial=hits.is_partial,
             searched=hits.searched,
             is_behind=hits.is_behind,
@@ -181,7 +174,7 @@ class Files:
             raise NotFoundError(f"there is no file {uid}", uid=str(uid))
         return found[0], found[1]
 
-    def _files(self, rows: Sequence[tuple[FileRow | FileRead, VersionRow | VersionRead]]) -> list[File]:
+    def _files(self, rows: Sequence[tuple[FileRow, VersionRow]]) -> list[File]:
         checksums = checksums_of(self._session, [version.id for _, version in rows])
         return [to_file(file, version, checksums) for file, version in rows]
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
 from pydantic import TypeAdapter
-from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import BigInteger, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from beamkeeper.db.base import Base, BigId, JsonDocument
-from beamkeeper.db.kinds import partial_index
+from beamkeeper.db.kinds import kept_by_us, partial_index
 from beamkeeper.domain.files import (
     File,
     FileKind,
@@ -60,6 +59,7 @@ class VersionRow(Base):
 
     __tablename__ = "versions"
     __table_args__ = (
+        kept_by_us("file_id", "files.id"),
         UniqueConstraint("file_id", "number"),
         # Of those few only: nearly all are verified as they are registered.
         partial_index(
@@ -70,7 +70,7 @@ class VersionRow(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     uid: Mapped[UUID] = mapped_column(unique=True)
-    file_id: Mapped[int] = mapped_column(BigId, ForeignKey("files.id"))
+    file_id: Mapped[int] = mapped_column(BigId)
     number: Mapped[int]
     size: Mapped[int] = mapped_column(BigInteger)
     identity: Mapped[Metadata]
@@ -91,9 +91,10 @@ class ChecksumRow(Base):
     """A version's checksum by one algorithm."""
 
     __tablename__ = "checksums"
+    __table_args__ = (kept_by_us("version_id", "versions.id"),)
     services = CATALOG
 
-    version_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id"), primary_key=True)
+    version_id: Mapped[int] = mapped_column(BigId, primary_key=True)
     algorithm: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str]
 
@@ -103,6 +104,7 @@ class ReplicaRow(Base):
 
     __tablename__ = "replicas"
     __table_args__ = (
+        kept_by_us("version_id", "versions.id"),
         UniqueConstraint("version_id", "storage_area_uid"),
         Index(None, "checked_at", "uid"),
         # Of those few only, so that it costs nothing where copies are read back at once.
@@ -112,7 +114,7 @@ class ReplicaRow(Base):
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     uid: Mapped[UUID] = mapped_column(unique=True)
-    version_id: Mapped[int] = mapped_column(BigId, ForeignKey("versions.id"))
+    version_id: Mapped[int] = mapped_column(BigId)
     storage_area_uid: Mapped[UUID]
     state: Mapped[str]
     created_at: Mapped[datetime]
@@ -127,12 +129,12 @@ class VerificationRow(Base):
     """The ledger: rows are added, and never changed."""
 
     __tablename__ = "verifications"
-    __table_args__ = (Index(None, "replica_id"),)
+    __table_args__ = (kept_by_us("replica_id", "replicas.id"), Index(None, "replica_id"))
     services = CATALOG
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True)
     uid: Mapped[UUID] = mapped_column(unique=True)
-    replica_id: Mapped[int] = mapped_column(BigId, ForeignKey("replicas.id"))
+    replica_id: Mapped[int] = mapped_column(BigId)
     verified_at: Mapped[datetime]
     is_match: Mapped[bool]
     read_from: Mapped[str]
@@ -140,39 +142,6 @@ class VerificationRow(Base):
     value: Mapped[str | None]
     by: Mapped[str]
     message: Mapped[str] = mapped_column(default="")
-
-
-class FileRead(NamedTuple):
-    """What a list of files takes of each row of `files`: a tenth of the time that whole rows take."""
-
-    id: int
-    uid: UUID
-    experiment_uid: UUID
-    path: bytes
-    kind: str
-    source_agent: str
-    source_path: bytes
-    metadata_: Metadata
-    deleted_at: datetime | None
-
-
-class VersionRead(NamedTuple):
-    """And of the row of its newest version."""
-
-    id: int
-    uid: UUID
-    number: int
-    size: int
-    link_target: str | None
-    identity: Metadata
-    is_snapshot: bool
-    is_verified: bool
-    is_suspect: bool
-    modified_at: datetime
-    finished_at: datetime
-    transferred_at: datetime
-    verified_at: datetime | None
-    catalogued_at: datetime
 
 
 Checksums = Mapping[int, Sequence[Checksum]]
@@ -184,7 +153,7 @@ def to_checksum(algorithm: str, value: str) -> Checksum:
     return _CHECKSUM.validate_python({"algorithm": algorithm, "value": value})
 
 
-def to_file(row: FileRow | FileRead, version: VersionRow | VersionRead, checksums: Checksums) -> File:
+def to_file(row: FileRow, version: VersionRow, checksums: Checksums) -> File:
     """Return a file with its newest version, as it was looked at when it came: to look again takes most of the time."""
     return File.model_construct(
         **path_fields(row.path),

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, String, bindparam, cast, or_, select
+from sqlalchemy import ColumnElement, Select, String, cast, or_, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
+from beamkeeper.db.kinds import one_of
 from beamkeeper.db.search.tables import (
     NO_QUANTITY,
     SearchChangeRow,
@@ -28,7 +29,7 @@ PENDING = 5000
 """So many files that are not indexed yet are looked at one by one; where there are more, a search does without them."""
 _RANGES = 200
 _LISTED = 50
-"""Of more than so many experiments within reach the statement says where they stand: each number costs microseconds."""
+"""Of more than so many experiments within reach SQLite is told where they stand: each number costs microseconds."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ class Index:
     """Files that may have changed since they were indexed, as ranges of their numbers."""
     is_behind: bool
     """Whether there are more of those than can be looked at."""
+    dialect: str
 
     def within(self, column: Any) -> ColumnElement[bool]:
         """Return the condition that an experiment's number is of one within reach."""
-        return _within(column, self.ids, is_all=self.is_all)
+        return _within(column, self.ids, self.dialect, is_all=self.is_all)
 
     def within_uids(self, column: Any) -> ColumnElement[bool]:
         """Return the condition that an experiment's uid is of one within reach."""
@@ -65,7 +67,7 @@ class Index:
         if self.has_partial:
             found.append(SearchFileRow.is_partial.expression)
         if self.unsure_experiments:
-            found.append(SearchFileRow.experiment_id.in_(self.unsure_experiments))
+            found.append(self._unsure_experiment())
         found.extend(FileRow.id.between(first, last) for first, last in self.pending)
         return or_(*found)
 
@@ -78,8 +80,12 @@ class Index:
         if self.has_partial:
             found.append(select(row.file_id).where(row.is_partial, self.within(row.experiment_id)))
         if self.unsure_experiments:
-            found.append(select(row.file_id).where(row.experiment_id.in_(self.unsure_experiments)))
+            found.append(select(row.file_id).where(self._unsure_experiment()))
         return found
+
+    def _unsure_experiment(self) -> ColumnElement[bool]:
+        numbers, is_postgres = self.unsure_experiments, self.dialect == "postgresql"
+        return one_of(SearchFileRow.experiment_id, numbers, is_postgres=is_postgres)
 
 
 def index_for(
@@ -89,10 +95,11 @@ def index_for(
     probes = [probe for leaf in leaves if not isinstance(leaf, Text) for probe in probes_of(leaf)]
     names = {probe.key for probe in probes}
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
+    dialect = session.get_bind().dialect.name
     ids, unsure = _experiments(session, within, names)
     keys = _numbered(session, SearchKeyRow.key, SearchKeyRow.id, names)
     waiting, is_behind = pending(session)
-    of_reach = _within(SearchFileRow.experiment_id, ids, is_all=is_all)
+    of_reach = _within(SearchFileRow.experiment_id, ids, dialect, is_all=is_all)
     partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial, of_reach)
     return Index(
         keys=keys,
@@ -104,15 +111,15 @@ def index_for(
         has_partial=bool(leaves) and session.execute(partial.limit(1)).first() is not None,
         pending=waiting,
         is_behind=is_behind,
+        dialect=dialect,
     )
 
 
-def _within(column: Any, ids: Sequence[int], *, is_all: bool) -> ColumnElement[bool]:
-    if is_all and len(ids) > _LISTED:
+def _within(column: Any, ids: Sequence[int], dialect: str, *, is_all: bool) -> ColumnElement[bool]:
+    is_postgres = dialect == "postgresql"
+    if is_all and len(ids) > _LISTED and not is_postgres:
         return column.in_(select(SearchExperimentRow.id))  # type: ignore[no-any-return]
-    # Numbers of our own, in the statement itself: hundreds bound one by one cost a millisecond each time.
-    found = bindparam(None, ids, Integer(), expanding=True, literal_execute=True)
-    return column.in_(found)  # type: ignore[no-any-return]
+    return one_of(column, ids, is_postgres=is_postgres)
 
 
 def _numbered(session: Session, name: Any, number: Any, wanted: Collection[str]) -> Mapping[str, int]:

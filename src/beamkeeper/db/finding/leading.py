@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.finding.sources import Way
-from beamkeeper.db.finding.windows import Found, Merged, WalkExperiments, Windows
+from beamkeeper.db.finding.windows import Found, Merged, Windows, along
 from beamkeeper.db.search.tables import SearchExperimentRow
 from beamkeeper.domain.files import FileOrder
 
@@ -36,6 +36,7 @@ class Leading:
 
     def __init__(self, session: Session, index: Index, ways: Sequence[Way], order: FileOrder) -> None:
         self._session = session
+        self._dialect = session.get_bind().dialect.name
         self._index = index
         self._ways = ways[:_CONSIDERED]
         self._order = order
@@ -47,12 +48,16 @@ class Leading:
         if self._order is FileOrder.PATH:
             return self._led(FEW) if self._may_lead else None
         if self._may_lead:
-            return self._led(FEW) or self._dense() or self._led(SOME) or self._merged() or self._walked()
+            found = self._led(FEW) or self._dense()
+            # To count the files of the one condition, and to sort them, takes longer than to read the newest of each.
+            alone = self._merged() if found is None and len(self._ways) == 1 else None
+            return found or alone or self._led(SOME) or self._merged() or self._walked()
         return self._walked()
 
     def second(self, walked: Windows, searched: int) -> Windows | None:
         """Return a better way from where a walk has come to, if it is time for that and there is one."""
-        if self._is_tried or searched < TRIAL or isinstance(walked, Found | Merged) or not self._may_lead:
+        is_led = isinstance(walked, Found) or (isinstance(walked, Merged) and walked.is_led)
+        if self._is_tried or searched < TRIAL or is_led or not self._may_lead:
             return None
         self._is_tried = True
         if self._order is not FileOrder.NEWEST:
@@ -85,7 +90,7 @@ class Leading:
         if len(self._ways) != 1 or self._ways[0].is_of_words or not 0 < len(index.ids) <= _WALKED_EXPERIMENTS:
             return False
         row = SearchExperimentRow
-        return (self._session.scalar(select(func.sum(row.files)).where(row.id.in_(index.ids))) or 0) <= SOME
+        return (self._session.scalar(select(func.sum(row.files)).where(index.within(row.id))) or 0) <= SOME
 
     def _dense(self) -> Windows | None:
         """Return the way along the newest files of a few experiments, where they fill a page soon.
@@ -93,7 +98,7 @@ class Leading:
         To count those that are meant, and to sort them, takes ten times as long.
         """
         is_wanted = self._order is FileOrder.NEWEST and not self._index.is_behind and self._is_dense
-        return WalkExperiments(self._narrowed.ids, self._index.unsure_ids()) if is_wanted else None
+        return self._along(self._narrowed) if is_wanted else None
 
     def _led(self, most: int) -> Windows | None:
         """Return the way along the condition that the fewest files meet, where those are not more than this."""
@@ -119,22 +124,22 @@ class Leading:
         return self._with_words[i]
 
     def _merged(self) -> Windows | None:
+        """Return the way along a condition of which the index has the files of each experiment in order."""
         index = self._narrowed
-        if self._session.get_bind().dialect.name != "postgresql" or len(index.ids) > _MERGED_EXPERIMENTS:
+        ordered = [way for way in self._ways if way.parts and all(part.is_ordered for part in way.parts)]
+        if not ordered or len(index.ids) > _MERGED_EXPERIMENTS:
             return None
-        ways = [way for way in self._ways if way.parts and all(part.is_ordered for part in way.parts)]
-        if not ways:
-            return None
-        experiments = select(SearchExperimentRow.id).where(index.within(SearchExperimentRow.id))
-        parts = [(part.files, part.experiment) for part in ways[0].parts]
-        return Merged(experiments, parts, self._index.unsure_ids())
+        return Merged(_numbers(index), ordered[0].parts, self._index.unsure_ids(), self._dialect)
 
     def _walked(self) -> Windows | None:
         index = self._narrowed if self._may_lead else self._index
         is_few = not index.is_all and len(index.ids) <= _WALKED_EXPERIMENTS
         if self._order is FileOrder.NEWEST and is_few and index.ids and not index.is_behind:
-            return WalkExperiments(index.ids, self._index.unsure_ids())
+            return self._along(index)
         return None
+
+    def _along(self, index: Index) -> Windows:
+        return along(_numbers(index), self._index.unsure_ids(), self._dialect)
 
     def _count(self, selects: Sequence[Select[Any]], most: int) -> int:
         """Return how many files an index gives, counting no further than one more than `most`."""
@@ -143,6 +148,11 @@ class Leading:
         found = union_all(*selects).subquery()
         some = select(found.c.file_id).limit(most + 1).subquery()
         return self._session.scalar(select(func.count()).select_from(some)) or 0
+
+
+def _numbers(index: Index) -> Select[Any]:
+    row = SearchExperimentRow
+    return select(row.id).where(index.within(row.id))
 
 
 def _common(ways: Sequence[Sequence[Select[Any]]]) -> Sequence[Select[tuple[int]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, exists, false, literal_column, select, true
 
@@ -13,6 +13,7 @@ from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import builtin, linked, path_range
 from beamkeeper.db.finding.compiled import WORD_ROWS, Compiler, is_builtin
 from beamkeeper.db.finding.indexed import Index
+from beamkeeper.db.finding.windows import Part
 from beamkeeper.db.linked import DatasetRow, RunRow
 from beamkeeper.db.search.counting import MAX_NAME
 from beamkeeper.db.search.tables import (
@@ -27,15 +28,6 @@ from beamkeeper.db.search.tables import (
 from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, In, Leaf, Node, Not, Or, Text
 from beamkeeper.domain.query.narrowing import common, suffixes, together, words_within
 from beamkeeper.domain.query.probes import Below, Points, Probe, Shape, Span, probes_of
-
-
-class Part(NamedTuple):
-    """Files that an index gives, of every experiment, and where it has the experiment's number if it begins with it."""
-
-    files: Select[Any]
-    experiment: Any = None
-    is_ordered: bool = False
-    """Whether the index gives those of one experiment by their numbers."""
 
 
 @dataclass(frozen=True)

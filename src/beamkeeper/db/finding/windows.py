@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, select, true, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, and_, func, select, true, tuple_, union_all
 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.search.tables import SearchFileRow
@@ -43,26 +43,6 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class WalkExperiments:
-    """Along the newest files of a few experiments: as an index has them by experiment."""
-
-    experiment_ids: Sequence[int]
-    besides: Sequence[Select[Any]]
-
-    def window(self, after: Key | None, size: int) -> Select[Any]:
-        """Return the next files."""
-        row = SearchFileRow
-        parts: list[Select[Any]] = []
-        for number in self.experiment_ids:
-            part = select(row.file_id).where(row.experiment_id == number)
-            if isinstance(after, int):
-                part = part.where(row.file_id < after)
-            newest = part.order_by(row.file_id.desc()).limit(size).subquery()
-            parts.append(select(newest.c.file_id))
-        return Found(FileOrder.NEWEST, [*parts, *self.besides]).window(after, size)
-
-
-@dataclass(frozen=True)
 class Found:
     """Among the files that an index gives."""
 
@@ -83,27 +63,52 @@ class Found:
         return newest.order_by(number.desc()).limit(size)
 
 
+class Part(NamedTuple):
+    """Files that an index gives, of every experiment, and where it has the experiment's number if it begins with it."""
+
+    files: Select[Any]
+    experiment: Any = None
+    is_ordered: bool = False
+    """Whether the index gives those of one experiment by their numbers."""
+
+
 @dataclass(frozen=True)
 class Merged:
-    """The newest of each experiment as an index has them in order, one experiment after the other: on PostgreSQL."""
+    """The newest of each experiment as an index has them in order, one experiment after the other."""
 
     experiments: Select[Any]
-    parts: Sequence[tuple[Select[Any], Any]]
-    """Files, and where they have the number of their experiment."""
+    parts: Sequence[Part]
     besides: Sequence[Select[Any]]
+    dialect: str
+    is_led: bool = True
+    """Whether it is a condition that gives the files."""
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
-        sources: list[Select[Any]] = []
-        for files, experiment in self.parts:
-            of = self.experiments.subquery()
-            (number,) = files.selected_columns
-            part = files.where(experiment == of.c.id)
-            if isinstance(after, int):
-                part = part.where(number < after)
-            newest = part.order_by(number.desc()).limit(size).lateral()
-            sources.append(select(newest.c.file_id).select_from(of.join(newest, true())))
-        return Found(FileOrder.NEWEST, [*sources, *self.besides]).window(after, size)
+        newest = [self._newest(part, after, size) for part in self.parts]
+        return Found(FileOrder.NEWEST, [*newest, *self.besides]).window(after, size)
+
+    def _newest(self, part: Part, after: Key | None, size: int) -> Select[Any]:
+        of = self.experiments.subquery()
+        (number,) = part.files.selected_columns
+        each = part.files.where(part.experiment == of.c.id)
+        if isinstance(after, int):
+            each = each.where(number < after)
+        newest = each.order_by(number.desc())
+        if self.dialect == "postgresql":
+            found = newest.limit(size).lateral()
+            return select(found.c.file_id).select_from(of.join(found, true()))
+        # SQLite knows no lateral join: the oldest that is wanted of an experiment is looked up, and read from there on.
+        # An outer join keeps it from going through the index first, and looking that up for each of its rows.
+        oldest = func.coalesce(newest.limit(1).offset(size - 1).correlate(of).scalar_subquery(), 0)
+        asked: Any = each.whereclause
+        return select(number).select_from(of.outerjoin(part.experiment.table, and_(asked, number >= oldest)))
+
+
+def along(experiments: Select[Any], besides: Sequence[Select[Any]], dialect: str) -> Merged:
+    """Return the way along the newest files of a few experiments, whatever they are."""
+    every = Part(select(SearchFileRow.file_id), SearchFileRow.experiment_id, is_ordered=True)
+    return Merged(experiments, [every], besides, dialect, is_led=False)
 
 
 def ordering(order: FileOrder) -> Sequence[Any]:
