@@ -14,7 +14,7 @@ from beamkeeper.db.finding.builtins import text_of
 from beamkeeper.db.finding.compiled import Compiler, is_builtin
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.domain.names import Metadata
-from beamkeeper.domain.query.ast import And, Builtin, Leaf, Matches, Node, Not, Or, leaves
+from beamkeeper.domain.query.ast import And, Builtin, Leaf, Matches, Node, Not, Or, Text, leaves
 from beamkeeper.domain.query.evaluate import holds
 from beamkeeper.domain.query.regex import compiled
 
@@ -38,10 +38,10 @@ class Asked:
         )
         """Whether every file that may be meant is looked up in its document."""
 
-    @property
-    def must(self) -> Condition:
-        """What a file must meet to be meant."""
-        return self.compiler.met(self.node, unknown=True)
+    def must(self, given: Text | None = None) -> Condition:
+        """What a file must meet to be meant; the words that are given it has, if the index knows all of it."""
+        node = self.node if given is None else _without(self.node, given)
+        return self.compiler.met(node, unknown=True)
 
     def checked(self, ids: Sequence[int]) -> Iterator[int]:
         """Yield those of these files that are meant, by what their documents say."""
@@ -69,6 +69,12 @@ class Asked:
         if isinstance(leaf, Matches) and isinstance(leaf.field, Builtin):
             return text_of(leaf.field.name)
         return self.compiler.builtin(leaf)
+
+
+def _without(node: Node, given: Text) -> Node:
+    """Return what is left of a conjunction, or of this condition alone."""
+    items = node.items if isinstance(node, And) else (node,)
+    return And(tuple(item for item in items if item != given))
 
 
 def _truth(leaf: Leaf, found: object) -> bool:

@@ -23,7 +23,7 @@ class Exactly:
     def __init__(self, session: Session, now: datetime, query: FileQuery, state: ColumnElement[bool]) -> None:
         self._session = session
         self._asked = Asked(session, now, meaning(query), None)
-        self._where = [state, self._asked.must]
+        self._where = [state, self._asked.must()]
         if query.experiment_uid is not None:
             self._where.append(FileRow.experiment_uid == query.experiment_uid)
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.finding.sources import Way
-from beamkeeper.db.finding.windows import Found, Merged, Windows, along
+from beamkeeper.db.finding.windows import Found, Merged, Windows, WithWords, along
 from beamkeeper.db.search.tables import SearchExperimentRow
 from beamkeeper.domain.files import FileOrder
 
@@ -48,7 +48,7 @@ class Leading:
         if self._order is FileOrder.PATH:
             return self._led(FEW) if self._may_lead else None
         if self._may_lead:
-            found = self._led(FEW) or self._dense()
+            found = self._with_words_alone() or self._led(FEW) or self._dense()
             # To count the files of the one condition, and to sort them, takes longer than to read the newest of each.
             alone = self._merged() if found is None and len(self._ways) == 1 else None
             return found or alone or self._led(SOME) or self._merged() or self._walked()
@@ -56,7 +56,7 @@ class Leading:
 
     def second(self, walked: Windows, searched: int) -> Windows | None:
         """Return a better way from where a walk has come to, if it is time for that and there is one."""
-        is_led = isinstance(walked, Found) or (isinstance(walked, Merged) and walked.is_led)
+        is_led = isinstance(walked, Found | WithWords) or (isinstance(walked, Merged) and walked.is_led)
         if self._is_tried or searched < TRIAL or is_led or not self._may_lead:
             return None
         self._is_tried = True
@@ -115,6 +115,12 @@ class Leading:
         # Few are looked at one by one; of some, those alone that the next best way has too.
         best = [self._ways[i].selects(index) for _, i in sorted(counted)[: 2 if FEW < most <= SOME else 1]]
         return Found(self._order, [*_common(best), *self._index.unsure_ids()])
+
+    def _with_words_alone(self) -> Windows | None:
+        if len(self._ways) != 1 or self._ways[0].text is None:
+            return None
+        (part,) = self._ways[0].parts
+        return WithWords(part.files, self._index.unsure_ids(), self._ways[0].text)
 
     def _words(self, i: int) -> int:
         """Return how many files have the words of this way, counted once: the work is the same each time."""

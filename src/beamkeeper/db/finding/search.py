@@ -154,7 +154,7 @@ class FileSearch:
     def _rows(self, windows: Windows, after: Key | None, size: int) -> list[_Row]:
         """Return the next files with what SQL tells of them: those that are not meant too."""
         window = windows.window(after, size).subquery()
-        is_met = and_(*self.allowed(), self._asked.must)
+        is_met = and_(*self.allowed(), self._asked.must(windows.text))
         unsure = self._index.unsure() if self._index is not None and self._is_indexed else false()
         wanted: Any = (
             select(FileRow.id, is_met.label("met"), unsure.label("unsure"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -36,7 +36,9 @@ class Way:
 
     parts: Sequence[Part]
     is_of_words: bool = False
-    """Full text gives its files in no order, and PostgreSQL reads the row of each: many take long."""
+    """PostgreSQL's full text gives its files in no order, and reads the row of each: many take long."""
+    text: Text | None = None
+    """The words that just these files have, where SQLite's full text gives them from the newest on."""
 
     def selects(self, index: Index) -> list[Select[Any]]:
         """Return what gives the files that are within reach; of parts without an experiment, others too."""
@@ -96,7 +98,9 @@ class Sources:
 
     def _leaf(self, leaf: Leaf) -> list[Way]:
         if isinstance(leaf, Text):
-            return [self._with_words(self._compiler.matching(leaf, self._ranked))]
+            way = self._with_words(self._compiler.matching(leaf, self._ranked))
+            is_within_reach = self._index.is_all or bool(self._ranked)
+            return [replace(way, text=leaf) if self._dialect == "sqlite" and is_within_reach else way]
         if is_builtin(leaf):
             return self._builtin(leaf)
         probes = probes_of(leaf)

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, select, true, tuple_, 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.search.tables import SearchFileRow
 from beamkeeper.domain.files import FileOrder
+from beamkeeper.domain.query.ast import Text
 
 Condition = ColumnElement[bool]
 Key: TypeAlias = tuple[UUID, bytes] | int
@@ -28,6 +29,11 @@ class Windows(Protocol):
         """
         ...
 
+    @property
+    def text(self) -> Text | None:
+        """The words that all of these files have of which the index knows all: to look at each once more takes long."""
+        ...
+
 
 @dataclass(frozen=True)
 class Walk:
@@ -35,6 +41,7 @@ class Walk:
 
     order: FileOrder
     within: Sequence[Condition]
+    text: Text | None = None
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
@@ -48,6 +55,7 @@ class Found:
 
     order: FileOrder
     sources: Sequence[Select[Any]]
+    text: Text | None = None
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
@@ -82,6 +90,7 @@ class Merged:
     dialect: str
     is_led: bool = True
     """Whether it is a condition that gives the files."""
+    text: Text | None = None
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
@@ -103,6 +112,22 @@ class Merged:
         oldest = func.coalesce(newest.limit(1).offset(size - 1).correlate(of).scalar_subquery(), 0)
         asked: Any = each.whereclause
         return select(number).select_from(of.outerjoin(part.experiment.table, and_(asked, number >= oldest)))
+
+
+@dataclass(frozen=True)
+class WithWords:
+    """The newest that SQLite's full text has of some words: it begins with those, and stops where they are enough."""
+
+    files: Select[Any]
+    besides: Sequence[Select[Any]]
+    text: Text | None
+
+    def window(self, after: Key | None, size: int) -> Select[Any]:
+        """Return the next files."""
+        (number,) = self.files.selected_columns
+        begun = self.files.where(number < after) if isinstance(after, int) else self.files
+        newest = begun.order_by(number.desc()).limit(size).subquery()
+        return Found(FileOrder.NEWEST, [select(newest.c.file_id), *self.besides]).window(after, size)
 
 
 def along(experiments: Select[Any], besides: Sequence[Select[Any]], dialect: str) -> Merged:
