@@ -25,6 +25,8 @@ MANY = 1_000_000
 """A condition that so many meet leads where the newest files have not filled a page."""
 TRIAL = 1_000
 """After so many files without a full page it is looked whether a broad condition should lead."""
+DENSE = 8
+"""A walk that is tried for several conditions goes on where one in so many files at least is meant."""
 _MERGED_EXPERIMENTS = 1_000
 _WALKED_EXPERIMENTS = 32
 _PROBED_EXPERIMENTS = 5_000
@@ -40,29 +42,35 @@ class Leading:
         self._index = index
         self._ways = ways[:_CONSIDERED]
         self._order = order
-        self._is_tried = False
+        self._is_led = False
+        self._trial: Windows | None = None
         self._with_words: dict[int, int] = {}
 
     def first(self) -> Windows | None:
         """Return the way to begin with."""
         if self._order is FileOrder.PATH:
             return self._led(FEW) if self._may_lead else None
-        if self._may_lead:
-            found = self._with_words_alone() or self._led(FEW) or self._dense()
-            # To count the files of the one condition, and to sort them, takes longer than to read the newest of each.
-            alone = self._merged() if found is None and len(self._ways) == 1 else None
-            return found or alone or self._led(SOME) or self._merged() or self._walked()
-        return self._walked()
+        if not self._may_lead:
+            return self._walked()
+        found = self._with_words_alone() or self._led(FEW)
+        # To count the files of the one condition, and to sort them, takes longer than to read the newest of each.
+        alone = self._merged() if found is None and len(self._ways) == 1 else None
+        return found or alone or self._tried() or self._led(SOME) or self._merged() or self._walked()
 
-    def second(self, walked: Windows, searched: int) -> Windows | None:
-        """Return a better way from where a walk has come to, if it is time for that and there is one."""
+    def second(self, walked: Windows, searched: int, found: int) -> Windows | None:
+        """Return a better way from where a walk has come to, if it is time for that and there is one.
+
+        `searched` files have been looked at, and so many of them `found` to be meant.
+        """
         is_led = isinstance(walked, Found | WithWords) or (isinstance(walked, Merged) and walked.is_led)
-        if self._is_tried or searched < TRIAL or is_led or not self._may_lead:
+        is_tried = walked is self._trial and len(self._ways) > 1
+        is_early = found * DENSE >= searched if is_tried else searched < TRIAL
+        if self._is_led or is_early or is_led or not self._may_lead:
             return None
-        self._is_tried = True
+        self._is_led = True
         if self._order is not FileOrder.NEWEST:
             return None
-        return (self._led(SOME) if self._is_dense else None) or self._led(MANY)
+        return (self._led(SOME) if walked is self._trial else None) or self._led(MANY)
 
     @cached_property
     def _may_lead(self) -> bool:
@@ -83,22 +91,19 @@ class Leading:
             return index
         return replace(index, ids=[each for each in index.ids if each in there], is_all=False)
 
-    @cached_property
-    def _is_dense(self) -> bool:
-        """Whether more than FEW files that meet the one condition are among SOME: one in twenty at least is meant."""
-        index = self._narrowed
-        if len(self._ways) != 1 or self._ways[0].is_of_words or not 0 < len(index.ids) <= _WALKED_EXPERIMENTS:
-            return False
-        row = SearchExperimentRow
-        return (self._session.scalar(select(func.sum(row.files)).where(index.within(row.id))) or 0) <= SOME
+    def _tried(self) -> Windows | None:
+        """Return the way along the newest files of the few experiments that have files of each condition.
 
-    def _dense(self) -> Windows | None:
-        """Return the way along the newest files of a few experiments, where they fill a page soon.
-
-        To count those that are meant, and to sort them, takes ten times as long.
+        Mostly these fill a page, since what is asked for is of a whole experiment: to count takes ten times as long.
+        Of one condition only where more than FEW files that meet it are among SOME.
         """
-        is_wanted = self._order is FileOrder.NEWEST and not self._index.is_behind and self._is_dense
-        return self._along(self._narrowed) if is_wanted else None
+        index, row = self._narrowed, SearchExperimentRow
+        if index.is_behind or not 0 < len(index.ids) <= _WALKED_EXPERIMENTS or self._ways[0].is_of_words:
+            return None
+        every = select(func.sum(row.files)).where(index.within(row.id))
+        if len(self._ways) > 1 or (self._session.scalar(every) or 0) <= SOME:
+            self._trial = self._along(index)
+        return self._trial
 
     def _led(self, most: int) -> Windows | None:
         """Return the way along the condition that the fewest files meet, where those are not more than this."""

@@ -144,7 +144,8 @@ class FileSearch:
             if searched >= budget or time.monotonic() > end:
                 return self._hits(found, self._cursor(rows[-1]), searched, is_partial=True)
             after, size = rows[-1].key, _next_size(size, limit + 1 - len(found), len(found) / searched)
-            if self._leading is not None and (better := self._leading.second(windows, searched)) is not None:
+            better = self._leading.second(windows, searched, len(found)) if self._leading is not None else None
+            if better is not None:
                 windows, size = better, _first_size(limit)
 
     def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
