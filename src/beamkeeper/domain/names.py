@@ -172,12 +172,13 @@ class WithPath(BaseModel):
         text, b64 = self.path, self.path_b64
         try:
             if b64:
-                raw = from_b64(b64)
-                if text is not None:
-                    if text.encode("utf-8", "surrogateescape") != raw:
-                        raise ValueError("path and path_b64 name different files")
-                    if text.isascii() and to_b64(raw) == b64 and not _CLIMBS.search(raw):
+                if text is not None and text.isascii():
+                    raw = text.encode()
+                    if to_b64(raw) == b64 and not _CLIMBS.search(raw):
                         return self  # as nearly all are: nothing to fill in
+                raw = from_b64(b64)
+                if text is not None and text.encode("utf-8", "surrogateescape") != raw:
+                    raise ValueError("path and path_b64 name different files")
             elif text is not None:
                 raw = text.encode("utf-8", "surrogateescape")
             else:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, cast, or_, select
+from sqlalchemy import ColumnElement, Select, String, bindparam, cast, or_, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
@@ -30,6 +30,21 @@ PENDING = 5000
 _RANGES = 200
 _LISTED = 50
 """Of more than so many experiments within reach SQLite is told where they stand: each number costs microseconds."""
+
+# Made once: to make each of these takes as long as to ask it.
+_HAS_TERMS = (SearchStatRow.key_id == SearchKeyRow.id) & (SearchStatRow.terms > 0)
+_KEYS = (
+    select(SearchKeyRow.key, SearchKeyRow.id, SearchStatRow.dimension)
+    .distinct()
+    .outerjoin(SearchStatRow, _HAS_TERMS)
+    .where(SearchKeyRow.key.in_(bindparam("names", expanding=True)))
+)
+_DIMENSIONS = select(SearchDimensionRow.name, SearchDimensionRow.id).where(
+    SearchDimensionRow.name.in_(bindparam("names", expanding=True))
+)
+_CHANGES = (
+    select(SearchChangeRow.first_id, SearchChangeRow.last_id).order_by(SearchChangeRow.id.desc()).limit(_RANGES + 1)
+)
 
 
 @dataclass(frozen=True)
@@ -97,14 +112,14 @@ def index_for(
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
     dialect = session.get_bind().dialect.name
     ids, unsure = _experiments(session, within, names)
-    keys = _numbered(session, SearchKeyRow.key, SearchKeyRow.id, names)
+    keys, met = _met(session, names)
     waiting, is_behind = pending(session)
     of_reach = _within(SearchFileRow.experiment_id, ids, dialect, is_all=is_all)
     partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial, of_reach)
     return Index(
         keys=keys,
-        dimensions={**NO_QUANTITY, **_numbered(session, SearchDimensionRow.name, SearchDimensionRow.id, dimensions)},
-        met=_met(session, keys.values()),
+        dimensions=_dimensions(session, dimensions),
+        met=met,
         ids=ids,
         is_all=is_all,
         unsure_experiments=unsure,
@@ -122,17 +137,16 @@ def _within(column: Any, ids: Sequence[int], dialect: str, *, is_all: bool) -> C
     return one_of(column, ids, is_postgres=is_postgres)
 
 
-def _numbered(session: Session, name: Any, number: Any, wanted: Collection[str]) -> Mapping[str, int]:
-    if not wanted:
-        return {}
-    found: dict[str, int] = dict(session.execute(select(name, number).where(name.in_(wanted))).all())
-    return found
+def _met(session: Session, names: Collection[str]) -> tuple[Mapping[str, int], frozenset[tuple[int, int]]]:
+    """Return the numbers of keys, and which dimensions any term of each has."""
+    rows = session.execute(_KEYS, {"names": sorted(names)}).all() if names else ()
+    met = frozenset((number, dimension) for _, number, dimension in rows if dimension is not None)
+    return {key: number for key, number, _ in rows}, met
 
 
-def _met(session: Session, keys: Collection[int]) -> frozenset[tuple[int, int]]:
-    row = SearchStatRow
-    wanted = select(row.key_id, row.dimension).distinct().where(row.key_id.in_(keys), row.terms > 0)
-    return frozenset((key, dimension) for key, dimension in session.execute(wanted)) if keys else frozenset()
+def _dimensions(session: Session, names: Collection[str]) -> Mapping[str, int]:
+    found: dict[str, int] = dict(session.execute(_DIMENSIONS, {"names": sorted(names)}).all()) if names else {}
+    return {**NO_QUANTITY, **found}
 
 
 def _experiments(
@@ -154,9 +168,7 @@ def _experiments(
 
 def pending(session: Session) -> tuple[list[tuple[int, int]], bool]:
     """Return the files that may have changed since they were indexed, as ranges, or that there are too many."""
-    row = SearchChangeRow
-    newest = select(row.first_id, row.last_id).order_by(row.id.desc()).limit(_RANGES + 1)
-    found = sorted((first, last) for first, last in session.execute(newest))
+    found = sorted((first, last) for first, last in session.execute(_CHANGES))
     ranges: list[tuple[int, int]] = []
     for first, last in found:
         if ranges and first <= ranges[-1][1] + 1:
