@@ -58,6 +58,7 @@ def trial(lab: Lab) -> Iterator[Trial]:
         made.writer.renamed(name.encode(), b"second")
     assert made.settle() == []
     yield made
+    lab.up()  # a test with a station of its own leaves this one down, and then a DAQ of it would go on later
     made.close()
 
 
