@@ -350,3 +350,30 @@ def test_a_real_image_is_found_by_what_is_in_it(catalogue: Catalogue, query: str
         if is_indexed:
             index(catalogue)
         assert paths(found(catalogue, query=query)) == ["data/aps/AgBehenate_228.hdf5"]
+
+
+def test_the_newest_of_each_experiment_are_read_from_the_index_on_every_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite: where it goes through the terms first, it looks for the oldest that is wanted at each of them."""
+    monkeypatch.setattr(leading, "FEW", -1)
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "LEFT OUTER JOIN search_terms" in statement:
+            asked.append((statement, values))
+
+    with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
+        for name in ("one", "two"):
+            fill(catalogue, name, [simple(f"data/{i}", n=1) for i in range(9)])
+        index(catalogue)
+        event.listen(catalogue.database.engine, "before_cursor_execute", note)
+        assert len(found(catalogue, query="n = 1", limit=5)) == 18
+        event.remove(catalogue.database.engine, "before_cursor_execute", note)
+        assert len(asked) >= 2
+        with catalogue.database.engine.connect() as connection:
+            for statement, values in asked:
+                plan = [step[3] for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+                steps = [step for step in plan if "search_experiments" in step or "search_terms USING" in step]
+                assert "search_experiments" in steps[0], plan
+                assert steps[1].endswith("LEFT-JOIN"), plan

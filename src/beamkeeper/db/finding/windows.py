@@ -108,10 +108,12 @@ class Merged:
             found = newest.limit(size).lateral()
             return select(found.c.file_id).select_from(of.join(found, true()))
         # SQLite knows no lateral join: the oldest that is wanted of an experiment is looked up, and read from there on.
-        # An outer join keeps it from going through the index first, and looking that up for each of its rows.
+        # An outer join keeps it from going through the index first, and looking that up for each of its rows; but only
+        # if nothing outside says that its numbers are there: an experiment with none gives a 0, which is no file.
         oldest = func.coalesce(newest.limit(1).offset(size - 1).correlate(of).scalar_subquery(), 0)
         asked: Any = each.whereclause
-        return select(number).select_from(of.outerjoin(part.experiment.table, and_(asked, number >= oldest)))
+        given = func.coalesce(number, 0).label("file_id")
+        return select(given).select_from(of.outerjoin(part.experiment.table, and_(asked, number >= oldest)))
 
 
 @dataclass(frozen=True)
