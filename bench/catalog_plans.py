@@ -40,10 +40,9 @@ def plans(url: str, name: str) -> None:
             seen.clear()
             with database.read() as tx:
                 tx.files.find(FileQuery(query=query, limit=100), Reach(is_all=True))
-            walked = [each for each in seen if "files.path" in each[0] and "anon_1" in each[0]]
-            finding = walked or [each for each in seen if "anon_1" in each[0]] or seen
+            finding = [each for each in seen if " AS met" in each[0]]
             lines += [f"## {title[0].upper()}{title[1:]}", "", f"`{query}`", "", "```text"]
-            lines += _explained(database.engine, *finding[0], kind)
+            lines += _explained(database.engine, *finding[-1], kind)
             lines += ["```", ""]
     PAGE.with_name(f"{PAGE.name}-{kind}.md").write_text("\n".join(lines))
 

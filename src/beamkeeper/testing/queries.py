@@ -148,7 +148,7 @@ def _scalars(metadata: JsonValue, parts: tuple[str, ...]) -> Iterator[Any]:
         if isinstance(item, dict) and not isinstance(value, list):
             if isinstance(item.get("unit"), str) and type(item.get("value")) in (int, float):
                 yield Quantity(float(item["value"]), str(item["unit"]))  # type: ignore[arg-type]
-            if isinstance(item.get("value"), int | float) and not isinstance(item.get("value"), bool):
+            if isinstance(item.get("value"), str | int | float):
                 yield item["value"]
             elif isinstance(item.get("value"), list):
                 yield from (x for x in item["value"] if type(x) in (int, float))  # type: ignore[union-attr]
