@@ -22,10 +22,7 @@ _INSTRUCTIONS = 20_000
 
 @contextmanager
 def limited(session: Session, seconds: float | None = None) -> Iterator[None]:
-    """Stop what takes longer than this, with a sentence that says what to do.
-
-    On PostgreSQL it holds for what follows in the same transaction too: to take it back is one more way to the server.
-    """
+    """Stop what takes longer than this, with a sentence that says what to do."""
     seconds = STATEMENT_S if seconds is None else seconds
     is_postgres = session.get_bind().dialect.name == "postgresql"
     raw = None if is_postgres else session.connection().connection.driver_connection
@@ -47,3 +44,5 @@ def limited(session: Session, seconds: float | None = None) -> Iterator[None]:
     finally:
         if isinstance(raw, sqlite3.Connection):
             raw.set_progress_handler(None, 0)
+    if is_postgres:
+        session.execute(text("SET LOCAL statement_timeout = 0"))
