@@ -22,7 +22,7 @@ from sqlalchemy import text
 
 from beamkeeper.db import open_database
 from beamkeeper.db.search.counting import MAX_TEXTS
-from beamkeeper.db.search.tables import DAY, DIRECTORY, TYPE, experiment_word
+from beamkeeper.db.search.tables import DAY, DIRECTORY, TYPE, ZONE, experiment_word
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.terms import BOOLEAN, PLAIN, TEXT, Term, terms_of, words_of
 
@@ -43,6 +43,10 @@ SMALL = {
     "search_facets": "experiment_id key_id text files",
     "search_stats": "key_id experiment_id dimension terms other shift total squares low high",
 }
+ZONES = f"""
+INSERT INTO search_zones (zone, low, high)
+SELECT file_id / {ZONE}, MIN(modified_at), MAX(modified_at) FROM search_files GROUP BY 1
+"""
 CHUNK = 20_000
 
 
@@ -299,6 +303,7 @@ def _share(url: str, files: int, experiments: Sequence[UUID], tables: Sequence[s
         if small:
             for table, lines in made.small().items():
                 _copy(cursor, table, SMALL[table], lines)
+            cursor.execute(ZONES)
         connection.commit()
         connection.close()
     return tables
@@ -336,6 +341,7 @@ def _into_sqlite(connection: Any, made: Generated, say: Callable[[str], None]) -
     say("filled")
     for table, lines in made.small().items():
         _insert(cursor, table, SMALL[table], lines)
+    cursor.execute(ZONES)
     for _, definition in indexes:
         cursor.execute(definition)
     say("indexed")

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from beamkeeper.builtin.extract_hdf5 import read_hdf5
-from beamkeeper.db.finding import leading
+from beamkeeper.db.finding import bounds, leading, pace
 from beamkeeper.db.finding import search as searching
+from beamkeeper.db.search import zones
+from beamkeeper.db.search.tables import ZONE
 from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.errors import InvalidError, TooLargeError
 from beamkeeper.domain.files import File, FileOrder, FileQuery
@@ -34,6 +36,21 @@ ALL = Reach(is_all=True)
 REAL = Path(os.environ.get("BEAMKEEPER_REAL_DATA", Path(__file__).parents[3] / "shared/data/real"))
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"there are no real files in {REAL}")
 NUMBERS = count()
+LIMITS: Sequence[tuple[Any, str, int, int]] = (
+    (leading, "FEW", leading.FEW, -1),
+    (leading, "SOME", leading.SOME, -1),
+    (leading, "TRIAL", leading.TRIAL, 1),
+    (leading, "LONG", leading.LONG, 1),
+    (leading, "ALONG", leading.ALONG, 1),
+    (leading, "DENSE", leading.DENSE, 1),
+    (leading, "DROPPED", pace.DROPPED, 1),
+    (leading, "_WALKED_EXPERIMENTS", leading._WALKED_EXPERIMENTS, 0),
+    (leading, "_MERGED_EXPERIMENTS", leading._MERGED_EXPERIMENTS, 0),
+    (pace, "WALK", pace.WALK, 1),
+    (pace, "LEAST", pace.LEAST, 1),
+    (zones, "ZONE", ZONE, 2),
+)
+"""What decides which way a search goes, with other values for it."""
 
 
 @pytest.fixture
@@ -96,11 +113,11 @@ def test_both_notations_mean_the_same_and_show_only_what_the_caller_may_see(
     catalogue: Catalogue, data: st.DataObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = next(NUMBERS)
-    # Whether a condition leads, two of them do together, or none, must not be seen in what is found.
-    few, some = data.draw(st.sampled_from([(leading.FEW, leading.SOME), (-1, leading.SOME), (-1, -1)]))
-    monkeypatch.setattr(leading, "FEW", few)
-    monkeypatch.setattr(leading, "SOME", some)
-    monkeypatch.setattr(leading, "_WALKED_EXPERIMENTS", data.draw(st.sampled_from([0, leading._WALKED_EXPERIMENTS])))
+    # Which way a search goes, and in which steps, must not be seen in what is found.
+    for module, name, *values in LIMITS:
+        drawn = data.draw(st.sampled_from(values))
+        for each in (zones, bounds) if name == "ZONE" else (module,):
+            monkeypatch.setattr(each, name, drawn)
     mine, others = data.draw(samples()), data.draw(samples())
     fill(catalogue, f"mine{number}", mine)
     fill(catalogue, f"others{number}", others)
@@ -149,8 +166,9 @@ def test_a_page_that_finds_little_stops_and_says_where_to_go_on(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searching, "BUDGET", 40)
-    monkeypatch.setattr(searching, "_WINDOW", 20)
-    for limit in ("FEW", "SOME", "MANY"):
+    monkeypatch.setattr(pace, "WALK", 20)
+    monkeypatch.setattr(pace, "DROPPED", 1)
+    for limit in ("FEW", "SOME", "MANY", "TRIAL", "LONG"):
         monkeypatch.setattr(leading, limit, 2)
     fill(catalogue, "one", [simple(f"data/{i:03}", n=i % 50, odd=[i]) for i in range(150)])
     index(catalogue)
@@ -183,6 +201,41 @@ def test_files_of_which_many_are_meant_are_walked_until_that_takes_too_long(
     assert paths(late.items) == [f"data/{i:03}" for i in range(39, 29, -1)]
     assert late.searched < 150  # of 110 files in vain it saw no more than a trial
     assert len(found(catalogue, query="n < 40", limit=10)) == 40
+
+
+def test_files_of_some_days_are_found_without_going_through_all_that_came_after(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zones, "ZONE", 8)
+    monkeypatch.setattr(bounds, "ZONE", 8)
+    monkeypatch.setattr(leading, "FEW", -1)
+
+    def of_day(i: int, **metadata: Any) -> Sample:
+        return Sample(f"data/{i:03}", 1, NOW - timedelta(days=200 - i), True, metadata)
+
+    fill(catalogue, "one", [of_day(i, n=i) for i in range(100)])
+    index(catalogue)
+    fill(catalogue, "one", [of_day(i) for i in range(100, 110)])  # which waits for the index
+    with catalogue.database.read() as tx:
+        page = tx.files.find(FileQuery(query="modified >= -170d and modified < -160d"), ALL)
+        newest = tx.files.find(FileQuery(query="modified >= -170d", limit=100), ALL)
+        none = tx.files.find(FileQuery(query="modified > -1d"), ALL)
+    assert paths(page.items) == [f"data/{i:03}" for i in range(39, 29, -1)]
+    assert page.searched <= 30  # of 100: the zones of these days, and what is not in the index
+    assert paths(newest.items) == [f"data/{i:03}" for i in range(109, 29, -1)]
+    assert not none.items
+    # A zone becomes wider by what changes in it.
+    again = new_file(
+        "data/005",
+        experiment_uid=catalogue.experiment("one").uid,
+        content=b"again",
+        number=2,
+        modified_at=NOW - timedelta(hours=1),
+    )
+    with catalogue.database.write() as tx:
+        tx.files.register([again], by="service")
+    index(catalogue)
+    assert paths(found(catalogue, query="modified > -1d")) == ["data/005"]
 
 
 def test_what_is_not_indexed_is_found_in_the_documents(catalogue: Catalogue) -> None:
@@ -266,7 +319,7 @@ def test_a_facet_of_a_search_counts_what_is_found_in_time_and_says_so(
     with catalogue.database.read() as tx:
         whole = tx.search.statistics(ALL).facets(query, behind=0)
     assert (whole.counted, whole.is_sample, whole.facets[0].values[0].files) == (50, False, 50)
-    monkeypatch.setattr(searching, "_WINDOW", 20)
+    monkeypatch.setattr(pace, "WINDOW", 20)
     monkeypatch.setattr(searching, "HITS_S", -1)
     with catalogue.database.read() as tx:
         some = tx.search.statistics(ALL).facets(query, behind=0)

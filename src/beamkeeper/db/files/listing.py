@@ -22,6 +22,8 @@ _COLUMNS = (
 
 def read_files(session: Session, ids: Sequence[int]) -> Iterator[tuple[ReadFile, Sequence[ChecksumText]]]:
     """Yield files by their local numbers, in this order, with the checksums of their newest versions."""
+    if not ids:
+        return iter(())
     connection = session.connection()
     columns = _COLUMNS.format("::text" if connection.dialect.name == "postgresql" else "")
     found = {row[0]: ReadFile(*row) for row in _rows(connection, columns, _FILES, "f.id", ids)}

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow, VersionRow
 from beamkeeper.db.finding.builtins import text_of
-from beamkeeper.db.finding.compiled import Compiler, is_builtin
+from beamkeeper.db.finding.compiled import Compiler, Given, is_builtin
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.query.ast import And, Builtin, Leaf, Matches, Node, Not, Or, Text, leaves
@@ -30,6 +30,8 @@ class Asked:
 
     def __init__(self, session: Session, now: datetime, node: Node, index: Index | None) -> None:
         self._session = session
+        self._now = now
+        self._index = index
         self.node = node
         self.leaves = list(dict.fromkeys(leaves(node)))
         self.compiler = Compiler(session.get_bind().dialect.name, now, index)
@@ -38,10 +40,20 @@ class Asked:
         )
         """Whether every file that may be meant is looked up in its document."""
 
+    @property
+    def top(self) -> Sequence[Node]:
+        """The conditions all of which a file meets that is meant."""
+        return self.node.items if isinstance(self.node, And) else [self.node]
+
     def must(self, given: Text | None = None) -> Condition:
         """What a file must meet to be meant; the words that are given it has, if the index knows all of it."""
-        node = self.node if given is None else _without(self.node, given)
+        node = self.node if given is None else _without(self.node, [given])
         return self.compiler.met(node, unknown=True)
+
+    def passes(self, files: Given, met: Sequence[Node]) -> Condition:
+        """Return the same of files of which no more is at hand, as far as the index tells; some is known to be met."""
+        compiler = Compiler(self.compiler.dialect, self._now, self._index, files)
+        return compiler.met(_without(self.node, met), unknown=True)
 
     def checked(self, ids: Sequence[int]) -> Iterator[int]:
         """Yield those of these files that are meant, by what their documents say."""
@@ -71,10 +83,10 @@ class Asked:
         return self.compiler.builtin(leaf)
 
 
-def _without(node: Node, given: Text) -> Node:
+def _without(node: Node, given: Sequence[Node]) -> Node:
     """Return what is left of a conjunction, or of this condition alone."""
     items = node.items if isinstance(node, And) else (node,)
-    return And(tuple(item for item in items if item != given))
+    return And(tuple(item for item in items if item not in given))
 
 
 def _truth(leaf: Leaf, found: object) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Boolean,
     ColumnElement,
     Double,
     Integer,
+    Select,
     SmallInteger,
     and_,
     cast,
@@ -37,7 +38,7 @@ from beamkeeper.db.search.tables import (
     SearchTextRow,
     experiment_word,
 )
-from beamkeeper.domain.query.ast import And, Builtin, Glob, Leaf, Matches, Node, Not, Or, Text
+from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, Leaf, Matches, Node, Not, Or, Text
 from beamkeeper.domain.query.evaluate import wanted_words
 from beamkeeper.domain.query.probes import Below, Points, Probe, Shape, Span, probes_of
 from beamkeeper.domain.query.regex import prefix_of
@@ -52,13 +53,27 @@ def is_builtin(leaf: Leaf) -> bool:
     return not isinstance(leaf, Text) and isinstance(leaf.field, Builtin)
 
 
+class Given(NamedTuple):
+    """Files of which the index alone is to tell what it can."""
+
+    id: Any
+    with_words: Mapping[Text, Any]
+    """Whether they have some words, where that is known."""
+    columns: Mapping[str, Any]
+    """Of fields that every file has, those that are at hand."""
+    unsure: Condition
+    """Whether only its metadata tells of a file."""
+
+
 class Compiler:
     """Makes SQL of a query, for one database and one moment."""
 
-    def __init__(self, dialect: str, now: datetime, index: Index | None) -> None:
-        self._dialect = dialect
+    def __init__(self, dialect: str, now: datetime, index: Index | None, given: Given | None = None) -> None:
+        self.dialect = dialect
         self._now = now
         self._index = index
+        self._given = given
+        self._of: Any = FileRow.id if given is None else given.id
 
     def met(self, node: Node, *, unknown: bool) -> Condition:
         """Return a query as SQL; what SQL cannot tell counts as `unknown`.
@@ -76,6 +91,8 @@ class Compiler:
                 return self._leaf(node, unknown)
 
     def _leaf(self, leaf: Leaf, unknown: bool) -> Condition:
+        if is_builtin(leaf) and self._given is not None:
+            return self._at_hand(leaf, self._given, unknown)
         if isinstance(leaf, Matches) and isinstance(leaf.field, Builtin):
             return self.builtin(Glob(leaf.field, glob_of(leaf.pattern))) if unknown else false()
         if is_builtin(leaf):
@@ -88,15 +105,20 @@ class Compiler:
             known = or_(false(), *(self._term(probe, self._index) for probe in probes_of(leaf)))
         if isinstance(leaf, Matches) and not unknown:
             return false()
-        return or_(known, self._index.unsure()) if unknown else and_(known, not_(self._index.unsure()))
+        return _or_unsure(known, self._index.unsure() if self._given is None else self._given.unsure, unknown)
 
-    def builtin(self, leaf: Leaf) -> Condition:
-        """Return a condition on a field that every file has."""
-        return builtin(leaf, self._now, self._dialect)
+    def _at_hand(self, leaf: Leaf, given: Given, unknown: bool) -> Condition:
+        if isinstance(leaf, Compare) and isinstance(leaf.field, Builtin) and leaf.field.name in given.columns:
+            return _or_unsure(self.builtin(leaf, given.columns), given.unsure, unknown)
+        return true() if unknown else false()
+
+    def builtin(self, leaf: Leaf, columns: Mapping[str, Any] | None = None) -> Condition:
+        """Return a condition on a field that every file has, or on other columns of the same meaning."""
+        return builtin(leaf, self._now, self.dialect, columns)
 
     def experiments(self, leaf: Leaf, uid: Any) -> Condition:
         """Return a condition on the experiment or station of a file, for any column of experiments' uids."""
-        return of_experiments(leaf, uid, self._now, self._dialect)
+        return of_experiments(leaf, uid, self._now, self.dialect)
 
     def _term(self, probe: Probe, index: Index) -> Condition:
         """Return the condition that a file has a term that is asked for."""
@@ -104,7 +126,12 @@ class Compiler:
         if asked is None:
             return false()
         row = SearchTermRow
-        return exists(select(row.file_id).where(row.file_id == FileRow.id, *asked).correlate(FileRow))
+        return self._is_there(select(row.file_id).where(row.file_id == self._of, *asked))
+
+    def _is_there(self, wanted: Select[Any]) -> Condition:
+        # The offset keeps PostgreSQL from reading all such terms, to have at hand those of a few thousand files.
+        looked_up = wanted.offset(0) if self.dialect == "postgresql" else wanted
+        return exists(looked_up.correlate(self._of.table))
 
     def asked(self, probe: Probe, index: Index, *, is_exact: bool = True) -> list[Condition] | None:
         """Return what a term must meet; without `is_exact` only what stands in the index of terms."""
@@ -143,21 +170,23 @@ class Compiler:
             if end := _after(prefix):
                 found.append(text < literal(end, SqlText()))
         if is_exact and not probe.is_regex:
-            found.append(glob_matches(text, probe.pattern, self._dialect))
+            found.append(glob_matches(text, probe.pattern, self.dialect))
         return found
 
     def _has_words(self, leaf: Text) -> Condition:
-        if self._dialect == "sqlite":
-            found = select(WORD_ROWS.c.rowid).where(WORD_ROWS.c.rowid == FileRow.id, self.matching(leaf, []))
+        if self._given is not None and leaf in self._given.with_words:
+            return self._given.with_words[leaf]  # type: ignore[no-any-return]
+        if self.dialect == "sqlite":
+            found = select(WORD_ROWS.c.rowid).where(WORD_ROWS.c.rowid == self._of, self.matching(leaf, []))
         else:
             row = SearchTextRow
-            found = select(row.file_id).where(row.file_id == FileRow.id, self.matching(leaf, []))
-        return exists(found.correlate(FileRow))
+            found = select(row.file_id).where(row.file_id == self._of, self.matching(leaf, []))
+        return self._is_there(found)
 
     def matching(self, leaf: Text, experiments: Sequence[int]) -> Condition:
         """Return the condition that a row of the full-text index has these words, and these experiments if any."""
         words = wanted_words(leaf.words)
-        if self._dialect == "sqlite":
+        if self.dialect == "sqlite":
             wanted = " AND ".join(f'"{word}"{"*" if is_begun else ""}' for word, is_begun in words)
             wanted = f"document : ({wanted})"
             if experiments:
@@ -172,6 +201,10 @@ class Compiler:
             wanted = f"{wanted} & ({within})"
         query = cast(literal(wanted, SqlText()), TSQUERY())
         return SearchTextRow.document.op("@@", return_type=Boolean(), is_comparison=True)(query)
+
+
+def _or_unsure(known: Condition, unsure: Condition, unknown: bool) -> Condition:
+    return or_(known, unsure) if unknown else and_(known, not_(unsure))
 
 
 def glob_of(pattern: str) -> str:

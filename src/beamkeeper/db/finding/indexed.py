@@ -7,7 +7,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, bindparam, cast, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Integer,
+    Select,
+    String,
+    bindparam,
+    cast,
+    false,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
@@ -31,20 +47,33 @@ _RANGES = 200
 _LISTED = 50
 """Of more than so many experiments within reach SQLite is told where they stand: each number costs microseconds."""
 
-# Made once: to make each of these takes as long as to ask it.
-_HAS_TERMS = (SearchStatRow.key_id == SearchKeyRow.id) & (SearchStatRow.terms > 0)
-_KEYS = (
-    select(SearchKeyRow.key, SearchKeyRow.id, SearchStatRow.dimension)
-    .distinct()
-    .outerjoin(SearchStatRow, _HAS_TERMS)
-    .where(SearchKeyRow.key.in_(bindparam("names", expanding=True)))
-)
-_DIMENSIONS = select(SearchDimensionRow.name, SearchDimensionRow.id).where(
-    SearchDimensionRow.name.in_(bindparam("names", expanding=True))
-)
-_CHANGES = (
-    select(SearchChangeRow.first_id, SearchChangeRow.last_id).order_by(SearchChangeRow.id.desc()).limit(_RANGES + 1)
-)
+_KEY, _DIMENSION, _CHANGE, _PARTIAL, _TOP = range(5)
+
+
+def _asked() -> CompoundSelect[Any]:
+    """Return what asks for all that is known of some keys and dimensions, as (kind, name, number, number)."""
+    keys, stats, dimensions, changes = SearchKeyRow, SearchStatRow, SearchDimensionRow, SearchChangeRow
+    nothing, none = cast(null(), String()), cast(null(), BigInteger())
+
+    def kind(number: int) -> Any:
+        return literal_column(str(number), Integer())
+
+    has_terms = (stats.key_id == keys.id) & (stats.terms > 0)
+    of_keys = select(kind(_KEY), keys.key, keys.id, stats.dimension).distinct().outerjoin(stats, has_terms)
+    of_dimensions = select(kind(_DIMENSION), dimensions.name, dimensions.id, none)
+    newest = select(changes.first_id, changes.last_id).order_by(changes.id.desc()).limit(_RANGES + 1).subquery()
+    partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial).limit(1).subquery()
+    return union_all(
+        of_keys.where(keys.key.in_(bindparam("keys", expanding=True))),
+        of_dimensions.where(dimensions.name.in_(bindparam("dimensions", expanding=True))),
+        select(kind(_CHANGE), nothing, newest.c.first_id, newest.c.last_id),
+        select(kind(_PARTIAL), nothing, partial.c.file_id, none),
+        select(kind(_TOP), nothing, func.max(SearchFileRow.file_id), none),
+    )
+
+
+_ASKED = _asked()
+"""Made once, and asked at once: to make each part, and to ask it, takes as long as what it finds."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +94,8 @@ class Index:
     """Files that may have changed since they were indexed, as ranges of their numbers."""
     is_behind: bool
     """Whether there are more of those than can be looked at."""
+    top: int
+    """The greatest number of a file."""
     dialect: str
 
     def within(self, column: Any) -> ColumnElement[bool]:
@@ -76,15 +107,23 @@ class Index:
         row = SearchExperimentRow
         return column.in_(select(row.uid).where(self.within(row.id)))  # type: ignore[no-any-return]
 
-    def unsure(self) -> ColumnElement[bool]:
-        """Return the condition that only its metadata tells whether a file is meant."""
-        found: list[ColumnElement[bool]] = [SearchFileRow.file_id.is_(None)]
+    def unsure(self, of: Any = FileRow.id, *, is_there: bool = False) -> ColumnElement[bool]:
+        """Return the condition that only its metadata tells whether the file of this number is meant.
+
+        It is joined with `search_files`, unless it is there for sure: then that is only where `has_unsure`.
+        """
+        found: list[ColumnElement[bool]] = [false() if is_there else SearchFileRow.file_id.is_(None)]
         if self.has_partial:
             found.append(SearchFileRow.is_partial.expression)
         if self.unsure_experiments:
             found.append(self._unsure_experiment())
-        found.extend(FileRow.id.between(first, last) for first, last in self.pending)
+        found.extend(of.between(first, last) for first, last in self.pending)
         return or_(*found)
+
+    @property
+    def has_unsure(self) -> bool:
+        """Whether `search_files` says of any file that only its metadata tell of it."""
+        return self.has_partial or bool(self.unsure_experiments)
 
     def unsure_ids(self) -> list[Select[Any]]:
         """Return the files that a search by the index must look at besides."""
@@ -110,23 +149,23 @@ def index_for(
     probes = [probe for leaf in leaves if not isinstance(leaf, Text) for probe in probes_of(leaf)]
     names = {probe.key for probe in probes}
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
-    dialect = session.get_bind().dialect.name
     ids, unsure = _experiments(session, within, names)
-    keys, met = _met(session, names)
-    waiting, is_behind = pending(session)
-    of_reach = _within(SearchFileRow.experiment_id, ids, dialect, is_all=is_all)
-    partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial, of_reach)
+    rows: dict[int, list[tuple[Any, ...]]] = {_KEY: [], _DIMENSION: [], _CHANGE: [], _PARTIAL: [], _TOP: []}
+    for kind, *row in session.execute(_ASKED, {"keys": sorted(names), "dimensions": sorted(dimensions)}):
+        rows[kind].append(tuple(row))
+    waiting, is_behind = _waiting([(first, last) for _, first, last in rows[_CHANGE]])
     return Index(
-        keys=keys,
-        dimensions=_dimensions(session, dimensions),
-        met=met,
+        keys={name: number for name, number, _ in rows[_KEY]},
+        dimensions={**NO_QUANTITY, **{name: number for name, number, _ in rows[_DIMENSION]}},
+        met=frozenset((number, dimension) for _, number, dimension in rows[_KEY] if dimension is not None),
         ids=ids,
         is_all=is_all,
         unsure_experiments=unsure,
-        has_partial=bool(leaves) and session.execute(partial.limit(1)).first() is not None,
+        has_partial=bool(leaves and rows[_PARTIAL]),
         pending=waiting,
         is_behind=is_behind,
-        dialect=dialect,
+        top=max([number or 0 for _, number, _ in rows[_TOP]] + [last for _, last in waiting]),
+        dialect=session.get_bind().dialect.name,
     )
 
 
@@ -137,44 +176,36 @@ def _within(column: Any, ids: Sequence[int], dialect: str, *, is_all: bool) -> C
     return one_of(column, ids, is_postgres=is_postgres)
 
 
-def _met(session: Session, names: Collection[str]) -> tuple[Mapping[str, int], frozenset[tuple[int, int]]]:
-    """Return the numbers of keys, and which dimensions any term of each has."""
-    rows = session.execute(_KEYS, {"names": sorted(names)}).all() if names else ()
-    met = frozenset((number, dimension) for _, number, dimension in rows if dimension is not None)
-    return {key: number for key, number, _ in rows}, met
-
-
-def _dimensions(session: Session, names: Collection[str]) -> Mapping[str, int]:
-    found: dict[str, int] = dict(session.execute(_DIMENSIONS, {"names": sorted(names)}).all()) if names else {}
-    return {**NO_QUANTITY, **found}
-
-
 def _experiments(
     session: Session, within: Sequence[ColumnElement[bool]], names: Collection[str]
 ) -> tuple[list[int], list[int]]:
-    # Keys as text: a site has many experiments and few types, and to read the same list again for each takes long.
+    # One row for each list of keys, which few types of experiments have: a row for each experiment takes long to read.
     row = SearchExperimentRow
-    wanted = select(row.id, cast(row.index_keys, String()))
-    found, unsure, is_whole = [], [], dict[str | None, bool]()
-    for id_, only in session.execute(wanted.where(*within).order_by(row.uid)):
-        found.append(id_)
-        if only not in is_whole:
-            keys = None if only is None else json.loads(only)
-            is_whole[only] = all(terms.is_indexed(name, keys) for name in names)
-        if not is_whole[only]:
-            unsure.append(id_)
-    return found, unsure
+    keys, ids = cast(row.index_keys, String()), func.aggregate_strings(cast(row.id, String()), ",")
+    found, unsure = [], []
+    for only, listed in session.execute(select(keys, ids).where(*within).group_by(keys)):
+        numbers = list(map(int, listed.split(",")))
+        found += numbers
+        of_type = None if only is None else json.loads(only)
+        if not all(terms.is_indexed(name, of_type) for name in names):
+            unsure += numbers
+    return sorted(found), sorted(unsure)
 
 
 def pending(session: Session) -> tuple[list[tuple[int, int]], bool]:
     """Return the files that may have changed since they were indexed, as ranges, or that there are too many."""
-    found = sorted((first, last) for first, last in session.execute(_CHANGES))
+    row = SearchChangeRow
+    newest = select(row.first_id, row.last_id).order_by(row.id.desc()).limit(_RANGES + 1)
+    return _waiting([(first, last) for first, last in session.execute(newest)])
+
+
+def _waiting(changes: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, int]], bool]:
     ranges: list[tuple[int, int]] = []
-    for first, last in found:
+    for first, last in sorted(changes):
         if ranges and first <= ranges[-1][1] + 1:
             ranges[-1] = (ranges[-1][0], max(last, ranges[-1][1]))
         else:
             ranges.append((first, last))
-    if len(found) > _RANGES or sum(last - first + 1 for first, last in ranges) > PENDING:
+    if len(changes) > _RANGES or sum(last - first + 1 for first, last in ranges) > PENDING:
         return [], True
     return ranges, False

@@ -11,23 +11,31 @@ from sqlalchemy import Select, false, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
+from beamkeeper.db.finding.asked import Asked
+from beamkeeper.db.finding.bounds import bounds
 from beamkeeper.db.finding.indexed import Index
+from beamkeeper.db.finding.pace import DROPPED, Pace
+from beamkeeper.db.finding.portions import Stretches, Ways
 from beamkeeper.db.finding.sources import Way
-from beamkeeper.db.finding.windows import Found, Merged, Windows, WithWords, along
-from beamkeeper.db.search.tables import SearchExperimentRow
+from beamkeeper.db.finding.windows import Found, Known, Merged, WithWords, along
+from beamkeeper.db.search.tables import SearchExperimentRow, SearchFileRow, SearchTextRow
 from beamkeeper.domain.files import FileOrder
+from beamkeeper.domain.query.ast import Text
 
-FEW = 5_000
+FEW = 20_000
 """A condition that so few files meet leads at once."""
 SOME = 100_000
-"""A condition that so many meet may lead, since the index alone gives the newest of them."""
+"""A condition that so many meet may lead after TRIAL, since the index alone gives the newest of them."""
 MANY = 1_000_000
-"""A condition that so many meet leads where the newest files have not filled a page."""
-TRIAL = 1_000
-"""After so many files without a full page it is looked whether a broad condition should lead."""
+"""A condition that so many meet may lead after LONG."""
+TRIAL, LONG = 1_500, 6_000
+"""When so many files have been read, or what takes as long, without a full page, it is looked what may lead."""
+ALONG = 500
+"""So many files of each experiment are looked at first where those of few experiments are."""
 DENSE = 8
-"""A walk that is tried for several conditions goes on where one in so many files at least is meant."""
-_MERGED_EXPERIMENTS = 1_000
+"""A walk along the files of few experiments goes on where one in so many at least is meant."""
+_UNSURE = 5_000
+_MERGED_EXPERIMENTS = 500
 _WALKED_EXPERIMENTS = 32
 _PROBED_EXPERIMENTS = 5_000
 _CONSIDERED = 8
@@ -36,46 +44,55 @@ _CONSIDERED = 8
 class Leading:
     """Chooses, for one search; None stands for a walk along all files."""
 
-    def __init__(self, session: Session, index: Index, ways: Sequence[Way], order: FileOrder) -> None:
+    def __init__(self, session: Session, index: Index, asked: Asked, ways: Sequence[Way], order: FileOrder) -> None:
         self._session = session
         self._dialect = session.get_bind().dialect.name
         self._index = index
         self._ways = ways[:_CONSIDERED]
         self._order = order
-        self._is_led = False
-        self._trial: Windows | None = None
+        self._asked = asked
+        self._texts = [leaf for leaf in asked.leaves if isinstance(leaf, Text)]
+        self._looked: set[int] = set()
         self._with_words: dict[int, int] = {}
 
-    def first(self) -> Windows | None:
+    def first(self) -> Ways | None:
         """Return the way to begin with."""
         if self._order is FileOrder.PATH:
             return self._led(FEW) if self._may_lead else None
         if not self._may_lead:
             return self._walked()
-        found = self._with_words_alone() or self._led(FEW)
-        # To count the files of the one condition, and to sort them, takes longer than to read the newest of each.
-        alone = self._merged() if found is None and len(self._ways) == 1 else None
-        return found or alone or self._tried() or self._led(SOME) or self._merged() or self._walked()
+        found = (self._with_words_alone() or self._merged()) if len(self._ways) == 1 else None
+        found = found or self._led(FEW) or self._tried() or self._walked()
+        return found or self._led(SOME) or self._merged()
 
-    def second(self, walked: Windows, searched: int, found: int) -> Windows | None:
+    def second(self, walked: Ways, pace: Pace, found: int) -> Ways | None:
         """Return a better way from where a walk has come to, if it is time for that and there is one.
 
-        `searched` files have been looked at, and so many of them `found` to be meant.
+        So many of the files that it has gone through were `found` to be meant.
         """
         is_led = isinstance(walked, Found | WithWords) or (isinstance(walked, Merged) and walked.is_led)
-        is_tried = walked is self._trial and len(self._ways) > 1
-        is_early = found * DENSE >= searched if is_tried else searched < TRIAL
-        if self._is_led or is_early or is_led or not self._may_lead:
+        if is_led or not self._may_lead or self._order is not FileOrder.NEWEST:
             return None
-        self._is_led = True
-        if self._order is not FileOrder.NEWEST:
-            return None
-        return (self._led(SOME) if walked is self._trial else None) or self._led(MANY)
+        is_along = isinstance(walked, Merged)
+        if (found * DENSE < pace.searched if is_along else pace.spent >= TRIAL) and self._is_time(SOME):
+            return self._led(SOME) or self._merged() or (self._walked() if is_along else None)
+        return self._led(MANY) if pace.spent >= LONG and self._is_time(MANY) else None
+
+    def _is_time(self, most: int) -> bool:
+        """Return whether no condition was looked for yet that so many files meet."""
+        is_first = most not in self._looked
+        self._looked.add(most)
+        return is_first
 
     @cached_property
     def _may_lead(self) -> bool:
+        return bool(self._ways) and self._is_sure
+
+    @cached_property
+    def _is_sure(self) -> bool:
+        """Whether the index tells of nearly all files whether they are meant."""
         besides = self._index.unsure_ids()
-        return bool(self._ways) and not (besides and self._count(besides, FEW) > FEW)
+        return not (besides and self._count(besides, _UNSURE) > _UNSURE)
 
     @cached_property
     def _narrowed(self) -> Index:
@@ -91,66 +108,94 @@ class Leading:
             return index
         return replace(index, ids=[each for each in index.ids if each in there], is_all=False)
 
-    def _tried(self) -> Windows | None:
-        """Return the way along the newest files of the few experiments that have files of each condition.
+    def _tried(self) -> Ways | None:
+        """Return the way along the newest files of the few experiments that have files of each of several conditions.
 
-        Mostly these fill a page, since what is asked for is of a whole experiment: to count takes ten times as long.
-        Of one condition only where more than FEW files that meet it are among SOME.
+        Mostly these fill a page, since what is asked for is of a whole experiment.
         """
-        index, row = self._narrowed, SearchExperimentRow
-        if index.is_behind or not 0 < len(index.ids) <= _WALKED_EXPERIMENTS or self._ways[0].is_of_words:
+        is_alone = len(self._ways) == 1 or self._ways[0].is_of_words or self._index.is_behind
+        if is_alone or not 0 < len(self._narrowed.ids) <= _WALKED_EXPERIMENTS:
             return None
-        every = select(func.sum(row.files)).where(index.within(row.id))
-        if len(self._ways) > 1 or (self._session.scalar(every) or 0) <= SOME:
-            self._trial = self._along(index)
-        return self._trial
+        return self._along(self._narrowed)
 
-    def _led(self, most: int) -> Windows | None:
+    def _led(self, most: int) -> Ways | None:
         """Return the way along the condition that the fewest files meet, where those are not more than this."""
         index = self._index if most == FEW else self._narrowed
         counted: list[tuple[int, int]] = []
         for i, way in enumerate(self._ways):
             # Of very many the best is enough; no other is counted further than that.
             limit = min([most, *(count for count, _ in counted)]) if most > SOME else most
-            count = self._words(i) if way.is_of_words else self._count(way.selects(index), limit)
+            count = self._words(i, most) if way.is_of_words else self._count(way.selects(index), limit)
             if count <= limit:
                 counted.append((count, i))
         if not counted:
             return None
         # Few are looked at one by one; of some, those alone that the next best way has too.
-        best = [self._ways[i].selects(index) for _, i in sorted(counted)[: 2 if FEW < most <= SOME else 1]]
-        return Found(self._order, [*_common(best), *self._index.unsure_ids()])
+        best = [self._ways[i] for _, i in sorted(counted)[: 2 if FEW < most <= SOME else 1]]
+        known = Known(met=[node for way in best for node in way.met], at_once=FEW if most == FEW else 0)
+        sources = _common([way.selects(index) for way in best])
+        return Found(self._order, [*sources, *self._index.unsure_ids()], known)
 
-    def _with_words_alone(self) -> Windows | None:
-        if len(self._ways) != 1 or self._ways[0].text is None:
+    def _with_words_alone(self) -> Ways | None:
+        if self._ways[0].text is None:
             return None
         (part,) = self._ways[0].parts
-        return WithWords(part.files, self._index.unsure_ids(), self._ways[0].text)
+        known = Known(met=self._ways[0].met, text=self._ways[0].text)
+        return WithWords(part.files, self._index.unsure_ids(), known)
 
-    def _words(self, i: int) -> int:
-        """Return how many files have the words of this way, counted once: the work is the same each time."""
+    def _words(self, i: int, most: int) -> int:
+        """Return how many files have the words of this way, counted once: the work is the same each time.
+
+        It takes long where they are many: then what PostgreSQL takes them to be tells as much.
+        """
         if i not in self._with_words:
-            count = self._count(self._ways[i].selects(self._index), SOME)
+            selects = self._ways[i].selects(self._index)
+            likely = sum(self._likely(each) for each in selects) if self._dialect == "postgresql" else 0
+            if most <= FEW < likely:
+                return likely
+            count = self._count(selects, SOME)
             self._with_words[i] = count if count <= SOME else MANY + 1
         return self._with_words[i]
 
-    def _merged(self) -> Windows | None:
-        """Return the way along a condition of which the index has the files of each experiment in order."""
-        index = self._narrowed
+    def _likely(self, select_: Select[Any]) -> int:
+        """Return how many rows PostgreSQL expects of a statement."""
+        made = select_.compile(self._session.get_bind(), compile_kwargs={"render_postcompile": True})
+        connection = self._session.connection()
+        [plan] = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {made}", made.params).scalar_one()
+        return int(plan["Plan"]["Plan Rows"])
+
+    def _merged(self) -> Ways | None:
+        """Return the way along a condition of which the index has the files of each experiment in order.
+
+        Of one condition all experiments within reach are looked into: to look first which have files takes as long.
+        """
+        index = self._index if len(self._ways) == 1 and len(self._index.ids) <= _MERGED_EXPERIMENTS else self._narrowed
         ordered = [way for way in self._ways if way.parts and all(part.is_ordered for part in way.parts)]
         if not ordered or len(index.ids) > _MERGED_EXPERIMENTS:
             return None
-        return Merged(_numbers(index), ordered[0].parts, self._index.unsure_ids(), self._dialect)
+        known = Known(met=ordered[0].met)
+        return Merged(_numbers(index), ordered[0].parts, self._index.unsure_ids(), self._dialect, known=known)
 
-    def _walked(self) -> Windows | None:
+    def _walked(self) -> Ways | None:
+        """Return the way along the newest files in the index of the experiments that may have some."""
+        if self._order is not FileOrder.NEWEST or self._index.is_behind or not self._is_sure:
+            return None
         index = self._narrowed if self._may_lead else self._index
-        is_few = not index.is_all and len(index.ids) <= _WALKED_EXPERIMENTS
-        if self._order is FileOrder.NEWEST and is_few and index.ids and not index.is_behind:
+        if not index.is_all and 0 < len(index.ids) <= _WALKED_EXPERIMENTS:
             return self._along(index)
-        return None
+        # To look for words in the texts, one after the other, takes a quarter of looking up the text of each file.
+        is_by_texts = self._dialect == "postgresql" and bool(self._texts)
+        row: Any = SearchTextRow if is_by_texts else SearchFileRow
+        # The sum keeps PostgreSQL from sorting all files of these experiments.
+        within = [] if index.is_all else [index.within(row.experiment_id + 0)]
+        with_words = {text: self._asked.compiler.matching(text, []) for text in self._texts} if is_by_texts else {}
+        at_once = (LONG if is_by_texts else TRIAL) * DROPPED
+        columns = {} if is_by_texts else {"size": row.size, "modified": row.modified_at}
+        ends = bounds(self._session, self._asked.compiler, self._asked.top, self._index)
+        return Stretches(row.file_id, within, with_words, columns, self._index, at_once, *ends)
 
-    def _along(self, index: Index) -> Windows:
-        return along(_numbers(index), self._index.unsure_ids(), self._dialect)
+    def _along(self, index: Index) -> Merged:
+        return along(_numbers(index), self._index.unsure_ids(), self._dialect, ALONG)
 
     def _count(self, selects: Sequence[Select[Any]], most: int) -> int:
         """Return how many files an index gives, counting no further than one more than `most`."""

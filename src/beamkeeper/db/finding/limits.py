@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -20,14 +19,22 @@ _INSTRUCTIONS = 20_000
 """SQLite looks at the clock after so many instructions of its machine: about a millisecond."""
 
 
+_LIMITS = """\
+SELECT set_config('statement_timeout', %s, true), set_config('max_parallel_workers_per_gather', '0', true),
+set_config('jit', 'off', true)
+"""
+"""To start workers, or to compile a statement, takes longer than most of a search's statements."""
+
+
 @contextmanager
 def limited(session: Session, seconds: float | None = None) -> Iterator[None]:
     """Stop what takes longer than this, with a sentence that says what to do."""
     seconds = STATEMENT_S if seconds is None else seconds
     is_postgres = session.get_bind().dialect.name == "postgresql"
-    raw = None if is_postgres else session.connection().connection.driver_connection
+    connection = session.connection()
+    raw = None if is_postgres else connection.connection.driver_connection
     if is_postgres:
-        session.execute(text(f"SET LOCAL statement_timeout = {max(1, int(seconds * 1000))}"))
+        connection.exec_driver_sql(_LIMITS, (str(max(1, int(seconds * 1000))),))
     elif isinstance(raw, sqlite3.Connection):
         end = time.monotonic() + seconds
         raw.set_progress_handler(lambda: time.monotonic() > end, _INSTRUCTIONS)
@@ -44,5 +51,5 @@ def limited(session: Session, seconds: float | None = None) -> Iterator[None]:
     finally:
         if isinstance(raw, sqlite3.Connection):
             raw.set_progress_handler(None, 0)
-    if is_postgres:
-        session.execute(text("SET LOCAL statement_timeout = 0"))
+    if is_postgres and connection.get_execution_options().get("beamkeeper_write"):
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # what is written then may take longer

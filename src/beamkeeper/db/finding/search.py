@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, false, select
+from sqlalchemy import ColumnElement, Subquery, and_, false, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.experiments import ExperimentRow
@@ -30,8 +30,10 @@ from beamkeeper.db.finding.compiled import is_builtin
 from beamkeeper.db.finding.indexed import Index, index_for
 from beamkeeper.db.finding.leading import Leading
 from beamkeeper.db.finding.limits import limited
+from beamkeeper.db.finding.pace import Pace
+from beamkeeper.db.finding.portions import Stretches, Ways, passing
 from beamkeeper.db.finding.sources import Sources
-from beamkeeper.db.finding.windows import Key, Walk, Windows, ordering
+from beamkeeper.db.finding.windows import Key, Walk, ordering
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.db.search.tables import SearchExperimentRow, SearchFileRow
@@ -50,9 +52,6 @@ PAGE_S = 2.0
 """A page of a search that is not full after this time is answered as it is."""
 HITS_S = 5.0
 """So long the files are looked for that a facet counts."""
-_WINDOW = 5_000
-_LEAST = 32
-"""So many files at least are looked at next: fewer take as long."""
 
 
 class Hits(NamedTuple):
@@ -71,6 +70,20 @@ class _Row(NamedTuple):
     is_unsure: bool
     key: Key
     """Where it stands in the order of the page."""
+    place: int
+    """Where it stands in its window, from 1."""
+
+
+class _Step(NamedTuple):
+    """What was looked at at once."""
+
+    rows: Sequence[_Row]
+    seen: int
+    """So many files were looked at, also those that the index dropped."""
+    end: Key | None
+    """Where to go on; None: there is no more."""
+    is_cut: bool = False
+    """Whether more pass of the same files than were read."""
 
 
 class FileSearch:
@@ -92,11 +105,6 @@ class FileSearch:
         self._asked = Asked(session, now, node, self._index)
         self._dialect = session.get_bind().dialect.name
         self._digest = _digest(query, self._order)
-
-    @property
-    def _top(self) -> Sequence[Node]:
-        node = self._asked.node
-        return node.items if isinstance(node, And) else [node]
 
     def page(self) -> Hits:
         """Return the next page."""
@@ -129,47 +137,74 @@ class FileSearch:
 
     def _page(self, limit: int, *, budget: float = math.inf, seconds: float = math.inf) -> Hits:
         found: list[_Row] = []
-        after, windows = self._start(), self._windows()
-        size = min(limit + 1, _WINDOW) if self._asked.node == EVERYTHING else _first_size(limit)
-        searched, end = 0, time.monotonic() + seconds
+        after, windows, end = self._start(), self._windows(), time.monotonic() + seconds
+        pace = Pace(limit, is_every=self._asked.node == EVERYTHING)
+        pace.begin(windows.known.at_once, is_filtered=self._is_filtered(windows))
         while True:
-            rows = self._rows(windows, after, size)
-            for row in self._meant([first for _, (first, *_) in groupby(rows, key=attrgetter("id"))]):
+            step = self._step(windows, after, pace)
+            for row in self._meant([first for _, (first, *_) in groupby(step.rows, key=attrgetter("id"))]):
                 found.append(row)
                 if len(found) > limit:
-                    return self._hits(found[:limit], self._cursor(found[limit - 1]), searched + len(rows))
-            searched += len(rows)
-            if len(rows) < size:
-                return self._hits(found, None, searched)
-            if searched >= budget or time.monotonic() > end:
-                return self._hits(found, self._cursor(rows[-1]), searched, is_partial=True)
-            after, size = rows[-1].key, _next_size(size, limit + 1 - len(found), len(found) / searched)
-            better = self._leading.second(windows, searched, len(found)) if self._leading is not None else None
+                    return self._hits(found[:limit], self._cursor(found[limit - 1].key), pace.searched + step.seen)
+            pace.take(step.seen, len(step.rows), len(found), is_cut=step.is_cut)
+            if step.end is None:
+                return self._hits(found, None, pace.searched)
+            if pace.spent >= budget or time.monotonic() > end:
+                return self._hits(found, self._cursor(step.end), pace.searched, is_partial=True)
+            after = step.end
+            better = self._leading.second(windows, pace, len(found)) if self._leading is not None else None
             if better is not None:
-                windows, size = better, _first_size(limit)
+                windows = better
+                pace.begin(windows.known.at_once, is_filtered=self._is_filtered(windows))
+
+    def _step(self, windows: Ways, after: Key | None, pace: Pace) -> _Step:
+        """Look at the next files."""
+        index, passes = self._index, self._asked.passes
+        if isinstance(windows, Stretches):
+            part = windows.portion(after if isinstance(after, int) else None, pace, passes)
+        elif index is not None and self._is_filtered(windows):
+            part = passing(windows, after, pace, index, passes)
+        else:
+            rows = self._rows(windows.window(after, pace.size).subquery(), windows.known.text)
+            return _Step(rows, len(rows), rows[-1].key if len(rows) == pace.size else None)
+        rows = self._rows(part.files, windows.known.text)
+        if len(rows) == pace.most:
+            return _Step(rows, max(1, rows[-1].place), rows[-1].key, is_cut=True)
+        if part.seen:
+            return _Step(rows, part.seen, part.end)
+        is_last = not rows or rows[-1].place < pace.size
+        return _Step(rows, rows[-1].place if rows else 0, None if is_last else rows[-1].key)
+
+    def _is_filtered(self, windows: Ways) -> bool:
+        """Whether the index drops files by their numbers alone: then not all that are looked at are read."""
+        return isinstance(windows, Stretches) or (self._is_indexed and self._order is FileOrder.NEWEST)
 
     def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
         is_behind = self._is_indexed and self._index is not None and self._index.is_behind
         return Hits([row.id for row in rows], next_, is_partial, searched, is_behind)
 
-    def _rows(self, windows: Windows, after: Key | None, size: int) -> list[_Row]:
-        """Return the next files with what SQL tells of them: those that are not meant too."""
-        window = windows.window(after, size).subquery()
-        is_met = and_(*self.allowed(), self._asked.must(windows.text))
+    def _rows(self, files: Subquery, text: Text | None) -> list[_Row]:
+        """Return files with what SQL tells of them: those that are not meant too."""
+        is_met = and_(*self.allowed(), self._asked.must(text))
         unsure = self._index.unsure() if self._index is not None and self._is_indexed else false()
         wanted: Any = (
             select(FileRow.id, is_met.label("met"), unsure.label("unsure"))
-            .select_from(window)
-            .join(FileRow, FileRow.id == window.c.id)
+            .select_from(files)
+            .join(FileRow, FileRow.id == files.c.id)
             .join(VersionRow, IS_NEWEST)
             .order_by(*ordering(self._order))
         )
         if self._index is not None:
             wanted = wanted.outerjoin(SearchFileRow, SearchFileRow.file_id == FileRow.id)
-        if self._order is not FileOrder.PATH:
-            return [_Row(id_, met, unknown, id_) for id_, met, unknown in self._session.execute(wanted)]
-        wanted = wanted.add_columns(FileRow.experiment_uid, FileRow.path)
-        return [_Row(id_, met, unknown, (uid, path)) for id_, met, unknown, uid, path in self._session.execute(wanted)]
+        if "place" in files.c:
+            rows = self._session.execute(wanted.add_columns(files.c.place))
+            return [_Row(id_, met, unknown, id_, place) for id_, met, unknown, place in rows]
+        if self._order is FileOrder.PATH:
+            wanted = wanted.add_columns(FileRow.experiment_uid, FileRow.path)
+        return [
+            _Row(id_, met, unknown, (path[0], path[1]) if path else id_, place)
+            for place, (id_, met, unknown, *path) in enumerate(self._session.execute(wanted), 1)
+        ]
 
     def _meant(self, rows: Sequence[_Row]) -> Iterator[_Row]:
         """Yield those of the files that are meant, looking into documents where SQL could not tell."""
@@ -211,23 +246,23 @@ class FileSearch:
         index = self._index
         if index is None or (not self._is_indexed and index.is_behind):
             return None
-        ways = Sources(self._asked.compiler, index, self._now, self._dialect).ways(self._top)
-        return Leading(self._session, index, ways, self._order)
+        ways = Sources(self._asked.compiler, index, self._now, self._dialect).ways(self._asked.top)
+        return Leading(self._session, index, self._asked, ways, self._order)
 
-    def _windows(self) -> Windows:
+    def _windows(self) -> Ways:
         """Return the cheapest way through the files to begin with."""
         found = self._leading.first() if self._leading is not None else None
         return found or Walk(self._order, [*self.allowed(), *self._ranges()])
 
     def _ranges(self) -> list[Condition]:
         """Return the ranges of paths that the query allows."""
-        paths = [leaf for leaf in self._top if hasattr(leaf, "field") and leaf.field == Builtin("path")]
+        paths = [leaf for leaf in self._asked.top if hasattr(leaf, "field") and leaf.field == Builtin("path")]
         return [path_range(leaf) for leaf in paths]  # type: ignore[arg-type]
 
-    def _cursor(self, row: _Row) -> str:
-        if isinstance(row.key, int):
-            return to_cursor(self._digest, row.key)
-        uid, path = row.key
+    def _cursor(self, key: Key) -> str:
+        if isinstance(key, int):
+            return to_cursor(self._digest, key)
+        uid, path = key
         return to_cursor(self._digest, uid.hex, to_b64(path))
 
     def _start(self) -> Key | None:
@@ -248,17 +283,6 @@ class FileSearch:
 def _is_of_experiment(node: Node) -> bool:
     field = None if isinstance(node, Text | Matches) else getattr(node, "field", None)
     return field in (Builtin("experiment"), Builtin("station"))
-
-
-def _first_size(limit: int) -> int:
-    """Return how many files to look at first: most of those that an index gives are meant."""
-    return min(limit + limit // 4 + 1, _WINDOW)
-
-
-def _next_size(size: int, left: int, share: float) -> int:
-    """Return how many files to look at next, where this share of those before was meant and so many are wanted yet."""
-    likely = max(_LEAST, math.ceil(1.25 * left / share)) if share else math.inf
-    return int(min(likely, 4 * size, _WINDOW))
 
 
 def _digest(query: FileQuery, order: FileOrder) -> str:

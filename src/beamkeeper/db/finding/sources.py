@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, and_, exists, false, literal_column, select, true
@@ -37,6 +38,8 @@ class Way:
     parts: Sequence[Part]
     is_of_words: bool = False
     """PostgreSQL's full text gives its files in no order, and reads the row of each: many take long."""
+    met: Sequence[Node] = ()
+    """The conditions of which it is made: nearly all of its files meet them."""
     text: Text | None = None
     """The words that just these files have, where SQLite's full text gives them from the newest on."""
 
@@ -56,6 +59,7 @@ class Way:
 
 _RANKED_EXPERIMENTS = 64
 """A full-text search names the experiments within reach to the index where they are not more than this."""
+_VALUES = 10
 _COLUMNS = {"size": SearchFileRow.size, "modified": SearchFileRow.modified_at}
 _OF_FILES: dict[str, type[RunRow | DatasetRow]] = {"run": RunRow, "dataset": DatasetRow}
 """What lists files, all of its own experiment."""
@@ -73,12 +77,13 @@ class Sources:
     def ways(self, nodes: Sequence[Node]) -> list[Way]:
         """Return the ways to the files that meet all of these conditions; those of one range are one."""
         ranges = together(nodes, _COLUMNS)
-        found = [
-            self._on_files(each) if isinstance(each[0].field, Builtin) else self._between(common(each))
-            for each in ranges
-        ]
+        found = []
+        for each in ranges:
+            way = self._on_files(each) if isinstance(each[0].field, Builtin) else self._between(common(each))
+            found.append(replace(way, met=each))
         joined = {leaf for each in ranges for leaf in each}
-        return [*found, *(way for node in nodes if node not in joined for way in self._of(node))]
+        rest = [node for node in nodes if node not in joined]
+        return [*found, *(replace(way, met=_just(node)) for node in rest for way in self._of(node))]
 
     def _of(self, node: Node) -> list[Way]:
         match node:
@@ -111,7 +116,7 @@ class Sources:
     def _terms(self, probes: Sequence[Probe]) -> Way:
         row = SearchTermRow
         parts = []
-        for probe in probes:
+        for probe in chain.from_iterable(map(_one_by_one, probes)):
             asked = self._compiler.asked(probe, self._index, is_exact=False)
             if asked is not None:
                 is_ordered = isinstance(probe, Points) and len(probe.values) == 1
@@ -178,6 +183,19 @@ class Sources:
             return []
         meant = (counted.kind == kind, counted.name.in_(names), self._index.within(counted.experiment_id))
         return [Way([Part(select(row.file_id).where(of.in_(select(counted.id).where(*meant))))])]
+
+
+def _just(node: Node) -> Sequence[Node]:
+    """Return a condition that nearly all files meet that the index gives for it, if it is one."""
+    leaves = node.items if isinstance(node, Or) else (node,)
+    return [node] if all(isinstance(leaf, Compare | In | Text) for leaf in leaves) else []
+
+
+def _one_by_one(probe: Probe) -> list[Probe]:
+    """Return what asks for each of a few values alone: of that the index has the files in order."""
+    if not isinstance(probe, Points) or len(probe.values) > _VALUES:
+        return [probe]
+    return [replace(probe, values=probe.values[i : i + 1]) for i in range(len(probe.values))]
 
 
 def _directories(leaf: Leaf) -> Sequence[str]:

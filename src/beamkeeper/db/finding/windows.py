@@ -12,26 +12,40 @@ from sqlalchemy import ColumnElement, Select, and_, func, select, true, tuple_, 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.search.tables import SearchFileRow
 from beamkeeper.domain.files import FileOrder
-from beamkeeper.domain.query.ast import Text
+from beamkeeper.domain.query.ast import Node, Text
 
 Condition = ColumnElement[bool]
 Key: TypeAlias = tuple[UUID, bytes] | int
 """Where a page ended: experiment and path, or the number of a file."""
 
 
+class Known(NamedTuple):
+    """What is known of all files of a way."""
+
+    met: Sequence[Node] = ()
+    """Conditions that nearly all of them meet."""
+    text: Text | None = None
+    """The words that all of those have of which the index knows all: to look at each once more takes long."""
+    at_once: int = 0
+    """So many it may be asked for at first: no more work is done than for those that are taken."""
+
+
+NOTHING = Known()
+
+
 class Windows(Protocol):
     """A way through files in the order of a page."""
+
+    @property
+    def known(self) -> Known:
+        """What is known of all of its files."""
+        ...
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files after a place, by their local numbers as `id`: all that there are, up to `size`.
 
         A file that is found in two ways may come twice, one after the other.
         """
-        ...
-
-    @property
-    def text(self) -> Text | None:
-        """The words that all of these files have of which the index knows all: to look at each once more takes long."""
         ...
 
 
@@ -41,7 +55,7 @@ class Walk:
 
     order: FileOrder
     within: Sequence[Condition]
-    text: Text | None = None
+    known: Known = NOTHING
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
@@ -55,7 +69,7 @@ class Found:
 
     order: FileOrder
     sources: Sequence[Select[Any]]
-    text: Text | None = None
+    known: Known = NOTHING
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
@@ -90,7 +104,7 @@ class Merged:
     dialect: str
     is_led: bool = True
     """Whether it is a condition that gives the files."""
-    text: Text | None = None
+    known: Known = NOTHING
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
@@ -122,7 +136,7 @@ class WithWords:
 
     files: Select[Any]
     besides: Sequence[Select[Any]]
-    text: Text | None
+    known: Known
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
@@ -132,10 +146,10 @@ class WithWords:
         return Found(FileOrder.NEWEST, [select(newest.c.file_id), *self.besides]).window(after, size)
 
 
-def along(experiments: Select[Any], besides: Sequence[Select[Any]], dialect: str) -> Merged:
+def along(experiments: Select[Any], besides: Sequence[Select[Any]], dialect: str, at_once: int) -> Merged:
     """Return the way along the newest files of a few experiments, whatever they are."""
     every = Part(select(SearchFileRow.file_id), SearchFileRow.experiment_id, is_ordered=True)
-    return Merged(experiments, [every], besides, dialect, is_led=False)
+    return Merged(experiments, [every], besides, dialect, is_led=False, known=Known(at_once=at_once))
 
 
 def ordering(order: FileOrder) -> Sequence[Any]:

@@ -27,6 +27,7 @@ from beamkeeper.db.search.tables import (
     SearchTextRow,
     experiment_word,
 )
+from beamkeeper.db.search.zones import widen_zones
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.terms import Terms, terms_of, words_of
 
@@ -177,6 +178,7 @@ class Indexing:
         insert_rows(self._session, SearchFileRow, _FILES, files)
         insert_rows(self._session, SearchTermRow, _TERMS, rows)
         self._write_words(sources, ids)
+        widen_zones(self._session, [(source.file_id, source.modified_at) for source in sources])
 
     def _term_rows(
         self, sources: Sequence[_Source], terms: Sequence[Terms], experiments: Mapping[UUID, _Experiment]

@@ -24,6 +24,7 @@ from beamkeeper.db.search.tables import (
     SearchStatRow,
     SearchTermRow,
     SearchTextRow,
+    SearchZoneRow,
 )
 from beamkeeper.domain.users import Reach
 
@@ -38,6 +39,7 @@ _INDEX = (
     SearchFileRow,
     SearchTermRow,
     SearchTextRow,
+    SearchZoneRow,
     SearchCountRow,
     SearchFacetRow,
     SearchStatRow,

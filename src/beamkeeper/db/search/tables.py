@@ -123,6 +123,26 @@ class SearchFileRow(Base):
     day_id: Mapped[int]
 
 
+ZONE = 4096
+"""So many numbers of files are one zone."""
+
+
+class SearchZoneRow(Base):
+    """Between which times the files of one zone were last changed, so that a search need not look through all zones.
+
+    It may be wider than what is there now: it is never narrowed.
+    """
+
+    __tablename__ = "search_zones"
+    __table_args__ = ({"info": DERIVED},)
+    services = CATALOG
+
+    zone: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    """The number of each of its files, divided by ZONE."""
+    low: Mapped[datetime]
+    high: Mapped[datetime]
+
+
 class SearchTermRow(Base):
     """One value of a file's metadata, as domain/terms.py makes them; a list of scalars has a term for each.
 
