@@ -103,13 +103,13 @@ def test_while_files_are_registered_the_service_tells_those_who_can_wait(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment, bulk = site.experiment(), site.beamline.contexts[Service.CATALOG].bulk
-    seen, plain = [], core_files.register
+    seen, plain = [], core_files.register_text
 
     def register(*given: Any) -> Any:
         seen.append(bulk.is_any)
         return plain(*given)
 
-    monkeypatch.setattr(core_files, "register", register)
+    monkeypatch.setattr(core_files, "register_text", register)
     site.fill(experiment, "data/told")
     assert seen == [True]
     with pytest.raises(NotFoundError):

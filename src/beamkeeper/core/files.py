@@ -15,6 +15,7 @@ from beamkeeper.domain.arriving import Arriving
 from beamkeeper.domain.errors import ConflictError, InvalidError, NotFoundError
 from beamkeeper.domain.events import NewEvent
 from beamkeeper.domain.experiments import Experiment
+from beamkeeper.domain.file_text import answers_text
 from beamkeeper.domain.files import (
     Deleted,
     ExperimentSummary,
@@ -47,6 +48,11 @@ EVENT_UIDS = 100
 
 def register(tx: CatalogTransaction, caller: Caller, new: Sequence[Arriving]) -> RegisteredFiles:
     """Register stored versions, all in one transaction; the same `version_uid` again changes nothing."""
+    return RegisteredFiles.model_validate_json(register_text(tx, caller, new))
+
+
+def register_text(tx: CatalogTransaction, caller: Caller, new: Sequence[Arriving]) -> bytes:
+    """Do the same, and return the answers as JSON, which is what nearly all want of them."""
     experiments = {
         uid: rights.experiment(tx, caller, Action.FILE_REGISTER, UUID(uid)) for uid in {file.experiment for file in new}
     }
@@ -57,13 +63,13 @@ def register(tx: CatalogTransaction, caller: Caller, new: Sequence[Arriving]) ->
     created = [
         (file, answer.file_uid)
         for file, answer in zip(new, answers, strict=True)
-        if answer.result is RegisteredAs.CREATED
+        if answer.result is RegisteredAs.CREATED and answer.file_uid is not None
     ]
-    tx.run_rules.apply([uid for _, uid in created if uid is not None])
+    tx.run_rules.apply(uid for _, uid in created)
     created.sort(key=lambda pair: pair[0].experiment)
     for uid, pairs in groupby(created, key=lambda pair: pair[0].experiment):
         tx.events.add(_available(experiments[uid], list(pairs)))
-    return RegisteredFiles.model_construct(files=tuple(answers))
+    return answers_text(answers)
 
 
 def lookup(tx: CatalogTransaction, caller: Caller, wanted: FileLookup) -> FilePage:
@@ -223,9 +229,9 @@ def _meant(tx: CatalogTransaction, caller: Caller, query: FileQuery) -> Experime
     return rights.experiment(tx, caller, Action.FILE_DELETE, query.experiment_uid)
 
 
-def _available(experiment: Experiment, created: Sequence[tuple[Arriving, UUID | None]]) -> NewEvent:
+def _available(experiment: Experiment, created: Sequence[tuple[Arriving, str]]) -> NewEvent:
     count = FileCount(files=len(created), bytes=sum(file.size for file, _ in created))
-    return _news(AVAILABLE, experiment, count, uids=(uid for _, uid in created if uid is not None))
+    return _news(AVAILABLE, experiment, count, uids=(UUID(uid) for _, uid in created))
 
 
 def _news(kind: str, experiment: Experiment, count: FileCount, *, uids: Iterable[UUID] = ()) -> NewEvent:

@@ -6,6 +6,7 @@ PostgreSQL's dialect takes 3 MB of memory: it is imported where there is such a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -25,6 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+_INTEGER = Integer()
 
 
 class Document(TypeDecorator[Any]):
@@ -109,8 +112,13 @@ def one_of(column: Any, numbers: Sequence[int], *, is_postgres: bool) -> ColumnE
     which has none, they stand in the statement itself.
     """
     if not is_postgres:
-        found = bindparam(None, numbers, Integer(), expanding=True, literal_execute=True)
+        found = bindparam(None, numbers, _INTEGER, expanding=True, literal_execute=True)
         return column.in_(found)  # type: ignore[no-any-return]
+    return column == any_(literal(list(numbers), _array_of(column.type)))  # type: ignore[no-any-return]
+
+
+@cache
+def _array_of(type_: TypeEngine[Any]) -> Any:
     from sqlalchemy.dialects.postgresql import ARRAY
 
-    return column == any_(literal(list(numbers), ARRAY(column.type)))  # type: ignore[no-any-return]
+    return ARRAY(type_)

@@ -104,12 +104,13 @@ class RunRules:
         row.removed_at = self._now
         self._session.flush()
 
-    def apply(self, file_uids: Sequence[UUID]) -> None:
-        """Let files belong to the runs that the rules say, and to no others by rule."""
+    def apply(self, file_uids: Iterable[UUID | str]) -> None:
+        """Let files belong to the runs that the rules say, and to no others by rule; of a uid its digits will do."""
         rules = self._session.scalars(select(RunRuleRow).where(RunRuleRow.removed_at.is_(None))).all()
-        if not rules or not file_uids:
+        uids = [uid if isinstance(uid, UUID) else UUID(uid) for uid in file_uids] if rules else ()
+        if not uids:
             return
-        files = [_File(*row) for row in self._session.execute(_files(FileRow.uid.in_(file_uids)))]
+        files = [_File(*row) for row in self._session.execute(_files(FileRow.uid.in_(uids)))]
         of = self._rules_of(rules, {file.experiment_uid for file in files})
         touched = [file for file in files if of[file.experiment_uid]]
         own = RunFileRow.file_id.in_([file.id for file in touched]) & RunFileRow.rule_id.is_not(None)

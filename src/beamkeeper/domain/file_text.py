@@ -1,4 +1,4 @@
-"""A page of files as the JSON that is answered, made of a database's values without a model of each file.
+"""Pages of files, and the answers to those that register them, as JSON, made without a model of each file.
 
 Its metadata go as the text that is kept: to read a hundred documents, make models of them and write those as JSON again
 takes as long as to find the files. The models say what stands in it: see `File` and `FilePage`.
@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 
 from beamkeeper.domain.arriving import EPOCH
+from beamkeeper.domain.files import RegisteredAs
 from beamkeeper.domain.names import int_to_wire, path_fields
 
 OnWire = int | str
@@ -102,6 +103,20 @@ class _Page(msgspec.Struct, gc=False):
     is_behind: bool
 
 
+class Answer(msgspec.Struct, gc=False):
+    """See `Registered`; uids as their 32 digits."""
+
+    version_uid: str
+    file_uid: str | None
+    result: RegisteredAs
+    message: str = ""
+    catalogued_at: datetime | None = None
+
+
+class _Answers(msgspec.Struct, gc=False):
+    files: Sequence[Answer]
+
+
 _IDENTITY = msgspec.json.Decoder(_Identity)
 
 
@@ -116,6 +131,16 @@ def page_text(
     """Return a `FilePage` as JSON in UTF-8."""
     items = [_file(read, checksums) for read, checksums in files]
     return msgspec.json.encode(_Page(items, next_, is_partial, searched, is_behind))
+
+
+def answers_text(answers: Iterable[Answer]) -> bytes:
+    """Return `RegisteredFiles` as JSON in UTF-8."""
+    return msgspec.json.encode(_Answers([_shown(answer) for answer in answers]))
+
+
+def _shown(answer: Answer) -> Answer:
+    file = None if answer.file_uid is None else _uid(answer.file_uid)
+    return Answer(_uid(answer.version_uid), file, answer.result, answer.message, answer.catalogued_at)
 
 
 def _file(read: ReadFile, checksums: Sequence[ChecksumText]) -> _File:

@@ -38,11 +38,17 @@ FIND_EXAMPLES = [
 PATCH_EXAMPLE = {"sample": {"name": "Ag", "note": None}}
 
 
-@router.post("/files:register", summary="Register stored versions", openapi_extra=described(NewFiles))
-def register(who: Who, new: Registering, request: Request) -> RegisteredFiles:
+@router.post(
+    "/files:register",
+    summary="Register stored versions",
+    response_model=RegisteredFiles,
+    openapi_extra=described(NewFiles),
+)
+def register(who: Who, new: Registering, request: Request) -> Response:
     """Register stored versions in one transaction; the same `version_uid` again changes nothing."""
     with writing(request) as tx:
-        return core.register(tx, who, new)
+        answers = core.register_text(tx, who, new)
+    return _json(answers)
 
 
 @router.post("/files:lookup", summary="What some paths hold now", openapi_extra=described(FileLookup))
@@ -58,7 +64,7 @@ def find(query: Annotated[FileQuery, Body(examples=FIND_EXAMPLES)], tx: CatalogT
     Conditions are a `query` in the short notation, a `filter` in that of MongoDB, or both. A page comes in bounded
     time: where a search has looked at so many files and found less than a page, it says so in `is_partial`.
     """
-    return _page(core.find_text(tx, who, query))
+    return _json(core.find_text(tx, who, query))
 
 
 @router.get("/files", summary="List files", response_model=FilePage)
@@ -75,10 +81,10 @@ def list_files(
 ) -> Response:
     """One page of files by experiment, path and query."""
     asked = FileQuery(experiment_uid=experiment_uid, glob=glob, query=query, order=order, after=after, limit=limit)
-    return _page(core.find_text(tx, who, asked))
+    return _json(core.find_text(tx, who, asked))
 
 
-def _page(text: bytes) -> Response:
+def _json(text: bytes) -> Response:
     return Response(text, media_type="application/json")
 
 

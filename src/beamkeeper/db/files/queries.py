@@ -29,7 +29,7 @@ from beamkeeper.db.scope import lock_experiments
 from beamkeeper.db.search import note_changed
 from beamkeeper.domain.arriving import Arriving, arriving
 from beamkeeper.domain.errors import NotFoundError
-from beamkeeper.domain.file_text import page_text
+from beamkeeper.domain.file_text import Answer, answers_text, page_text
 from beamkeeper.domain.files import (
     ExperimentSummary,
     File,
@@ -39,6 +39,7 @@ from beamkeeper.domain.files import (
     FileQuery,
     NewFile,
     Registered,
+    RegisteredFiles,
     Replica,
     Verification,
 )
@@ -70,10 +71,10 @@ class Files:
 
     def register(self, files: Sequence[NewFile], *, by: str) -> Sequence[Registered]:
         """Register stored versions, and answer for each in the order asked; `by` is for the ledger."""
-        return self.take_in(arriving(files), by=by)
+        return RegisteredFiles.model_validate_json(answers_text(self.take_in(arriving(files), by=by))).files
 
-    def take_in(self, files: Sequence[Arriving], *, by: str) -> Sequence[Registered]:
-        """Do the same with versions that are plain values already."""
+    def take_in(self, files: Sequence[Arriving], *, by: str) -> Sequence[Answer]:
+        """Do the same with plain values, and answer with such."""
         self.lock(map(UUID, {new.experiment for new in files}))
         return Registration(self._session, self._now, by).run(files)
 

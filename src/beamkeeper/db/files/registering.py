@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from pydantic import TypeAdapter
 from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.orm import Session
 
@@ -21,15 +20,14 @@ from beamkeeper.db.files.writing import Fresh, write_files, write_versions
 from beamkeeper.db.metadata import MetadataChanges, replaced
 from beamkeeper.db.search import note_changed
 from beamkeeper.domain.arriving import Arriving
-from beamkeeper.domain.files import Registered, RegisteredAs
+from beamkeeper.domain.file_text import Answer
+from beamkeeper.domain.files import RegisteredAs
 from beamkeeper.domain.metadata import patched
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.versions import Held, digests, judge
 
 Key = tuple[str, bytes]
 """An experiment, as the digits of its uid, and a path in it: a uid in a key costs a call each time."""
-
-_ANSWERS = TypeAdapter(list[Registered])
 
 
 @dataclass(slots=True)
@@ -63,12 +61,12 @@ class Registration:
         self._adopted: dict[str, dict[str, Any]] = {}
         self._uids: Iterator[str] = iter(())
 
-    def run(self, files: Sequence[Arriving]) -> list[Registered]:
+    def run(self, files: Sequence[Arriving]) -> list[Answer]:
         """Register versions, and answer for each in the order asked."""
         self._load_replayed(files)
         self._load_entries(files)
         self._uids = new_hexes(len(files))
-        answers = _ANSWERS.validate_python([self._register(new) for new in files])
+        answers = [self._register(new) for new in files]
         self._write()
         self._want_copies(zip(files, answers, strict=True))
         return answers
@@ -111,8 +109,8 @@ class Registration:
                     file.id,
                 )
 
-    def _register(self, new: Arriving) -> dict[str, Any]:
-        """Decide about one version, and return the answer's values."""
+    def _register(self, new: Arriving) -> Answer:
+        """Decide about one version."""
         key = new.key
         if (seen := self._seen.get(new.version)) is not None:
             return _replayed(new, key, seen)
@@ -122,15 +120,14 @@ class Registration:
             entry = self._create(key, new, entry)
         elif judgement.result is RegisteredAs.EXISTS and entry is not None:
             self._adopt(new, entry)
-        return {
-            "version_uid": new.version,
-            "file_uid": entry.uid if entry else None,
-            "result": judgement.result,
-            "message": judgement.message[:2000],
-            "catalogued_at": None
-            if entry is None or judgement.result is RegisteredAs.CONFLICT
-            else entry.catalogued_at,
-        }
+        is_there = entry is not None and judgement.result is not RegisteredAs.CONFLICT
+        return Answer(
+            new.version,
+            entry.uid if entry else None,
+            judgement.result,
+            judgement.message[:2000],
+            entry.catalogued_at if entry and is_there else None,
+        )
 
     def _create(self, key: Key, new: Arriving, entry: _Entry | None) -> _Entry:
         first = entry.held if entry else new
@@ -166,7 +163,7 @@ class Registration:
             write_versions(self._session, self._now, self._by, [(new, entry.id) for new, entry in self._created])
         self._write_adopted()
 
-    def _want_copies(self, pairs: Iterable[tuple[Arriving, Registered]]) -> None:
+    def _want_copies(self, pairs: Iterable[tuple[Arriving, Answer]]) -> None:
         """Order copies of versions that are to be in further storage areas, also of bytes that were here before."""
         wanted: defaultdict[tuple[str, ...], set[UUID]] = defaultdict(set)
         for new, answer in pairs:
@@ -258,21 +255,12 @@ def _held(file: FileRow, version: VersionRow, checksums: Checksums) -> Held:
     )
 
 
-def _replayed(new: Arriving, key: Key, seen: tuple[Key, int, str, datetime]) -> dict[str, Any]:
+def _replayed(new: Arriving, key: Key, seen: tuple[Key, int, str, datetime]) -> Answer:
     known_key, number, file_uid, catalogued_at = seen
     if (known_key, number) == (key, new.number):
-        return {
-            "version_uid": new.version,
-            "file_uid": file_uid,
-            "result": RegisteredAs.EXISTS,
-            "catalogued_at": catalogued_at,
-        }
-    return {
-        "version_uid": new.version,
-        "file_uid": None,
-        "result": RegisteredAs.CONFLICT,
-        "message": f"version {UUID(new.version)} is another file or version: give each version a uid of its own",
-    }
+        return Answer(new.version, file_uid, RegisteredAs.EXISTS, catalogued_at=catalogued_at)
+    message = f"version {UUID(new.version)} is another file or version: give each version a uid of its own"
+    return Answer(new.version, None, RegisteredAs.CONFLICT, message)
 
 
 def _table(row: type[Any]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,9 @@ from beamkeeper.domain.query.ast import Ago, Builtin, Compare, Exists, Glob, In,
 from beamkeeper.domain.query.probes import glob_prefix
 
 Condition = ColumnElement[bool]
+
+TEXT, YES_OR_NO = SqlText(), Boolean()
+"""Made once: of each type that is made SQLAlchemy works out anew how it tells statements apart."""
 
 LINKS = ("run", "dataset", "derived_from")
 """Fields that are of other tables."""
@@ -111,18 +115,19 @@ def glob_matches(text: Any, pattern: str, dialect: str) -> Condition:
     """Return the condition that a text has a shape: `*` any characters, `?` one."""
     if dialect == "sqlite":
         # GLOB's `[` begins a character class; a class of just that character is the character.
-        return text.op("GLOB", return_type=Boolean())(literal(pattern.replace("[", "[[]"), SqlText()))  # type: ignore[no-any-return]
+        return text.op("GLOB", return_type=YES_OR_NO)(literal(pattern.replace("[", "[[]"), TEXT))  # type: ignore[no-any-return]
     plain = pattern.replace("!", "!!").replace("%", "!%").replace("_", "!_")
-    return text.like(literal(plain.replace("*", "%").replace("?", "_"), SqlText()), escape="!")  # type: ignore[no-any-return]
+    return text.like(literal(plain.replace("*", "%").replace("?", "_"), TEXT), escape="!")  # type: ignore[no-any-return]
 
 
+@cache
 def _column(name: str) -> Any:
     shown = FileRow.path_shown
     columns = {
         "path": shown,
         "name": _after_last(shown, "/"),
-        "directory": func.rtrim(_up_to_last(shown, "/"), "/", type_=SqlText()),
-        "type": func.lower(_suffix(_after_last(shown, "/")), type_=SqlText()),
+        "directory": func.rtrim(_up_to_last(shown, "/"), "/", type_=TEXT),
+        "type": func.lower(_suffix(_after_last(shown, "/")), type_=TEXT),
         "kind": FileRow.kind,
         "size": VersionRow.size,
         "version": VersionRow.number,
@@ -141,24 +146,24 @@ def _column(name: str) -> Any:
 
 def _up_to_last(text: Any, mark: str) -> Any:
     """Return a text up to its last `mark`, which stays: all characters but that are trimmed off its end."""
-    return func.rtrim(text, func.replace(text, mark, "", type_=SqlText()), type_=SqlText())
+    return func.rtrim(text, func.replace(text, mark, "", type_=TEXT), type_=TEXT)
 
 
 def _after_last(text: Any, mark: str) -> Any:
-    return func.substr(text, func.length(_up_to_last(text, mark)) + 1, type_=SqlText())
+    return func.substr(text, func.length(_up_to_last(text, mark)) + 1, type_=TEXT)
 
 
 def _suffix(name: Any) -> Any:
     """Return what follows the last dot of a name, which does not begin it; empty where there is none."""
     before = func.length(_up_to_last(name, "."))
-    return case((before > 1, func.substr(name, before + 1, type_=SqlText())), else_="")
+    return case((before > 1, func.substr(name, before + 1, type_=TEXT)), else_="")
 
 
 def _tested(column: Any, leaf: Leaf, now: datetime, dialect: str) -> Condition:
     match leaf:
         case Compare(_, op, value):
             known = _bound(column, value, now)
-            met = column.op(op, return_type=Boolean(), is_comparison=True)(known)
+            met = column.op(op, return_type=YES_OR_NO, is_comparison=True)(known)
         case In(_, values):
             met = column.in_([_bound(column, value, now) for value in values])  # the column worked out once
         case Glob(_, pattern):
@@ -182,6 +187,6 @@ def _bound(column: Any, value: Value, now: datetime) -> Any:
         case str() if column is FileRow.uid:
             return literal(UUID(value), FileRow.uid.type)
         case str():
-            return literal(value, SqlText())
+            return literal(value, TEXT)
         case _:
             return literal(value)

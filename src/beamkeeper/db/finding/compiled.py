@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    Boolean,
     ColumnElement,
     Double,
     Integer,
@@ -26,10 +25,9 @@ from sqlalchemy import (
     table,
     true,
 )
-from sqlalchemy import Text as SqlText
 
 from beamkeeper.db.files.tables import FileRow
-from beamkeeper.db.finding.builtins import builtin, glob_matches, of_experiments
+from beamkeeper.db.finding.builtins import TEXT, YES_OR_NO, builtin, glob_matches, of_experiments
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.search.tables import (
     WORDS,
@@ -38,14 +36,16 @@ from beamkeeper.db.search.tables import (
     SearchTextRow,
     experiment_word,
 )
+from beamkeeper.domain import terms
 from beamkeeper.domain.query.ast import And, Builtin, Compare, Glob, Leaf, Matches, Node, Not, Or, Text
 from beamkeeper.domain.query.evaluate import wanted_words
 from beamkeeper.domain.query.probes import Below, Points, Probe, Shape, Span, probes_of
 from beamkeeper.domain.query.regex import prefix_of
-from beamkeeper.domain.terms import TEXT
 
 Condition = ColumnElement[bool]
-WORD_ROWS = table(WORDS, column("rowid", Integer()), column(WORDS, SqlText()))
+_SMALL = SmallInteger()
+_NUMBER: Double[float] = Double()
+WORD_ROWS = table(WORDS, column("rowid", Integer()), column(WORDS, TEXT))
 
 
 def is_builtin(leaf: Leaf) -> bool:
@@ -153,12 +153,12 @@ class Compiler:
         dimension = index.dimensions.get(probe.dimension)
         if dimension is None or (key_id, dimension) not in index.met:
             return None
-        of_dimension = literal(dimension, SmallInteger())
+        of_dimension = literal(dimension, _SMALL)
         if is_exact:
             # Of one file, by its terms: the sum keeps SQLite, which has no statistics, from walking the index of
             # numbers for each file because more of its columns are named.
             of_key.append(row.dimension + 0 == of_dimension)
-        elif probe.dimension != TEXT:  # the index of numbers has it, since 12 and 12 keV in joule lie far apart
+        elif probe.dimension != terms.TEXT:  # the index of numbers has it, since 12 and 12 keV in joule lie far apart
             of_key.append(row.dimension == of_dimension)
         return [*of_key, *_between(probe)]
 
@@ -166,9 +166,9 @@ class Compiler:
         text: Any = SearchTermRow.text
         found: list[Condition] = [text.is_not(None)]
         if prefix := probe.prefix:
-            found.append(text >= literal(prefix, SqlText()))
+            found.append(text >= literal(prefix, TEXT))
             if end := _after(prefix):
-                found.append(text < literal(end, SqlText()))
+                found.append(text < literal(end, TEXT))
         if is_exact and not probe.is_regex:
             found.append(glob_matches(text, probe.pattern, self.dialect))
         return found
@@ -192,15 +192,15 @@ class Compiler:
             if experiments:
                 within = " OR ".join(f'"{each}"' for each in experiments)
                 wanted = f"{wanted} AND experiment_id : ({within})"
-            return WORD_ROWS.c[WORDS].op("MATCH", return_type=Boolean(), is_comparison=True)(literal(wanted, SqlText()))
+            return WORD_ROWS.c[WORDS].op("MATCH", return_type=YES_OR_NO, is_comparison=True)(literal(wanted, TEXT))
         from sqlalchemy.dialects.postgresql import TSQUERY
 
         wanted = " & ".join(f"'{word}'{':*' if is_begun else ''}" for word, is_begun in words)
         if experiments:
             within = " | ".join(f"'{experiment_word(each)}'" for each in experiments)
             wanted = f"{wanted} & ({within})"
-        query = cast(literal(wanted, SqlText()), TSQUERY())
-        return SearchTextRow.document.op("@@", return_type=Boolean(), is_comparison=True)(query)
+        query = cast(literal(wanted, TEXT), TSQUERY())
+        return SearchTextRow.document.op("@@", return_type=YES_OR_NO, is_comparison=True)(query)
 
 
 def _or_unsure(known: Condition, unsure: Condition, unknown: bool) -> Condition:
@@ -216,7 +216,7 @@ def _between(probe: Points | Span) -> list[Condition]:
     row = SearchTermRow
     is_text = any(isinstance(each, str) for each in (*getattr(probe, "values", ()), *_ends(probe)))
     at: Any = row.text if is_text else row.num
-    kind: Any = SqlText() if is_text else Double()
+    kind: Any = TEXT if is_text else _NUMBER
     if isinstance(probe, Points):
         values = [literal(value, kind) for value in probe.values]
         return [at == values[0] if len(values) == 1 else at.in_(values)]
