@@ -38,6 +38,7 @@ needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"there are no re
 NUMBERS = count()
 LIMITS: Sequence[tuple[Any, str, int, int]] = (
     (leading, "FEW", leading.FEW, -1),
+    (leading, "ONE_BY_ONE", leading.ONE_BY_ONE, -1),
     (leading, "SOME", leading.SOME, -1),
     (leading, "TRIAL", leading.TRIAL, 1),
     (leading, "LONG", leading.LONG, 1),
@@ -46,7 +47,7 @@ LIMITS: Sequence[tuple[Any, str, int, int]] = (
     (leading, "DROPPED", pace.DROPPED, 1),
     (leading, "_WALKED_EXPERIMENTS", leading._WALKED_EXPERIMENTS, 0),
     (leading, "_MERGED_EXPERIMENTS", leading._MERGED_EXPERIMENTS, 0),
-    (pace, "WALK", pace.WALK, 1),
+    (searching, "WALK", pace.WALK, 1),
     (pace, "LEAST", pace.LEAST, 1),
     (zones, "ZONE", ZONE, 2),
 )
@@ -166,7 +167,7 @@ def test_a_page_that_finds_little_stops_and_says_where_to_go_on(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searching, "BUDGET", 40)
-    monkeypatch.setattr(pace, "WALK", 20)
+    monkeypatch.setattr(searching, "WALK", 20)
     monkeypatch.setattr(pace, "DROPPED", 1)
     for limit in ("FEW", "SOME", "MANY", "TRIAL", "LONG"):
         monkeypatch.setattr(leading, limit, 2)
@@ -319,7 +320,8 @@ def test_a_facet_of_a_search_counts_what_is_found_in_time_and_says_so(
     with catalogue.database.read() as tx:
         whole = tx.search.statistics(ALL).facets(query, behind=0)
     assert (whole.counted, whole.is_sample, whole.facets[0].values[0].files) == (50, False, 50)
-    monkeypatch.setattr(pace, "WINDOW", 20)
+    for module in (pace, searching):
+        monkeypatch.setattr(module, "WINDOW", 20)
     monkeypatch.setattr(searching, "HITS_S", -1)
     with catalogue.database.read() as tx:
         some = tx.search.statistics(ALL).facets(query, behind=0)

@@ -24,6 +24,8 @@ from beamkeeper.domain.query.ast import Text
 
 FEW = 20_000
 """A condition that so few files meet leads at once."""
+ONE_BY_ONE = 2_000
+"""Of so many files that a condition gives, the others are looked up one by one."""
 SOME = 100_000
 """A condition that so many meet may lead after TRIAL, since the index alone gives the newest of them."""
 MANY = 1_000_000
@@ -73,7 +75,9 @@ class Leading:
         is_led = isinstance(walked, Found | WithWords) or (isinstance(walked, Merged) and walked.is_led)
         if is_led or not self._may_lead or self._order is not FileOrder.NEWEST:
             return None
-        is_along = isinstance(walked, Merged)
+        # To count the files with some words takes PostgreSQL longer than to look at the words of ten thousand.
+        is_of_words = len(self._ways) == 1 and self._ways[0].is_of_words
+        is_along = isinstance(walked, Merged) and not is_of_words
         if (found * DENSE < pace.searched if is_along else pace.spent >= TRIAL) and self._is_time(SOME):
             return self._led(SOME) or self._merged() or (self._walked() if is_along else None)
         return self._led(MANY) if pace.spent >= LONG and self._is_time(MANY) else None
@@ -131,7 +135,8 @@ class Leading:
         if not counted:
             return None
         # Few are looked at one by one; of some, those alone that the next best way has too.
-        best = [self._ways[i] for _, i in sorted(counted)[: 2 if FEW < most <= SOME else 1]]
+        is_one_by_one = most > SOME or min(counted)[0] <= ONE_BY_ONE
+        best = [self._ways[i] for _, i in sorted(counted)[: 1 if is_one_by_one else 2]]
         known = Known(met=[node for way in best for node in way.met], at_once=FEW if most == FEW else 0)
         sources = _common([way.selects(index) for way in best])
         return Found(self._order, [*sources, *self._index.unsure_ids()], known)

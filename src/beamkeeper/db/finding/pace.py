@@ -27,10 +27,9 @@ class Pace:
         self.searched = 0
         self._passed = 0
 
-    def begin(self, at_once: int, *, is_filtered: bool) -> None:
-        """Begin to go some way, which gives so many files at once without more work if most are dropped unread."""
-        self._most_at_once = WALK if is_filtered else WINDOW
-        self.size = max(self._first, at_once) if is_filtered else self._first
+    def begin(self, at_once: int, most: int) -> None:
+        """Begin to go some way, which gives so many files at once without more work, and is asked for so many."""
+        self.size, self._most_at_once = max(self._first, at_once), most
         self.most = self._first
 
     def take(self, seen: int, passed: int, found: int, *, is_cut: bool) -> None:

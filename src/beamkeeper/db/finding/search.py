@@ -30,10 +30,10 @@ from beamkeeper.db.finding.compiled import is_builtin
 from beamkeeper.db.finding.indexed import Index, index_for
 from beamkeeper.db.finding.leading import Leading
 from beamkeeper.db.finding.limits import limited
-from beamkeeper.db.finding.pace import Pace
+from beamkeeper.db.finding.pace import WALK, WINDOW, Pace
 from beamkeeper.db.finding.portions import Stretches, Ways, passing
 from beamkeeper.db.finding.sources import Sources
-from beamkeeper.db.finding.windows import Key, Walk, ordering
+from beamkeeper.db.finding.windows import Key, Merged, Walk, ordering
 from beamkeeper.db.pages import from_cursor, to_cursor
 from beamkeeper.db.scope import experiment_uids
 from beamkeeper.db.search.tables import SearchExperimentRow, SearchFileRow
@@ -139,7 +139,7 @@ class FileSearch:
         found: list[_Row] = []
         after, windows, end = self._start(), self._windows(), time.monotonic() + seconds
         pace = Pace(limit, is_every=self._asked.node == EVERYTHING)
-        pace.begin(windows.known.at_once, is_filtered=self._is_filtered(windows))
+        self._begin(windows, pace)
         while True:
             step = self._step(windows, after, pace)
             for row in self._meant([first for _, (first, *_) in groupby(step.rows, key=attrgetter("id"))]):
@@ -155,7 +155,12 @@ class FileSearch:
             better = self._leading.second(windows, pace, len(found)) if self._leading is not None else None
             if better is not None:
                 windows = better
-                pace.begin(windows.known.at_once, is_filtered=self._is_filtered(windows))
+                self._begin(windows, pace)
+
+    def _begin(self, windows: Ways, pace: Pace) -> None:
+        # What reads so many of each experiment is not asked for more at once than is read.
+        most = WALK if self._is_filtered(windows) and not isinstance(windows, Merged) else WINDOW
+        pace.begin(windows.known.at_once if self._is_filtered(windows) else 0, most)
 
     def _step(self, windows: Ways, after: Key | None, pace: Pace) -> _Step:
         """Look at the next files."""
