@@ -55,6 +55,10 @@ class Asked:
         compiler = Compiler(self.compiler.dialect, self._now, self._index, files)
         return compiler.met(_without(self.node, met), unknown=True)
 
+    def is_left(self, met: Sequence[Node]) -> bool:
+        """Return whether there is more that the index tells of a file."""
+        return not all(is_builtin(leaf) for item in self.top if item not in met for leaf in leaves(item))
+
     def checked(self, ids: Sequence[int]) -> Iterator[int]:
         """Yield those of these files that are meant, by what their documents say."""
         for start in range(0, len(ids), _DOCUMENTS):

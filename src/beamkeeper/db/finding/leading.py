@@ -35,7 +35,7 @@ TRIAL, LONG = 1_500, 6_000
 ALONG = 500
 """So many files of each experiment are looked at first where those of few experiments are."""
 DENSE = 8
-"""A walk along the files of few experiments goes on where one in so many at least is meant."""
+"""A walk along the files of few experiments, for several conditions, goes on where one in so many is meant."""
 _UNSURE = 5_000
 _MERGED_EXPERIMENTS = 500
 _WALKED_EXPERIMENTS = 32
@@ -75,11 +75,10 @@ class Leading:
         is_led = isinstance(walked, Found | WithWords) or (isinstance(walked, Merged) and walked.is_led)
         if is_led or not self._may_lead or self._order is not FileOrder.NEWEST:
             return None
-        # To count the files with some words takes PostgreSQL longer than to look at the words of ten thousand.
-        is_of_words = len(self._ways) == 1 and self._ways[0].is_of_words
-        is_along = isinstance(walked, Merged) and not is_of_words
-        if (found * DENSE < pace.searched if is_along else pace.spent >= TRIAL) and self._is_time(SOME):
-            return self._led(SOME) or self._merged() or (self._walked() if is_along else None)
+        # To count what meets one condition takes longer than to look some thousands up; of several the narrowest leads.
+        is_tried = isinstance(walked, Merged) and len(self._ways) > 1
+        if (found * DENSE < pace.searched if is_tried else pace.spent >= TRIAL) and self._is_time(SOME):
+            return self._led(SOME) or self._merged() or (self._walked() if is_tried else None)
         return self._led(MANY) if pace.spent >= LONG and self._is_time(MANY) else None
 
     def _is_time(self, most: int) -> bool:

@@ -182,7 +182,10 @@ class FileSearch:
 
     def _is_filtered(self, windows: Ways) -> bool:
         """Whether the index drops files by their numbers alone: then not all that are looked at are read."""
-        return isinstance(windows, Stretches) or (self._is_indexed and self._order is FileOrder.NEWEST)
+        if isinstance(windows, Stretches):
+            return True
+        is_left = self._is_indexed and self._asked.is_left(windows.known.met)
+        return is_left and self._order is FileOrder.NEWEST
 
     def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
         is_behind = self._is_indexed and self._index is not None and self._index.is_behind
