@@ -382,6 +382,25 @@ def test_what_others_call_their_runs_and_datasets_is_not_told_by_what_was_looked
             assert tx.files.find(query, ALL).searched == 1
 
 
+def test_a_walk_tells_nobody_how_many_files_there_are_of_others(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leading, "_WALKED_EXPERIMENTS", 0)
+    monkeypatch.setattr(searching, "BUDGET", 5)
+    fill(catalogue, "before", [simple(f"data/{i}") for i in range(60)])
+    fill(catalogue, "mine", [simple("data/a"), simple("data/b", n=1)])
+    fill(catalogue, "after", [simple(f"data/{i}") for i in range(60)])
+    index(catalogue)
+    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
+    for query in ("not n = 1", "not n = 1 and modified > -2d"):
+        with catalogue.database.read() as tx:
+            page = tx.files.find(FileQuery(query=query), mine)
+            nobody = tx.files.find(FileQuery(query=query), Reach())
+        assert (paths(page.items), page.next, page.is_partial) == (["data/a"], None, False)
+        assert page.searched <= 2
+        assert (nobody.items, nobody.next, nobody.searched) == ((), None, 0)
+
+
 @needs_real_data
 @pytest.mark.parametrize(
     "query",

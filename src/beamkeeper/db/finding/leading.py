@@ -185,7 +185,9 @@ class Leading:
         if self._order is not FileOrder.NEWEST or self._index.is_behind or not self._is_sure:
             return None
         index = self._narrowed if self._may_lead else self._index
-        if not index.is_all and 0 < len(index.ids) <= _WALKED_EXPERIMENTS:
+        if not index.ids:
+            return Found(self._order, [*_common([[]]), *self._index.unsure_ids()])
+        if not index.is_all and len(index.ids) <= _WALKED_EXPERIMENTS:
             return self._along(index)
         # To look for words in the texts, one after the other, takes a quarter of looking up the text of each file.
         is_by_texts = self._dialect == "postgresql" and bool(self._texts)
@@ -195,7 +197,7 @@ class Leading:
         with_words = {text: self._asked.compiler.matching(text, []) for text in self._texts} if is_by_texts else {}
         at_once = (LONG if is_by_texts else TRIAL) * DROPPED
         columns = {} if is_by_texts else {"size": row.size, "modified": row.modified_at}
-        ends = bounds(self._session, self._asked.compiler, self._asked.top, self._index)
+        ends = bounds(self._session, self._asked.compiler, self._asked.top, self._index, index)
         return Stretches(row.file_id, within, with_words, columns, self._index, at_once, *ends)
 
     def _along(self, index: Index) -> Merged:

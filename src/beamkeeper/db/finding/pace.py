@@ -25,7 +25,7 @@ class Pace:
         self._most_at_once = WINDOW
         self.size = self.most = self._first
         self.searched = 0
-        self._passed = 0
+        self.passed = 0
 
     def begin(self, at_once: int, most: int) -> None:
         """Begin to go some way, which gives so many files at once without more work, and is asked for so many."""
@@ -34,16 +34,16 @@ class Pace:
 
     def take(self, seen: int, passed: int, found: int, *, is_cut: bool) -> None:
         """Take note of how many files were looked at, how many passed, and how many are meant of all so far."""
-        self.searched, self._passed = self.searched + seen, self._passed + passed
+        self.searched, self.passed = self.searched + seen, self.passed + passed
         left = self._wanted - found
         if not is_cut:
             self.size = _next(self.size, left, found / max(1, self.searched), self._most_at_once)
-        self.most = _next(self.most, left, found / max(1, self._passed), WINDOW)
+        self.most = _next(self.most, left, found / max(1, self.passed), WINDOW)
 
     @property
     def spent(self) -> float:
         """How many files could have been read in the same time."""
-        return self._passed + (self.searched - self._passed) / DROPPED
+        return self.passed + (self.searched - self.passed) / DROPPED
 
 
 def _next(size: int, left: int, share: float, most: int) -> int:

@@ -145,12 +145,13 @@ class FileSearch:
             for row in self._meant([first for _, (first, *_) in groupby(step.rows, key=attrgetter("id"))]):
                 found.append(row)
                 if len(found) > limit:
-                    return self._hits(found[:limit], self._cursor(found[limit - 1].key), pace.searched + step.seen)
+                    pace.take(step.seen, len(step.rows), len(found), is_cut=True)
+                    return self._hits(found[:limit], self._cursor(found[limit - 1].key), pace)
             pace.take(step.seen, len(step.rows), len(found), is_cut=step.is_cut)
             if step.end is None:
-                return self._hits(found, None, pace.searched)
+                return self._hits(found, None, pace)
             if pace.spent >= budget or time.monotonic() > end:
-                return self._hits(found, self._cursor(step.end), pace.searched, is_partial=True)
+                return self._hits(found, self._cursor(step.end), pace, is_partial=True)
             after = step.end
             better = self._leading.second(windows, pace, len(found)) if self._leading is not None else None
             if better is not None:
@@ -187,7 +188,9 @@ class FileSearch:
         is_left = self._is_indexed and self._asked.is_left(windows.known.met)
         return is_left and self._order is FileOrder.NEWEST
 
-    def _hits(self, rows: Sequence[_Row], next_: str | None, searched: int, *, is_partial: bool = False) -> Hits:
+    def _hits(self, rows: Sequence[_Row], next_: str | None, pace: Pace, *, is_partial: bool = False) -> Hits:
+        # Who may not read all files is not told how many others there are.
+        searched = pace.searched if self._reach.is_all else pace.passed
         is_behind = self._is_indexed and self._index is not None and self._index.is_behind
         return Hits([row.id for row in rows], next_, is_partial, searched, is_behind)
 
