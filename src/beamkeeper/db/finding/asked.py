@@ -14,7 +14,7 @@ from beamkeeper.db.finding.builtins import text_of
 from beamkeeper.db.finding.compiled import Compiler, Given, is_builtin
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.domain.names import Metadata
-from beamkeeper.domain.query.ast import And, Builtin, Leaf, Matches, Node, Not, Or, Text, leaves
+from beamkeeper.domain.query.ast import And, Builtin, Leaf, Matches, Node, Not, Or, leaves
 from beamkeeper.domain.query.evaluate import holds
 from beamkeeper.domain.query.regex import compiled
 
@@ -45,15 +45,19 @@ class Asked:
         """The conditions all of which a file meets that is meant."""
         return self.node.items if isinstance(self.node, And) else [self.node]
 
-    def must(self, given: Text | None = None) -> Condition:
-        """What a file must meet to be meant; the words that are given it has, if the index knows all of it."""
-        node = self.node if given is None else _without(self.node, [given])
-        return self.compiler.met(node, unknown=True)
+    def must(self, told: Sequence[Node] = ()) -> Condition:
+        """What a file must meet to be meant; what is told of it is right, if the index knows all of it."""
+        return self.compiler.met(_without(self.node, told) if told else self.node, unknown=True)
 
     def passes(self, files: Given, met: Sequence[Node]) -> Condition:
         """Return the same of files of which no more is at hand, as far as the index tells; some is known to be met."""
         compiler = Compiler(self.compiler.dialect, self._now, self._index, files)
         return compiler.met(_without(self.node, met), unknown=True)
+
+    def told(self, met: Sequence[Node]) -> Sequence[Node]:
+        """Return what is told of files that have passed: all of which the index tells, but for what is met."""
+        rest = [item for item in self.top if item not in met]
+        return [item for item in rest if not any(map(is_builtin, leaves(item)))]
 
     def is_left(self, met: Sequence[Node]) -> bool:
         """Return whether there is more that the index tells of a file."""

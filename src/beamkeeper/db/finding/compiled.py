@@ -212,6 +212,13 @@ def glob_of(pattern: str) -> str:
     return re.sub(r"[*?]", "?", prefix_of(pattern)) + "*"
 
 
+def is_whole(probe: Probe) -> bool:
+    """Whether what stands in the index of terms is all that is asked: of a shape that is its beginning."""
+    if not isinstance(probe, Shape):
+        return True
+    return not probe.is_regex and probe.pattern == f"{probe.prefix}*" and bool(_after(probe.prefix))
+
+
 def _between(probe: Points | Span) -> list[Condition]:
     row = SearchTermRow
     is_text = any(isinstance(each, str) for each in (*getattr(probe, "values", ()), *_ends(probe)))

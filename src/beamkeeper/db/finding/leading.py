@@ -136,7 +136,10 @@ class Leading:
         # Few are looked at one by one; of some, those alone that the next best way has too.
         is_one_by_one = most > SOME or min(counted)[0] <= ONE_BY_ONE
         best = [self._ways[i] for _, i in sorted(counted)[: 1 if is_one_by_one else 2]]
-        known = Known(met=[node for way in best for node in way.met], at_once=FEW if most == FEW else 0)
+        met, told = (
+            [node for each in of for node in each] for of in zip(*((w.met, w.told) for w in best), strict=True)
+        )
+        known = Known(met, told, at_once=FEW if most == FEW else 0)
         sources = _common([way.selects(index) for way in best])
         return Found(self._order, [*sources, *self._index.unsure_ids()], known)
 
@@ -144,7 +147,7 @@ class Leading:
         if self._ways[0].text is None:
             return None
         (part,) = self._ways[0].parts
-        known = Known(met=self._ways[0].met, text=self._ways[0].text)
+        known = Known(met=self._ways[0].met, told=[self._ways[0].text])
         return WithWords(part.files, self._index.unsure_ids(), known)
 
     def _words(self, i: int, most: int) -> int:
@@ -177,7 +180,7 @@ class Leading:
         ordered = [way for way in self._ways if way.parts and all(part.is_ordered for part in way.parts)]
         if not ordered or len(index.ids) > _MERGED_EXPERIMENTS:
             return None
-        known = Known(met=ordered[0].met)
+        known = Known(met=ordered[0].met, told=ordered[0].told)
         return Merged(_numbers(index), ordered[0].parts, self._index.unsure_ids(), self._dialect, known=known)
 
     def _walked(self) -> Ways | None:

@@ -24,7 +24,10 @@ class Portion(NamedTuple):
     """What is read at once."""
 
     files: Subquery
-    """Those that pass, by their numbers as `id`, with their `place` in the portion, from 1."""
+    """Those that pass, by their numbers as `id`, with their `place` in the portion, from 1.
+
+    Where the last of a window is there too, whether it passes or not, `passed` tells.
+    """
     seen: int = 0
     """So many numbers it has, where it is a stretch of those; else the last file of all is among those that pass."""
     end: int | None = None
@@ -84,7 +87,8 @@ def passing(windows: Windows, after: Key | None, pace: Pace, index: Index, passe
     place = func.row_number().over(order_by=window.c.id.desc()).label("place")
     files = select(window.c.id, place).subquery()
     met = passes(Given(files.c.id, {}, {}, index.unsure(files.c.id, is_there=is_there)), windows.known.met)
-    wanted: Select[Any] = select(files.c.id, files.c.place).where(or_(files.c.place == pace.size, met))
+    passed = or_(files.c.place != pace.size, met).label("passed")
+    wanted: Select[Any] = select(files.c.id, files.c.place, passed).where(or_(files.c.place == pace.size, met))
     if index.has_unsure or not is_there:
         wanted = wanted.outerjoin(SearchFileRow, SearchFileRow.file_id == files.c.id)
     return Portion(wanted.order_by(files.c.id.desc()).limit(pace.most).subquery())

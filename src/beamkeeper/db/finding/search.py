@@ -171,9 +171,10 @@ class FileSearch:
         elif index is not None and self._is_filtered(windows):
             part = passing(windows, after, pace, index, passes)
         else:
-            rows = self._rows(windows.window(after, pace.size).subquery(), windows.known.text)
+            rows = self._rows(windows.window(after, pace.size).subquery(), windows, windows.known.told)
             return _Step(rows, len(rows), rows[-1].key if len(rows) == pace.size else None)
-        rows = self._rows(part.files, windows.known.text)
+        known = windows.known
+        rows = self._rows(part.files, windows, [*known.told, *self._asked.told(known.met)])
         if len(rows) == pace.most:
             return _Step(rows, max(1, rows[-1].place), rows[-1].key, is_cut=True)
         if part.seen:
@@ -194,10 +195,13 @@ class FileSearch:
         is_behind = self._is_indexed and self._index is not None and self._index.is_behind
         return Hits([row.id for row in rows], next_, is_partial, searched, is_behind)
 
-    def _rows(self, files: Subquery, text: Text | None) -> list[_Row]:
+    def _rows(self, files: Subquery, windows: Ways, told: Sequence[Node]) -> list[_Row]:
         """Return files with what SQL tells of them: those that are not meant too."""
-        is_met = and_(*self.allowed(), self._asked.must(text))
-        unsure = self._index.unsure() if self._index is not None and self._is_indexed else false()
+        passed = [files.c.passed] if "passed" in files.c else []
+        is_met = and_(*passed, *self.allowed(), self._asked.must(told))
+        index = self._index if self._is_indexed else None
+        is_there = not isinstance(windows, Walk)
+        unsure = false() if index is None else index.unsure(is_there=is_there)
         wanted: Any = (
             select(FileRow.id, is_met.label("met"), unsure.label("unsure"))
             .select_from(files)
@@ -205,7 +209,7 @@ class FileSearch:
             .join(VersionRow, IS_NEWEST)
             .order_by(*ordering(self._order))
         )
-        if self._index is not None:
+        if index is not None and (index.has_unsure or not is_there or self._asked.is_left(told)):
             wanted = wanted.outerjoin(SearchFileRow, SearchFileRow.file_id == FileRow.id)
         if "place" in files.c:
             rows = self._session.execute(wanted.add_columns(files.c.place))

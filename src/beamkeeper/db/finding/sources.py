@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, false, literal_colum
 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import builtin, linked, path_range
-from beamkeeper.db.finding.compiled import WORD_ROWS, Compiler, is_builtin
+from beamkeeper.db.finding.compiled import WORD_ROWS, Compiler, is_builtin, is_whole
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.finding.windows import Part
 from beamkeeper.db.linked import DatasetRow, RunRow
@@ -40,8 +40,15 @@ class Way:
     """PostgreSQL's full text gives its files in no order, and reads the row of each: many take long."""
     met: Sequence[Node] = ()
     """The conditions of which it is made: nearly all of its files meet them."""
+    is_exact: bool = False
+    """Whether all of its files meet these conditions, as far as the index knows all of a file."""
     text: Text | None = None
     """The words that just these files have, where SQLite's full text gives them from the newest on."""
+
+    @property
+    def told(self) -> Sequence[Node]:
+        """The conditions that need not be looked at again."""
+        return self.met if self.is_exact else ()
 
     def selects(self, index: Index) -> list[Select[Any]]:
         """Return what gives the files that are within reach; of parts without an experiment, others too."""
@@ -83,7 +90,7 @@ class Sources:
             found.append(replace(way, met=each))
         joined = {leaf for each in ranges for leaf in each}
         rest = [node for node in nodes if node not in joined]
-        return [*found, *(replace(way, met=_just(node)) for node in rest for way in self._of(node))]
+        return [*found, *(replace(way, met=_met(node, way)) for node in rest for way in self._of(node))]
 
     def _of(self, node: Node) -> list[Way]:
         match node:
@@ -93,9 +100,10 @@ class Sources:
                     return []
                 ways = [part[0] for part in parts]
                 every = [each for way in ways for each in way.parts]
-                return [Way(every, is_of_words=any(way.is_of_words for way in ways))]
+                is_exact = all(way.is_exact for way in ways)
+                return [Way(every, is_of_words=any(way.is_of_words for way in ways), is_exact=is_exact)]
             case And(items):
-                return self.ways(items)
+                return [replace(way, is_exact=False) for way in self.ways(items)]
             case Not():
                 return []
             case _:
@@ -103,7 +111,7 @@ class Sources:
 
     def _leaf(self, leaf: Leaf) -> list[Way]:
         if isinstance(leaf, Text):
-            way = self._with_words(self._compiler.matching(leaf, self._ranked))
+            way = replace(self._with_words(self._compiler.matching(leaf, self._ranked)), is_exact=True)
             is_within_reach = self._index.is_all or bool(self._ranked)
             return [replace(way, text=leaf) if self._dialect == "sqlite" and is_within_reach else way]
         if is_builtin(leaf):
@@ -121,7 +129,7 @@ class Sources:
             if asked is not None:
                 is_ordered = isinstance(probe, Points) and len(probe.values) == 1
                 parts.append(Part(select(row.file_id).where(*asked), row.experiment_id, is_ordered))
-        return Way(parts)
+        return Way(parts, is_exact=all(map(is_whole, probes)))
 
     def _between(self, probes: Sequence[Span]) -> Way:
         """Return the files with a value in one of the spans, and those with lists, whose items may lie around them."""
@@ -185,10 +193,10 @@ class Sources:
         return [Way([Part(select(row.file_id).where(of.in_(select(counted.id).where(*meant))))])]
 
 
-def _just(node: Node) -> Sequence[Node]:
+def _met(node: Node, way: Way) -> Sequence[Node]:
     """Return a condition that nearly all files meet that the index gives for it, if it is one."""
     leaves = node.items if isinstance(node, Or) else (node,)
-    return [node] if all(isinstance(leaf, Compare | In | Text) for leaf in leaves) else []
+    return [node] if way.is_exact or all(isinstance(leaf, Compare | In | Text) for leaf in leaves) else []
 
 
 def _one_by_one(probe: Probe) -> list[Probe]:

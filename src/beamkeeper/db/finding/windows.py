@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, select, true, tuple_, 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.search.tables import SearchFileRow
 from beamkeeper.domain.files import FileOrder
-from beamkeeper.domain.query.ast import Node, Text
+from beamkeeper.domain.query.ast import Node
 
 Condition = ColumnElement[bool]
 Key: TypeAlias = tuple[UUID, bytes] | int
@@ -24,8 +24,8 @@ class Known(NamedTuple):
 
     met: Sequence[Node] = ()
     """Conditions that nearly all of them meet."""
-    text: Text | None = None
-    """The words that all of those have of which the index knows all: to look at each once more takes long."""
+    told: Sequence[Node] = ()
+    """Those of them that all meet of which the index knows all: to look each up once more reads rows far apart."""
     at_once: int = 0
     """So many it may be asked for at first: no more work is done than for those that are taken."""
 
