@@ -23,6 +23,7 @@ from beamkeeper.domain.errors import InvalidError
 from beamkeeper.domain.files import NewFiles
 from beamkeeper.domain.json_text import parse_json, read_keys, refuse_repeated
 from beamkeeper.server.deps import context
+from beamkeeper.server.reading import in_one_turn
 
 REF = "#/components/schemas/{model}"
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -47,7 +48,10 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route with strict requests."""
+    """A route with strict requests; one that only reads takes one turn of one thread."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, in_one_turn(endpoint), **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, which gets a strict request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from threading import Semaphore
@@ -118,24 +118,46 @@ async def _held(request: Request) -> Context:
 Ctx = Annotated[Context, Depends(_held)]
 
 
-def caller(
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a request says of who is calling, before anybody has looked whether it holds."""
+
+    request: Request
+    ctx: Context
+    token: str = field(repr=False)
+    mirror: str | None
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Caller, Transaction]]:
+        """Give who is calling, and the transaction that only reads in which that was asked."""
+        ctx, request = self.ctx, self.request
+        if self.mirror is not None and ctx.service is not Service.STORAGE:
+            _await_mirror(ctx, Cursor.parse(self.mirror))
+        with ctx.database.read() as tx:
+            found = request.state.caller = core_sessions.authenticate(tx, self.token)
+            request.state.leave = (ctx.crowd.enter(found),)  # called by server.limits, when all is answered
+            if found.is_service and found.station_uid is not None:
+                ctx.heard[found.station_uid] = (datetime.now(UTC), request.headers.get("user-agent", "")[:100])
+            yield found, tx
+
+
+async def presented(
     ctx: Ctx,
     request: Request,
     authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
     beamkeeper_mirror: Annotated[str | None, Header(description="Wait until identities are as new as this.")] = None,
-) -> Caller:
-    """Return who is calling; refuse nobody and who has no session any more."""
+) -> Presented:
+    """Return what is to be looked at; refuse who names no session."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise NotAuthenticatedError("nobody is logged in: log in with `dm login`")
-    if beamkeeper_mirror is not None and ctx.service is not Service.STORAGE:
-        _await_mirror(ctx, Cursor.parse(beamkeeper_mirror))
-    with ctx.database.read() as tx:
-        found = request.state.caller = core_sessions.authenticate(tx, token)
-    request.state.leave = (ctx.crowd.enter(found),)  # called by server.limits, when all is answered
-    if found.is_service and found.station_uid is not None:
-        ctx.heard[found.station_uid] = (datetime.now(UTC), request.headers.get("user-agent", "")[:100])
-    return found
+    return Presented(request, ctx, token, beamkeeper_mirror)
+
+
+def caller(given: Annotated[Presented, Depends(presented)]) -> Caller:
+    """Return who is calling; refuse nobody and who has no session any more."""
+    with given.opened() as (found, _):
+        return found
 
 
 def _await_mirror(ctx: Context, cursor: Cursor) -> None:

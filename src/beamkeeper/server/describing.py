@@ -10,7 +10,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from beamkeeper.server.deps import caller
+from beamkeeper.server.deps import presented
 from beamkeeper.server.errors import STATUS
 
 SCHEME = "session"
@@ -95,7 +95,7 @@ def _refusals() -> dict[str, Any]:
 
 
 def _is_of_somebody(dependant: Dependant) -> bool:
-    return any(one.call is caller for one in _all(dependant))
+    return any(one.call is presented for one in _all(dependant))
 
 
 def _all(dependant: Dependant) -> Iterator[Dependant]:
