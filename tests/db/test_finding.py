@@ -38,6 +38,7 @@ needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"there are no re
 NUMBERS = count()
 LIMITS: Sequence[tuple[Any, str, int, int]] = (
     (leading, "FEW", leading.FEW, -1),
+    (leading, "ENOUGH", leading.ENOUGH, -1),
     (leading, "ONE_BY_ONE", leading.ONE_BY_ONE, -1),
     (leading, "SOME", leading.SOME, -1),
     (leading, "TRIAL", leading.TRIAL, 1),

@@ -16,11 +16,14 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    Select,
     Text,
     any_,
     bindparam,
     event,
+    func,
     literal,
+    select,
     text,
 )
 from sqlalchemy.dialects import sqlite
@@ -114,11 +117,29 @@ def one_of(column: Any, numbers: Sequence[int], *, is_postgres: bool) -> ColumnE
     if not is_postgres:
         found = bindparam(None, numbers, _INTEGER, expanding=True, literal_execute=True)
         return column.in_(found)  # type: ignore[no-any-return]
-    return column == any_(literal(list(numbers), _array_of(column.type)))  # type: ignore[no-any-return]
+    return column == any_(_array(numbers, column.type))  # type: ignore[no-any-return]
+
+
+def rows_of(numbers: Sequence[int], like: Any) -> Select[Any]:
+    """Return these numbers of ours as rows, in a column of the name and type of another: on PostgreSQL alone."""
+    return select(func.unnest(_array(numbers, like.type), type_=like.type).column_valued(like.key))
+
+
+def _array(numbers: Sequence[int], type_: TypeEngine[Any]) -> Any:
+    return literal(f"{{{','.join(map(str, numbers))}}}", _array_of(type_))
 
 
 @cache
-def _array_of(type_: TypeEngine[Any]) -> Any:
+def _array_of(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     from sqlalchemy.dialects.postgresql import ARRAY
 
-    return ARRAY(type_)
+    class Listed(TypeDecorator[str]):
+        """An array as one text, as PostgreSQL reads it: the driver looks at each element of a list."""
+
+        impl = ARRAY
+        cache_ok = True
+
+        def bind_processor(self, dialect: Dialect) -> None:
+            """Bind the text as it is."""
+
+    return Listed(type_)

@@ -32,6 +32,7 @@ from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.search.tables import (
     WORDS,
     SearchKeyRow,
+    SearchStatRow,
     SearchTermRow,
     SearchTextRow,
     experiment_word,
@@ -63,6 +64,8 @@ class Given(NamedTuple):
     """Of fields that every file has, those that are at hand."""
     unsure: Condition
     """Whether only its metadata tells of a file."""
+    experiment: Any = None
+    """The number of its experiment, where that is at hand."""
 
 
 class Compiler:
@@ -122,11 +125,14 @@ class Compiler:
 
     def _term(self, probe: Probe, index: Index) -> Condition:
         """Return the condition that a file has a term that is asked for."""
-        asked = self.asked(probe, index)
+        # Of one value the index that has all of it is looked up: the terms of a file lie far from those of others.
+        row, given = SearchTermRow, self._given
+        is_of_one = isinstance(probe, Points) and len(probe.values) == 1 and self.dialect == "postgresql"
+        within = [row.experiment_id == given.experiment] if is_of_one and given and given.experiment is not None else []
+        asked = self.asked(probe, index, is_exact=not within)
         if asked is None:
             return false()
-        row = SearchTermRow
-        return self._is_there(select(row.file_id).where(row.file_id == self._of, *asked))
+        return self._is_there(select(row.file_id).where(row.file_id == self._of, *within, *asked))
 
     def _is_there(self, wanted: Select[Any]) -> Condition:
         # The offset keeps PostgreSQL from reading all such terms, to have at hand those of a few thousand files.
@@ -161,6 +167,23 @@ class Compiler:
         elif probe.dimension != terms.TEXT:  # the index of numbers has it, since 12 and 12 keV in joule lie far apart
             of_key.append(row.dimension == of_dimension)
         return [*of_key, *_between(probe)]
+
+    def extent(self, probe: Probe, index: Index) -> list[Condition]:
+        """Return what the extremes of an experiment's numbers must meet for one of them to be asked for."""
+        key_id = index.keys.get(probe.key)
+        if key_id is None or not isinstance(probe, Points | Span):
+            return []
+        values = probe.values if isinstance(probe, Points) else _ends(probe)
+        numbers = [value for value in values if isinstance(value, int | float)]
+        if not numbers:
+            return []
+        row, (low, high) = SearchStatRow, (min(numbers), max(numbers)) if isinstance(probe, Points) else _ends(probe)
+        found: list[Condition] = [row.key_id == key_id, row.dimension == index.dimensions.get(probe.dimension)]
+        if low is not None:
+            found.append(row.high >= literal(low, _NUMBER))
+        if high is not None:
+            found.append(row.low <= literal(high, _NUMBER))
+        return found
 
     def _shaped(self, probe: Shape, *, is_exact: bool) -> list[Condition]:
         text: Any = SearchTermRow.text

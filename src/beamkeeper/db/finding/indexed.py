@@ -127,14 +127,14 @@ class Index:
 
     def unsure_ids(self) -> list[Select[Any]]:
         """Return the files that a search by the index must look at besides."""
-        found: list[Select[Any]] = [
-            select(FileRow.id.label("file_id")).where(FileRow.id.between(first, last)) for first, last in self.pending
-        ]
-        row = SearchFileRow
+        row, unknown = SearchFileRow, cast(null(), Integer()).label("experiment_id")
+        waiting: Any = select(FileRow.id.label("file_id"), unknown)
+        indexed: Any = select(row.file_id, row.experiment_id)
+        found = [waiting.where(FileRow.id.between(first, last)) for first, last in self.pending]
         if self.has_partial:
-            found.append(select(row.file_id).where(row.is_partial, self.within(row.experiment_id)))
+            found.append(indexed.where(row.is_partial, self.within(row.experiment_id)))
         if self.unsure_experiments:
-            found.append(select(row.file_id).where(self._unsure_experiment()))
+            found.append(indexed.where(self._unsure_experiment()))
         return found
 
     def _unsure_experiment(self) -> ColumnElement[bool]:

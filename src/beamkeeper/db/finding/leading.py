@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Select, false, func, or_, select, union_all
+from sqlalchemy import Select, false, func, or_, select
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
@@ -17,13 +17,16 @@ from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.finding.pace import DROPPED, Pace
 from beamkeeper.db.finding.portions import Stretches, Ways
 from beamkeeper.db.finding.sources import Way
-from beamkeeper.db.finding.windows import Found, Known, Merged, WithWords, along
+from beamkeeper.db.finding.windows import Found, Known, Merged, Part, WithWords, along, united
+from beamkeeper.db.kinds import rows_of
 from beamkeeper.db.search.tables import SearchExperimentRow, SearchFileRow, SearchTextRow
 from beamkeeper.domain.files import FileOrder
 from beamkeeper.domain.query.ast import Text
 
 FEW = 20_000
 """A condition that so few files meet leads at once."""
+ENOUGH = 500
+"""Where so few meet a condition, no other is counted."""
 ONE_BY_ONE = 2_000
 """Of so many files that a condition gives, the others are looked up one by one."""
 SOME = 100_000
@@ -39,6 +42,7 @@ DENSE = 8
 _UNSURE = 5_000
 _MERGED_EXPERIMENTS = 500
 _WALKED_EXPERIMENTS = 32
+_TRIED_EXPERIMENTS = 4
 _PROBED_EXPERIMENTS = 5_000
 _CONSIDERED = 8
 
@@ -50,7 +54,7 @@ class Leading:
         self._session = session
         self._dialect = session.get_bind().dialect.name
         self._index = index
-        self._ways = ways[:_CONSIDERED]
+        self._ways = list(ways[:_CONSIDERED])
         self._order = order
         self._asked = asked
         self._texts = [leaf for leaf in asked.leaves if isinstance(leaf, Text)]
@@ -63,7 +67,12 @@ class Leading:
             return self._led(FEW) if self._may_lead else None
         if not self._may_lead:
             return self._walked()
-        found = (self._with_words_alone() or self._merged()) if len(self._ways) == 1 else None
+        if self._is_of_few and not self._narrowed.ids:
+            return self._walked()
+        if len(self._ways) == 1:
+            found = self._with_words_alone() or self._merged()
+        else:
+            found = self._tried() if len(self._narrowed.ids) <= _TRIED_EXPERIMENTS else None
         found = found or self._led(FEW) or self._tried() or self._walked()
         return found or self._led(SOME) or self._merged()
 
@@ -111,26 +120,32 @@ class Leading:
             return index
         return replace(index, ids=[each for each in index.ids if each in there], is_all=False)
 
+    @cached_property
+    def _is_of_few(self) -> bool:
+        """Whether few experiments have files of each of several conditions: then what is counted is counted there."""
+        is_alone = len(self._ways) == 1 or self._ways[0].is_of_words or self._index.is_behind
+        return not is_alone and len(self._narrowed.ids) <= _WALKED_EXPERIMENTS
+
     def _tried(self) -> Ways | None:
         """Return the way along the newest files of the few experiments that have files of each of several conditions.
 
         Mostly these fill a page, since what is asked for is of a whole experiment.
         """
-        is_alone = len(self._ways) == 1 or self._ways[0].is_of_words or self._index.is_behind
-        if is_alone or not 0 < len(self._narrowed.ids) <= _WALKED_EXPERIMENTS:
-            return None
-        return self._along(self._narrowed)
+        return self._along(self._narrowed) if self._is_of_few else None
 
     def _led(self, most: int) -> Ways | None:
         """Return the way along the condition that the fewest files meet, where those are not more than this."""
-        index = self._index if most == FEW else self._narrowed
+        index = self._index if most == FEW and not self._is_of_few else self._narrowed
         counted: list[tuple[int, int]] = []
+        limit = most
         for i, way in enumerate(self._ways):
-            # Of very many the best is enough; no other is counted further than that.
-            limit = min([most, *(count for count, _ in counted)]) if most > SOME else most
             count = self._words(i, most) if way.is_of_words else self._count(way.selects(index), limit)
             if count <= limit:
                 counted.append((count, i))
+                # Of very many the best is enough, and few are: no other is counted further than that.
+                limit = count if most > SOME else min(limit, FEW) if count <= FEW else limit
+            if count <= ENOUGH:
+                break
         if not counted:
             return None
         # Few are looked at one by one; of some, those alone that the next best way has too.
@@ -139,7 +154,7 @@ class Leading:
         met, told = (
             [node for each in of for node in each] for of in zip(*((w.met, w.told) for w in best), strict=True)
         )
-        known = Known(met, told, at_once=FEW if most == FEW else 0)
+        known = Known(met, told, at_once=FEW if min(counted)[0] <= FEW else 0)
         sources = _common([way.selects(index) for way in best])
         return Found(self._order, [*sources, *self._index.unsure_ids()], known)
 
@@ -160,9 +175,19 @@ class Leading:
             likely = sum(self._likely(each) for each in selects) if self._dialect == "postgresql" else 0
             if most <= FEW < likely:
                 return likely
-            count = self._count(selects, SOME)
+            count = self._kept(i, selects) or self._count(selects, SOME)
             self._with_words[i] = count if count <= SOME else MANY + 1
         return self._with_words[i]
+
+    def _kept(self, i: int, selects: Sequence[Select[Any]]) -> int | None:
+        """Keep the files with the words of a way where they are few, and return how many: to find them takes long."""
+        if self._dialect != "postgresql":
+            return None
+        found = self._session.scalars(select(united(selects).c.file_id).limit(FEW + 1)).all()
+        if len(found) > FEW:
+            return None
+        self._ways[i] = replace(self._ways[i], parts=[Part(rows_of(found, SearchTextRow.file_id))])
+        return len(found)
 
     def _likely(self, select_: Select[Any]) -> int:
         """Return how many rows PostgreSQL expects of a statement."""
@@ -210,7 +235,7 @@ class Leading:
         """Return how many files an index gives, counting no further than one more than `most`."""
         if not selects:
             return 0
-        found = union_all(*selects).subquery()
+        found = united(selects)
         some = select(found.c.file_id).limit(most + 1).subquery()
         return self._session.scalar(select(func.count()).select_from(some)) or 0
 
@@ -220,13 +245,13 @@ def _numbers(index: Index) -> Select[Any]:
     return select(row.id).where(index.within(row.id))
 
 
-def _common(ways: Sequence[Sequence[Select[Any]]]) -> Sequence[Select[tuple[int]]]:
+def _common(ways: Sequence[Sequence[Select[Any]]]) -> Sequence[Select[Any]]:
     """Return the files that all of these ways have, of which the narrowest comes first."""
-    nothing = select(FileRow.id.label("file_id")).where(false())
+    nothing: Select[Any] = select(FileRow.id.label("file_id")).where(false())
     *narrow, last = [way or [nothing] for way in ways]
     if not narrow:
         return last
-    found = union_all(*last).subquery()
+    found = united(last)
     # The sum lets a database list the narrow ones, instead of looking up each of theirs in the broad one.
-    within = [(found.c.file_id + 0).in_(select(union_all(*way).subquery().c.file_id)) for way in narrow]
-    return [select(found.c.file_id).where(*within)]
+    within = [(found.c.file_id + 0).in_(select(united(way).c.file_id)) for way in narrow]
+    return [select(*found.c).where(*within)]

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, Subquery, func, or_, select, union
 from beamkeeper.db.finding.compiled import Given
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.finding.pace import Pace
-from beamkeeper.db.finding.windows import Key, Known, Walk, Windows
+from beamkeeper.db.finding.windows import EXPERIMENT, Key, Known, Walk, Windows
 from beamkeeper.db.search.tables import SearchFileRow
 from beamkeeper.domain.query.ast import Node, Text
 
@@ -62,7 +62,8 @@ class Stretches:
         high = self.top + 1 if after is None else min(after, self.top + 1)
         low = max(high - pace.size, self.least)
         is_last = low == self.least
-        met = passes(Given(number, self.with_words, self.columns, index.unsure(number, is_there=True)), ())
+        unsure = index.unsure(number, is_there=True)
+        met = passes(Given(number, self.with_words, self.columns, unsure, number.table.c[EXPERIMENT]), ())
         files = select(number.label("id")).where(number < high, number >= low, *self.within, met)
         if index.has_unsure and number.table is not SearchFileRow.__table__:
             files = files.outerjoin(SearchFileRow, SearchFileRow.file_id == number)
@@ -85,8 +86,9 @@ def passing(windows: Windows, after: Key | None, pace: Pace, index: Index, passe
     is_there = not isinstance(windows, Walk)
     window = windows.window(after, pace.size).subquery()
     place = func.row_number().over(order_by=window.c.id.desc()).label("place")
-    files = select(window.c.id, place).subquery()
-    met = passes(Given(files.c.id, {}, {}, index.unsure(files.c.id, is_there=is_there)), windows.known.met)
+    files = select(*window.c, place).subquery()
+    unsure = index.unsure(files.c.id, is_there=is_there)
+    met = passes(Given(files.c.id, {}, {}, unsure, files.c.get(EXPERIMENT)), windows.known.met)
     passed = or_(files.c.place != pace.size, met).label("passed")
     wanted: Select[Any] = select(files.c.id, files.c.place, passed).where(or_(files.c.place == pace.size, met))
     if index.has_unsure or not is_there:

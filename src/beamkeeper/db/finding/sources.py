@@ -14,7 +14,7 @@ from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import builtin, linked, path_range
 from beamkeeper.db.finding.compiled import WORD_ROWS, Compiler, is_builtin, is_whole
 from beamkeeper.db.finding.indexed import Index
-from beamkeeper.db.finding.windows import Part
+from beamkeeper.db.finding.windows import EXPERIMENT, Part
 from beamkeeper.db.linked import DatasetRow, RunRow
 from beamkeeper.db.search.counting import MAX_NAME
 from beamkeeper.db.search.tables import (
@@ -23,6 +23,7 @@ from beamkeeper.db.search.tables import (
     TYPE,
     SearchCountRow,
     SearchFileRow,
+    SearchStatRow,
     SearchTermRow,
     SearchTextRow,
 )
@@ -53,15 +54,17 @@ class Way:
     def selects(self, index: Index) -> list[Select[Any]]:
         """Return what gives the files that are within reach; of parts without an experiment, others too."""
         return [
-            files if experiment is None else files.where(index.within(experiment))
-            for files, experiment, _ in self.parts
+            part.files
+            if part.experiment is None
+            else part.files.add_columns(part.experiment.label(EXPERIMENT)).where(index.within(part.experiment))
+            for part in self.parts
         ]
 
     def probes(self, experiment: Any) -> list[ColumnElement[bool]] | None:
         """Return the conditions, any of which an experiment meets with such files; None where the index tells not."""
         if any(part.experiment is None for part in self.parts):
             return None
-        return [false(), *(exists(files.where(column == experiment)) for files, column, _ in self.parts)]
+        return [false(), *(_has(part, experiment) for part in self.parts)]
 
 
 _RANKED_EXPERIMENTS = 64
@@ -128,7 +131,8 @@ class Sources:
             asked = self._compiler.asked(probe, self._index, is_exact=False)
             if asked is not None:
                 is_ordered = isinstance(probe, Points) and len(probe.values) == 1
-                parts.append(Part(select(row.file_id).where(*asked), row.experiment_id, is_ordered))
+                extent = self._compiler.extent(probe, self._index)
+                parts.append(Part(select(row.file_id).where(*asked), row.experiment_id, is_ordered, extent))
         return Way(parts, is_exact=all(map(is_whole, probes)))
 
     def _between(self, probes: Sequence[Span]) -> Way:
@@ -191,6 +195,14 @@ class Sources:
             return []
         meant = (counted.kind == kind, counted.name.in_(names), self._index.within(counted.experiment_id))
         return [Way([Part(select(row.file_id).where(of.in_(select(counted.id).where(*meant))))])]
+
+
+def _has(part: Part, experiment: Any) -> ColumnElement[bool]:
+    """Return the condition that an experiment may have such files: of numbers a small table tells."""
+    row = SearchStatRow
+    if part.extent:
+        return exists(select(row.key_id).where(row.experiment_id == experiment, *part.extent))
+    return exists(part.files.where(part.experiment == experiment))
 
 
 def _met(node: Node, way: Way) -> Sequence[Node]:

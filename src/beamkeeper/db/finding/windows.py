@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, select, true, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, Subquery, and_, func, select, true, tuple_, union_all
 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.search.tables import SearchFileRow
@@ -15,6 +15,8 @@ from beamkeeper.domain.files import FileOrder
 from beamkeeper.domain.query.ast import Node
 
 Condition = ColumnElement[bool]
+EXPERIMENT = "experiment_id"
+"""The column of a window, or of a source, that has the numbers of experiments: not each has it."""
 Key: TypeAlias = tuple[UUID, bytes] | int
 """Where a page ended: experiment and path, or the number of a file."""
 
@@ -44,7 +46,8 @@ class Windows(Protocol):
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files after a place, by their local numbers as `id`: all that there are, up to `size`.
 
-        A file that is found in two ways may come twice, one after the other.
+        The numbers of their experiments may stand beside them. A file that is found in two ways may come twice, one
+        after the other.
         """
         ...
 
@@ -73,13 +76,13 @@ class Found:
 
     def window(self, after: Key | None, size: int) -> Select[Any]:
         """Return the next files."""
-        found = union_all(*self.sources).subquery()
+        found = united(self.sources)
         if self.order is FileOrder.PATH:
             wanted = select(FileRow.id.label("id")).where(FileRow.id.in_(select(found.c.file_id)), *beyond(after))
             return wanted.order_by(*ordering(self.order)).limit(size)
         # The sum keeps a database from walking all terms in the order of files, in the hope to meet some soon.
         number = found.c.file_id + 0
-        newest = select(number.label("id"))
+        newest = select(number.label("id"), *(column for column in found.c if column.name == EXPERIMENT))
         if isinstance(after, int):
             newest = newest.where(number < after)
         return newest.order_by(number.desc()).limit(size)
@@ -92,6 +95,8 @@ class Part(NamedTuple):
     experiment: Any = None
     is_ordered: bool = False
     """Whether the index gives those of one experiment by their numbers."""
+    extent: Sequence[Condition] = ()
+    """What the numbers of an experiment must meet, as `search_stats` has them, for it to have such files."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ class Merged:
         newest = each.order_by(number.desc())
         if self.dialect == "postgresql":
             found = newest.limit(size).lateral()
-            return select(found.c.file_id).select_from(of.join(found, true()))
+            number_of = of.c.id.label(EXPERIMENT)
+            return select(found.c.file_id, number_of).select_from(of.join(found, true()))
         # SQLite knows no lateral join: the oldest that is wanted of an experiment is looked up, and read from there on.
         # An outer join keeps it from going through the index first, and looking that up for each of its rows; but only
         # if nothing outside says that its numbers are there: an experiment with none gives a 0, which is no file.
@@ -150,6 +156,13 @@ def along(experiments: Select[Any], besides: Sequence[Select[Any]], dialect: str
     """Return the way along the newest files of a few experiments, whatever they are."""
     every = Part(select(SearchFileRow.file_id), SearchFileRow.experiment_id, is_ordered=True)
     return Merged(experiments, [every], besides, dialect, is_led=False, known=Known(at_once=at_once))
+
+
+def united(sources: Sequence[Select[Any]]) -> Subquery:
+    """Return all of these files, with the numbers of their experiments where each of the sources has them."""
+    if not all(EXPERIMENT in source.selected_columns for source in sources):
+        sources = [source.with_only_columns(source.selected_columns[0]) for source in sources]
+    return union_all(*sources).subquery()
 
 
 def ordering(order: FileOrder) -> Sequence[Any]:
