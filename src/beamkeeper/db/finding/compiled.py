@@ -192,7 +192,7 @@ class Compiler:
             found.append(text >= literal(prefix, TEXT))
             if end := _after(prefix):
                 found.append(text < literal(end, TEXT))
-        if is_exact and not probe.is_regex:
+        if is_exact and not probe.is_regex and not is_whole(probe):
             found.append(glob_matches(text, probe.pattern, self.dialect))
         return found
 

@@ -72,7 +72,7 @@ class Leading:
         if len(self._ways) == 1:
             found = self._with_words_alone() or self._merged()
         else:
-            found = self._tried() if len(self._narrowed.ids) <= _TRIED_EXPERIMENTS else None
+            found = self._tried() if self._is_of_whole else None
         found = found or self._led(FEW) or self._tried() or self._walked()
         return found or self._led(SOME) or self._merged()
 
@@ -125,6 +125,12 @@ class Leading:
         """Whether few experiments have files of each of several conditions: then what is counted is counted there."""
         is_alone = len(self._ways) == 1 or self._ways[0].is_of_words or self._index.is_behind
         return not is_alone and len(self._narrowed.ids) <= _WALKED_EXPERIMENTS
+
+    @cached_property
+    def _is_of_whole(self) -> bool:
+        """Whether a few experiments have files of each of several values: mostly that is all of their files."""
+        is_of_values = all(part.is_ordered for way in self._ways for part in way.parts)
+        return is_of_values and self._is_of_few and len(self._narrowed.ids) <= _TRIED_EXPERIMENTS
 
     def _tried(self) -> Ways | None:
         """Return the way along the newest files of the few experiments that have files of each of several conditions.
