@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from beamkeeper.builtin.extract_hdf5 import read_hdf5
-from beamkeeper.db.finding import bounds, leading, pace
+from beamkeeper.db.finding import bounds, leading, pace, sources
 from beamkeeper.db.finding import search as searching
 from beamkeeper.db.search import zones
 from beamkeeper.db.search.tables import ZONE
@@ -47,6 +47,8 @@ LIMITS: Sequence[tuple[Any, str, int, int]] = (
     (leading, "DENSE", leading.DENSE, 1),
     (leading, "DROPPED", pace.DROPPED, 1),
     (leading, "_WALKED_EXPERIMENTS", leading._WALKED_EXPERIMENTS, 0),
+    (leading, "_TRIED_EXPERIMENTS", leading._TRIED_EXPERIMENTS, 0),
+    (sources, "_RANKED_EXPERIMENTS", sources._RANKED_EXPERIMENTS, 0),
     (leading, "_MERGED_EXPERIMENTS", leading._MERGED_EXPERIMENTS, 0),
     (searching, "WALK", pace.WALK, 1),
     (pace, "LEAST", pace.LEAST, 1),
@@ -400,6 +402,43 @@ def test_a_walk_tells_nobody_how_many_files_there_are_of_others(
         assert (paths(page.items), page.next, page.is_partial) == (["data/a"], None, False)
         assert page.searched <= 2
         assert (nobody.items, nobody.next, nobody.searched) == ((), None, 0)
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_what_was_looked_at_tells_nobody_of_words_of_others_and_of_what_they_register(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, is_indexed: bool
+) -> None:
+    monkeypatch.setattr(sources, "_RANKED_EXPERIMENTS", 0)  # as of somebody who has more experiments than are named
+    fill(catalogue, "mine", [simple("data/a")])
+    index(catalogue)
+    fill(catalogue, "others", [simple(f"data/secret {i}", n=7) for i in range(9)])
+    if is_indexed:
+        index(catalogue)
+    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
+    for query in ('text = "secret"', 'name = "secret 3"', "n = 7"):
+        with catalogue.database.read() as tx:
+            page = tx.files.find(FileQuery(query=query), mine)
+            everybody = tx.files.find(FileQuery(query=query), ALL)
+        assert (page.items, page.searched) == ((), 0), query
+        assert min(len(everybody.items), everybody.searched) > 0, query
+
+
+def test_what_the_index_has_told_is_not_looked_up_again(catalogue: Catalogue) -> None:
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if " AS met" in statement:
+            asked.append(statement)
+
+    fill(catalogue, "one", [simple(f"data/{i}", n=i % 3, name="Ag") for i in range(9)])
+    index(catalogue)
+    event.listen(catalogue.database.engine, "before_cursor_execute", note)
+    assert len(found(catalogue, query="n = 1", limit=9)) == 3
+    assert len(found(catalogue, query="n > 0 and n < 2", limit=9)) == 3
+    event.remove(catalogue.database.engine, "before_cursor_execute", note)
+    once, between = asked
+    assert "search_files" not in once  # only what finds the files, which are all in the index
+    assert once.count("FROM search_terms") == 1 < between.count("FROM search_terms")  # lists have to be looked at
 
 
 @needs_real_data

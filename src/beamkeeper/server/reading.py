@@ -1,7 +1,8 @@
 """Routes that only read, each in one turn of one thread: who is calling, the transaction, and the work.
 
-As three dependencies of the framework they took four turns of threads and two connections of the database: half of what
-the service spent on a request that finds nothing.
+As three dependencies of the framework they took four turns of threads and two connections of the database: a
+millisecond or two of each request. Who names no session is refused before anything is looked at; a request that makes
+no sense is refused before it is asked whether its session holds.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ from beamkeeper.domain.query.regex import prefix_of
 Condition = ColumnElement[bool]
 _SMALL = SmallInteger()
 _NUMBER: Double[float] = Double()
-WORD_ROWS = table(WORDS, column("rowid", Integer()), column(WORDS, TEXT))
+WORD_ROWS = table(WORDS, column("rowid", Integer()), column(WORDS, TEXT), column("experiment_id", Integer()))
 
 
 def is_builtin(leaf: Leaf) -> bool:

@@ -97,6 +97,11 @@ class Index:
     top: int
     """The greatest number of a file."""
     dialect: str
+    own: Sequence[ColumnElement[bool]]
+    """What files meet that wait and are within reach, of experiments that the index may not know yet.
+
+    Who may not read all files must not be told, by how many were looked at, how many of others wait.
+    """
 
     def within(self, column: Any) -> ColumnElement[bool]:
         """Return the condition that an experiment's number is of one within reach."""
@@ -130,7 +135,7 @@ class Index:
         row, unknown = SearchFileRow, cast(null(), Integer()).label("experiment_id")
         waiting: Any = select(FileRow.id.label("file_id"), unknown)
         indexed: Any = select(row.file_id, row.experiment_id)
-        found = [waiting.where(FileRow.id.between(first, last)) for first, last in self.pending]
+        found = [waiting.where(FileRow.id.between(first, last), *self.own) for first, last in self.pending]
         if self.has_partial:
             found.append(indexed.where(row.is_partial, self.within(row.experiment_id)))
         if self.unsure_experiments:
@@ -143,9 +148,17 @@ class Index:
 
 
 def index_for(
-    session: Session, leaves: Sequence[Leaf], within: Sequence[ColumnElement[bool]], *, is_all: bool
+    session: Session,
+    leaves: Sequence[Leaf],
+    within: Sequence[ColumnElement[bool]],
+    own: Sequence[ColumnElement[bool]],
+    *,
+    is_all: bool,
 ) -> Index:
-    """Return what a search with these conditions needs to know; `within` says which experiments' rows count."""
+    """Return what a search with these conditions needs to know.
+
+    `within` says which experiments' rows count, and `own` which files'.
+    """
     probes = [probe for leaf in leaves if not isinstance(leaf, Text) for probe in probes_of(leaf)]
     names = {probe.key for probe in probes}
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
@@ -166,6 +179,7 @@ def index_for(
         is_behind=is_behind,
         top=max([number or 0 for _, number, _ in rows[_TOP]] + [last for _, last in waiting]),
         dialect=session.get_bind().dialect.name,
+        own=own,
     )
 
 

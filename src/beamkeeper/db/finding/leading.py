@@ -157,9 +157,8 @@ class Leading:
         # Few are looked at one by one; of some, those alone that the next best way has too.
         is_one_by_one = most > SOME or min(counted)[0] <= ONE_BY_ONE
         best = [self._ways[i] for _, i in sorted(counted)[: 1 if is_one_by_one else 2]]
-        met, told = (
-            [node for each in of for node in each] for of in zip(*((w.met, w.told) for w in best), strict=True)
-        )
+        met = [node for way in best for node in way.met]
+        told = [node for way in best for node in way.told]
         known = Known(met, told, at_once=FEW if min(counted)[0] <= FEW else 0)
         sources = _common([way.selects(index) for way in best])
         return Found(self._order, [*sources, *self._index.unsure_ids()], known)
@@ -181,7 +180,8 @@ class Leading:
             likely = sum(self._likely(each) for each in selects) if self._dialect == "postgresql" else 0
             if most <= FEW < likely:
                 return likely
-            count = self._kept(i, selects) or self._count(selects, SOME)
+            kept = self._kept(i, selects)
+            count = self._count(selects, SOME) if kept is None else kept
             self._with_words[i] = count if count <= SOME else MANY + 1
         return self._with_words[i]
 

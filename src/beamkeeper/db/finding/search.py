@@ -127,13 +127,18 @@ class FileSearch:
         else:
             deleted = select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None))
             found.append(FileRow.experiment_uid.not_in(deleted))
-        if not self._reach.is_all:
-            found.append(FileRow.experiment_uid.in_(experiment_uids(self._reach, self._now)))
+        found.extend(self._own())
         if not query.with_deleted:
             found.append(FileRow.deleted_at.is_(None))
         if query.stale:
             found.append(IS_STALE)
         return found
+
+    def _own(self) -> list[Condition]:
+        """Return the condition that a file is of the caller's experiments, if it must be."""
+        if self._reach.is_all:
+            return []
+        return [FileRow.experiment_uid.in_(experiment_uids(self._reach, self._now))]
 
     def _page(self, limit: int, *, budget: float = math.inf, seconds: float = math.inf) -> Hits:
         found: list[_Row] = []
@@ -254,7 +259,7 @@ class FileSearch:
         within.extend(plain.compiler.experiments(leaf, row.uid) for leaf in narrowed)  # type: ignore[arg-type]
         is_all = self._reach.is_all and self._query.experiment_uid is None and not narrowed
         asked = [leaf for leaf in plain.leaves if not is_builtin(leaf)]
-        return index_for(self._session, asked, within, is_all=is_all)
+        return index_for(self._session, asked, within, self._own(), is_all=is_all)
 
     @cached_property
     def _leading(self) -> Leading | None:

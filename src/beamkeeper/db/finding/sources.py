@@ -151,8 +151,12 @@ class Sources:
         return index.ids if not index.is_all and len(index.ids) <= _RANKED_EXPERIMENTS else []
 
     def _with_words(self, is_met: ColumnElement[bool]) -> Way:
-        found = WORD_ROWS.c.rowid.label("file_id") if self._dialect == "sqlite" else SearchTextRow.file_id
-        return Way([Part(select(found).where(is_met))], is_of_words=True)
+        is_sqlite, row = self._dialect == "sqlite", SearchTextRow
+        found = WORD_ROWS.c.rowid.label("file_id") if is_sqlite else row.file_id
+        # Many experiments are not named to the full text: what others write must not be told by what is looked at.
+        is_own = self._index.is_all or bool(self._ranked)
+        within = [] if is_own else [self._index.within(WORD_ROWS.c[EXPERIMENT] if is_sqlite else row.experiment_id)]
+        return Way([Part(select(found).where(is_met, *within))], is_of_words=True)
 
     def _builtin(self, leaf: Leaf) -> list[Way]:
         if isinstance(leaf, Text) or not isinstance(leaf.field, Builtin):
