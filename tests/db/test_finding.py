@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
@@ -44,6 +45,7 @@ LIMITS: Sequence[tuple[Any, str, int, int]] = (
     (leading, "TRIAL", leading.TRIAL, 1),
     (leading, "LONG", leading.LONG, 1),
     (leading, "ALONG", leading.ALONG, 1),
+    (leading, "PLENTY", leading.PLENTY, 1),
     (leading, "DENSE", leading.DENSE, 1),
     (leading, "DROPPED", pace.DROPPED, 1),
     (leading, "_WALKED_EXPERIMENTS", leading._WALKED_EXPERIMENTS, 0),
@@ -421,6 +423,31 @@ def test_what_was_looked_at_tells_nobody_of_words_of_others_and_of_what_they_reg
             everybody = tx.files.find(FileQuery(query=query), ALL)
         assert (page.items, page.searched) == ((), 0), query
         assert min(len(everybody.items), everybody.searched) > 0, query
+
+
+def test_words_of_many_files_of_few_experiments_are_looked_up_in_their_newest(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leading, "PLENTY", 10_000)
+    monkeypatch.setattr(leading, "ALONG", 1)
+    listed: list[str] = []
+    if catalogue.database.engine.dialect.name == "postgresql":
+
+        @event.listens_for(catalogue.database.engine, "before_cursor_execute")
+        def note(_c: object, _cur: object, statement: str, *_more: object) -> None:
+            listed.extend([statement] if re.match("SELECT anon_1.file_id.* @@ ", statement, re.DOTALL) else [])
+
+    fill(catalogue, "mine", [simple(f"data/{i}", title="in vacuum" if i % 3 else "in air") for i in range(40)])
+    fill(catalogue, "others", [simple(f"data/{i}", title="in helium") for i in range(40)])
+    index(catalogue)
+    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
+    in_vacuum = [f"data/{i}" for i in range(39, -1, -1) if i % 3]
+    assert paths(found(catalogue, mine, query='text = "vacuum"', limit=7)) == in_vacuum
+    with catalogue.database.read() as tx:
+        page = tx.files.find(FileQuery(query='text = "helium"', limit=1), mine)
+    # How many have the words is not told by where the files that were looked at end.
+    assert (page.items, page.next, page.searched) == ((), None, 0)
+    assert listed == []
 
 
 def test_what_the_index_has_told_is_not_looked_up_again(catalogue: Catalogue) -> None:

@@ -19,7 +19,7 @@ from beamkeeper.db.finding.portions import Stretches, Ways
 from beamkeeper.db.finding.sources import Way
 from beamkeeper.db.finding.windows import Found, Known, Merged, Part, WithWords, along, united
 from beamkeeper.db.kinds import rows_of
-from beamkeeper.db.search.tables import SearchExperimentRow, SearchFileRow, SearchTextRow
+from beamkeeper.db.search.tables import TYPE, SearchCountRow, SearchExperimentRow, SearchFileRow, SearchTextRow
 from beamkeeper.domain.files import FileOrder
 from beamkeeper.domain.query.ast import Text
 
@@ -37,6 +37,8 @@ TRIAL, LONG = 1_500, 6_000
 """When so many files have been read, or what takes as long, without a full page, it is looked what may lead."""
 ALONG = 500
 """So many files of each experiment are looked at first where those of few experiments are."""
+PLENTY = 100
+"""Words that one in so many files of few experiments has are looked up in the newest of these, and not listed."""
 DENSE = 8
 """A walk along the files of few experiments, for several conditions, goes on where one in so many is meant."""
 _UNSURE = 5_000
@@ -178,12 +180,26 @@ class Leading:
         if i not in self._with_words:
             selects = self._ways[i].selects(self._index)
             likely = sum(self._likely(each) for each in selects) if self._dialect == "postgresql" else 0
-            if most <= FEW < likely:
-                return likely
+            if most <= FEW and likely > self._few_with_words:
+                return MANY + 1
             kept = self._kept(i, selects)
             count = self._count(selects, SOME) if kept is None else kept
             self._with_words[i] = count if count <= SOME else MANY + 1
         return self._with_words[i]
+
+    @cached_property
+    def _few_with_words(self) -> int:
+        """How many files with words are few: to list them goes through all files of the experiments that are named.
+
+        Where more have them, to look up the newest files of few experiments takes less.
+        """
+        is_alone = len(self._ways) == 1 and self._ways[0].is_exact
+        if not is_alone or self._index.is_all or len(self._index.ids) > _WALKED_EXPERIMENTS:
+            return FEW
+        row = SearchCountRow
+        of_these = (row.kind == TYPE, self._index.within(row.experiment_id))
+        files = self._session.scalar(select(func.sum(row.files)).where(*of_these)) or 0
+        return min(FEW, int(files) // PLENTY)
 
     def _kept(self, i: int, selects: Sequence[Select[Any]]) -> int | None:
         """Keep the files with the words of a way where they are few, and return how many: to find them takes long."""

@@ -84,6 +84,13 @@ class _Step(NamedTuple):
     """Where to go on; None: there is no more."""
     is_cut: bool = False
     """Whether more pass of the same files than were read."""
+    is_ended: bool = False
+    """Whether the last is read because its window ends there, and does not pass."""
+
+    @property
+    def passed(self) -> int:
+        """How many of the files that were looked at pass, as far as the index tells."""
+        return len(self.rows) - self.is_ended
 
 
 class FileSearch:
@@ -150,9 +157,9 @@ class FileSearch:
             for row in self._meant([first for _, (first, *_) in groupby(step.rows, key=attrgetter("id"))]):
                 found.append(row)
                 if len(found) > limit:
-                    pace.take(step.seen, len(step.rows), len(found), is_cut=True)
+                    pace.take(step.seen, step.passed, len(found), is_cut=True)
                     return self._hits(found[:limit], self._cursor(found[limit - 1].key), pace)
-            pace.take(step.seen, len(step.rows), len(found), is_cut=step.is_cut)
+            pace.take(step.seen, step.passed, len(found), is_cut=step.is_cut)
             if step.end is None:
                 return self._hits(found, None, pace)
             if pace.spent >= budget or time.monotonic() > end:
@@ -184,8 +191,9 @@ class FileSearch:
             return _Step(rows, max(1, rows[-1].place), rows[-1].key, is_cut=True)
         if part.seen:
             return _Step(rows, part.seen, part.end)
-        is_last = not rows or rows[-1].place < pace.size
-        return _Step(rows, rows[-1].place if rows else 0, None if is_last else rows[-1].key)
+        if not rows or rows[-1].place < pace.size:
+            return _Step(rows, rows[-1].place if rows else 0, None)
+        return _Step(rows, rows[-1].place, rows[-1].key, is_ended=not rows[-1].is_met)
 
     def _is_filtered(self, windows: Ways) -> bool:
         """Whether the index drops files by their numbers alone: then not all that are looked at are read."""
