@@ -45,7 +45,7 @@ LIMITS: Sequence[tuple[Any, str, int, int]] = (
     (leading, "TRIAL", leading.TRIAL, 1),
     (leading, "LONG", leading.LONG, 1),
     (leading, "ALONG", leading.ALONG, 1),
-    (leading, "PLENTY", leading.PLENTY, 1),
+    (leading, "_PAGE", leading._PAGE, 0),
     (leading, "DENSE", leading.DENSE, 1),
     (leading, "DROPPED", pace.DROPPED, 1),
     (leading, "_WALKED_EXPERIMENTS", leading._WALKED_EXPERIMENTS, 0),
@@ -428,7 +428,7 @@ def test_what_was_looked_at_tells_nobody_of_words_of_others_and_of_what_they_reg
 def test_words_of_many_files_of_few_experiments_are_looked_up_in_their_newest(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leading, "PLENTY", 10_000)
+    monkeypatch.setattr(leading, "_PAGE", 0)
     monkeypatch.setattr(leading, "ALONG", 1)
     listed: list[str] = []
     if catalogue.database.engine.dialect.name == "postgresql":

@@ -37,10 +37,11 @@ TRIAL, LONG = 1_500, 6_000
 """When so many files have been read, or what takes as long, without a full page, it is looked what may lead."""
 ALONG = 500
 """So many files of each experiment are looked at first where those of few experiments are."""
-PLENTY = 100
-"""Words that one in so many files of few experiments has are looked up in the newest of these, and not listed."""
+LISTED = 30
+"""So many files of experiments that are named are gone through for words, while one is looked up."""
 DENSE = 8
 """A walk along the files of few experiments, for several conditions, goes on where one in so many is meant."""
+_PAGE = 100
 _UNSURE = 5_000
 _MERGED_EXPERIMENTS = 500
 _WALKED_EXPERIMENTS = 32
@@ -180,26 +181,25 @@ class Leading:
         if i not in self._with_words:
             selects = self._ways[i].selects(self._index)
             likely = sum(self._likely(each) for each in selects) if self._dialect == "postgresql" else 0
-            if most <= FEW and likely > self._few_with_words:
+            if most <= FEW and (likely > FEW or self._is_looked_up(likely)):
                 return MANY + 1
             kept = self._kept(i, selects)
             count = self._count(selects, SOME) if kept is None else kept
             self._with_words[i] = count if count <= SOME else MANY + 1
         return self._with_words[i]
 
-    @cached_property
-    def _few_with_words(self) -> int:
-        """How many files with words are few: to list them goes through all files of the experiments that are named.
+    def _is_looked_up(self, likely: int) -> bool:
+        """Return whether words alone, in so many files of few experiments, are found sooner among the newest of these.
 
-        Where more have them, to look up the newest files of few experiments takes less.
+        To list them takes as long as to look each of them up, and goes through all files of experiments that are named.
         """
+        index, row = self._index, SearchCountRow
         is_alone = len(self._ways) == 1 and self._ways[0].is_exact
-        if not is_alone or self._index.is_all or len(self._index.ids) > _WALKED_EXPERIMENTS:
-            return FEW
-        row = SearchCountRow
-        of_these = (row.kind == TYPE, self._index.within(row.experiment_id))
-        files = self._session.scalar(select(func.sum(row.files)).where(*of_these)) or 0
-        return min(FEW, int(files) // PLENTY)
+        if not is_alone or index.is_all or len(index.ids) > _WALKED_EXPERIMENTS:
+            return False
+        of_these = (row.kind == TYPE, index.within(row.experiment_id))
+        files = int(self._session.scalar(select(func.sum(row.files)).where(*of_these)) or 0)
+        return files * _PAGE < likely * (likely + files / LISTED)
 
     def _kept(self, i: int, selects: Sequence[Select[Any]]) -> int | None:
         """Keep the files with the words of a way where they are few, and return how many: to find them takes long."""
