@@ -14,6 +14,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -185,6 +186,7 @@ def main() -> int:
         "--write", type=Path, metavar="FILE", help="put the results into this page, and write the plans"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was begun is cleared away
     os.environ["TMPDIR"] = str(options.directory)
     facts, kept = machine("bench-catalog"), Kept(options.results)
     for fact in facts.items():
