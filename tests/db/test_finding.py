@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
 from itertools import count
@@ -23,17 +22,17 @@ from beamkeeper.db.search import zones
 from beamkeeper.db.search.tables import ZONE
 from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.errors import InvalidError, TooLargeError
-from beamkeeper.domain.files import File, FileOrder, FileQuery
+from beamkeeper.domain.files import FileOrder, FileQuery
 from beamkeeper.domain.provenance import NewDerivation, SourceRef
 from beamkeeper.domain.query import printed
 from beamkeeper.domain.query.ast import EVERYTHING
 from beamkeeper.domain.runs import NewRun
 from beamkeeper.domain.stats import FacetQuery
-from beamkeeper.domain.users import Action, Reach, Role, reach
+from beamkeeper.domain.users import Action, Role, reach
 from beamkeeper.testing.catalogue import Catalogue, new_file
 from beamkeeper.testing.queries import NOW, QUERIES, Sample, document_of, means, samples
+from db.searched import ALL, fill, found, index, paths, simple
 
-ALL = Reach(is_all=True)
 REAL = Path(os.environ.get("BEAMKEEPER_REAL_DATA", Path(__file__).parents[3] / "shared/data/real"))
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"there are no real files in {REAL}")
 NUMBERS = count()
@@ -57,60 +56,6 @@ LIMITS: Sequence[tuple[Any, str, int, int]] = (
     (zones, "ZONE", ZONE, 2),
 )
 """What decides which way a search goes, with other values for it."""
-
-
-@pytest.fixture
-def catalogue(database_url: str) -> Iterator[Catalogue]:
-    with closing(Catalogue(database_url)) as made:
-        made.clock.now = NOW
-        yield made
-
-
-def fill(catalogue: Catalogue, name: str, files: Sequence[Sample]) -> None:
-    uid = catalogue.experiment(name).uid
-    with catalogue.database.write() as tx:
-        tx.files.register(
-            [
-                new_file(
-                    file.path,
-                    experiment_uid=uid,
-                    content=b"x" * file.size,
-                    modified_at=file.modified,
-                    metadata=file.metadata,
-                    read_from="device" if file.is_verified else None,
-                    verified_at=NOW if file.is_verified else None,
-                )
-                for file in files
-            ],
-            by="service",
-        )
-
-
-def simple(path: str, **metadata: Any) -> Sample:
-    return Sample(path, 1, NOW - timedelta(days=1), True, metadata)
-
-
-def index(catalogue: Catalogue) -> None:
-    with catalogue.database.write() as tx:
-        while tx.search.step(1000):
-            pass
-
-
-def found(catalogue: Catalogue, within: Reach = ALL, **asked: Any) -> list[File]:
-    query = FileQuery(**asked)
-    files: list[File] = []
-    while True:
-        with catalogue.database.read() as tx:
-            page = tx.files.find(query, within)
-        files.extend(page.items)
-        if page.next is None:
-            return files
-        assert page.is_partial or len(page.items) == query.limit
-        query = query.model_copy(update={"after": page.next})
-
-
-def paths(files: Sequence[File]) -> list[str]:
-    return [str(file.path) for file in files]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
@@ -367,107 +312,6 @@ def test_files_are_found_by_their_run_their_dataset_and_what_they_were_made_from
             assert sorted(paths(found(catalogue, query=query, order=order))) == expected, query
 
 
-def test_what_others_call_their_runs_and_datasets_is_not_told_by_what_was_looked_at(catalogue: Catalogue) -> None:
-    fill(catalogue, "mine", [simple("data/a")])
-    fill(catalogue, "others", [simple("data/b")])
-    index(catalogue)
-    others = catalogue.experiment("others").uid
-    [b] = found(catalogue, experiment_uid=others)
-    with catalogue.database.write() as tx:
-        tx.runs.add_files(tx.runs.add(NewRun(experiment_uid=others, name="secret"), by="x").uid, [b.uid])
-        dataset = tx.datasets.add(NewDataset(experiment_uid=others, name="secret"), owner="x")
-        tx.datasets.add_files(dataset.uid, [b.uid], by="x")
-    index(catalogue)
-    within = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
-    for field in ("run", "dataset"):
-        query = FileQuery(query=f"{field} = secret")
-        with catalogue.database.read() as tx:
-            page = tx.files.find(query, within)
-            assert (page.items, page.searched) == ((), 0), field
-            assert tx.files.find(query, ALL).searched == 1
-
-
-def test_a_walk_tells_nobody_how_many_files_there_are_of_others(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leading, "_WALKED_EXPERIMENTS", 0)
-    monkeypatch.setattr(searching, "BUDGET", 5)
-    fill(catalogue, "before", [simple(f"data/{i}") for i in range(60)])
-    fill(catalogue, "mine", [simple("data/a"), simple("data/b", n=1)])
-    fill(catalogue, "after", [simple(f"data/{i}") for i in range(60)])
-    index(catalogue)
-    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
-    for query in ("not n = 1", "not n = 1 and modified > -2d"):
-        with catalogue.database.read() as tx:
-            page = tx.files.find(FileQuery(query=query), mine)
-            nobody = tx.files.find(FileQuery(query=query), Reach())
-        assert (paths(page.items), page.next, page.is_partial) == (["data/a"], None, False)
-        assert page.searched <= 2
-        assert (nobody.items, nobody.next, nobody.searched) == ((), None, 0)
-
-
-@pytest.mark.parametrize("is_indexed", [True, False])
-def test_what_was_looked_at_tells_nobody_of_words_of_others_and_of_what_they_register(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, is_indexed: bool
-) -> None:
-    monkeypatch.setattr(sources, "_RANKED_EXPERIMENTS", 0)  # as of somebody who has more experiments than are named
-    fill(catalogue, "mine", [simple("data/a")])
-    index(catalogue)
-    fill(catalogue, "others", [simple(f"data/secret {i}", n=7) for i in range(9)])
-    if is_indexed:
-        index(catalogue)
-    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
-    for query in ('text = "secret"', 'name = "secret 3"', "n = 7"):
-        with catalogue.database.read() as tx:
-            page = tx.files.find(FileQuery(query=query), mine)
-            everybody = tx.files.find(FileQuery(query=query), ALL)
-        assert (page.items, page.searched) == ((), 0), query
-        assert min(len(everybody.items), everybody.searched) > 0, query
-
-
-def test_words_of_many_files_of_few_experiments_are_looked_up_in_their_newest(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leading, "_PAGE", 0)
-    monkeypatch.setattr(leading, "ALONG", 1)
-    listed: list[str] = []
-    if catalogue.database.engine.dialect.name == "postgresql":
-
-        @event.listens_for(catalogue.database.engine, "before_cursor_execute")
-        def note(_c: object, _cur: object, statement: str, *_more: object) -> None:
-            listed.extend([statement] if re.match("SELECT anon_1.file_id.* @@ ", statement, re.DOTALL) else [])
-
-    fill(catalogue, "mine", [simple(f"data/{i}", title="in vacuum" if i % 3 else "in air") for i in range(40)])
-    fill(catalogue, "others", [simple(f"data/{i}", title="in helium") for i in range(40)])
-    index(catalogue)
-    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
-    in_vacuum = [f"data/{i}" for i in range(39, -1, -1) if i % 3]
-    assert paths(found(catalogue, mine, query='text = "vacuum"', limit=7)) == in_vacuum
-    with catalogue.database.read() as tx:
-        page = tx.files.find(FileQuery(query='text = "helium"', limit=1), mine)
-    # How many have the words is not told by where the files that were looked at end.
-    assert (page.items, page.next, page.searched) == ((), None, 0)
-    assert listed == []
-
-
-def test_what_the_index_has_told_is_not_looked_up_again(catalogue: Catalogue) -> None:
-    asked: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if " AS met" in statement:
-            asked.append(statement)
-
-    fill(catalogue, "one", [simple(f"data/{i}", n=i % 3, name="Ag") for i in range(9)])
-    index(catalogue)
-    event.listen(catalogue.database.engine, "before_cursor_execute", note)
-    assert len(found(catalogue, query="n = 1", limit=9)) == 3
-    assert len(found(catalogue, query="n > 0 and n < 2", limit=9)) == 3
-    event.remove(catalogue.database.engine, "before_cursor_execute", note)
-    once, between = asked
-    assert "search_files" not in once  # only what finds the files, which are all in the index
-    assert once.count("FROM search_terms") == 1 < between.count("FROM search_terms")  # lists have to be looked at
-
-
 @needs_real_data
 @pytest.mark.parametrize(
     "query",
@@ -491,30 +335,3 @@ def test_a_real_image_is_found_by_what_is_in_it(catalogue: Catalogue, query: str
         if is_indexed:
             index(catalogue)
         assert paths(found(catalogue, query=query)) == ["data/aps/AgBehenate_228.hdf5"]
-
-
-def test_the_newest_of_each_experiment_are_read_from_the_index_on_every_page(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On SQLite: where it goes through the terms first, it looks for the oldest that is wanted at each of them."""
-    monkeypatch.setattr(leading, "FEW", -1)
-    asked: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
-        if "LEFT OUTER JOIN search_terms" in statement:
-            asked.append((statement, values))
-
-    with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
-        for name in ("one", "two"):
-            fill(catalogue, name, [simple(f"data/{i}", n=1) for i in range(9)])
-        index(catalogue)
-        event.listen(catalogue.database.engine, "before_cursor_execute", note)
-        assert len(found(catalogue, query="n = 1", limit=5)) == 18
-        event.remove(catalogue.database.engine, "before_cursor_execute", note)
-        assert len(asked) >= 2
-        with catalogue.database.engine.connect() as connection:
-            for statement, values in asked:
-                plan = [step[3] for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
-                steps = [step for step in plan if "search_experiments" in step or "search_terms USING" in step]
-                assert "search_experiments" in steps[0], plan
-                assert steps[1].endswith("LEFT-JOIN"), plan

@@ -42,6 +42,7 @@ LISTED = 30
 DENSE = 8
 """A walk along the files of few experiments, for several conditions, goes on where one in so many is meant."""
 _PAGE = 100
+"""So many files most pages have."""
 _UNSURE = 5_000
 _MERGED_EXPERIMENTS = 500
 _WALKED_EXPERIMENTS = 32

@@ -1,0 +1,148 @@
+"""Which way searches go, on both databases: what is read for it, and that it tells nobody of files of others."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from beamkeeper.db.finding import leading, sources
+from beamkeeper.db.finding import search as searching
+from beamkeeper.domain.datasets import NewDataset
+from beamkeeper.domain.files import FileQuery
+from beamkeeper.domain.runs import NewRun
+from beamkeeper.domain.users import Action, Reach, Role, reach
+from beamkeeper.testing.catalogue import Catalogue
+from db.searched import ALL, fill, found, index, paths, simple
+
+
+def test_what_others_call_their_runs_and_datasets_is_not_told_by_what_was_looked_at(catalogue: Catalogue) -> None:
+    fill(catalogue, "mine", [simple("data/a")])
+    fill(catalogue, "others", [simple("data/b")])
+    index(catalogue)
+    others = catalogue.experiment("others").uid
+    [b] = found(catalogue, experiment_uid=others)
+    with catalogue.database.write() as tx:
+        tx.runs.add_files(tx.runs.add(NewRun(experiment_uid=others, name="secret"), by="x").uid, [b.uid])
+        dataset = tx.datasets.add(NewDataset(experiment_uid=others, name="secret"), owner="x")
+        tx.datasets.add_files(dataset.uid, [b.uid], by="x")
+    index(catalogue)
+    within = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
+    for field in ("run", "dataset"):
+        query = FileQuery(query=f"{field} = secret")
+        with catalogue.database.read() as tx:
+            page = tx.files.find(query, within)
+            assert (page.items, page.searched) == ((), 0), field
+            assert tx.files.find(query, ALL).searched == 1
+
+
+def test_a_walk_tells_nobody_how_many_files_there_are_of_others(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leading, "_WALKED_EXPERIMENTS", 0)
+    monkeypatch.setattr(searching, "BUDGET", 5)
+    fill(catalogue, "before", [simple(f"data/{i}") for i in range(60)])
+    fill(catalogue, "mine", [simple("data/a"), simple("data/b", n=1)])
+    fill(catalogue, "after", [simple(f"data/{i}") for i in range(60)])
+    index(catalogue)
+    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
+    for query in ("not n = 1", "not n = 1 and modified > -2d"):
+        with catalogue.database.read() as tx:
+            page = tx.files.find(FileQuery(query=query), mine)
+            nobody = tx.files.find(FileQuery(query=query), Reach())
+        assert (paths(page.items), page.next, page.is_partial) == (["data/a"], None, False)
+        assert page.searched <= 2
+        assert (nobody.items, nobody.next, nobody.searched) == ((), None, 0)
+
+
+@pytest.mark.parametrize("is_indexed", [True, False])
+def test_what_was_looked_at_tells_nobody_of_words_of_others_and_of_what_they_register(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, is_indexed: bool
+) -> None:
+    monkeypatch.setattr(sources, "_RANKED_EXPERIMENTS", 0)  # as of somebody who has more experiments than are named
+    fill(catalogue, "mine", [simple("data/a")])
+    index(catalogue)
+    fill(catalogue, "others", [simple(f"data/secret {i}", n=7) for i in range(9)])
+    if is_indexed:
+        index(catalogue)
+    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
+    for query in ('text = "secret"', 'name = "secret 3"', "n = 7"):
+        with catalogue.database.read() as tx:
+            page = tx.files.find(FileQuery(query=query), mine)
+            everybody = tx.files.find(FileQuery(query=query), ALL)
+        assert (page.items, page.searched) == ((), 0), query
+        assert min(len(everybody.items), everybody.searched) > 0, query
+
+
+def test_words_of_many_files_of_few_experiments_are_looked_up_in_their_newest(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leading, "_PAGE", 0)
+    monkeypatch.setattr(leading, "ALONG", 1)
+    listed: list[str] = []
+    if catalogue.database.engine.dialect.name == "postgresql":
+
+        @event.listens_for(catalogue.database.engine, "before_cursor_execute")
+        def note(_c: object, _cur: object, statement: str, *_more: object) -> None:
+            listed.extend([statement] if re.match("SELECT anon_1.file_id.* @@ ", statement, re.DOTALL) else [])
+
+    fill(catalogue, "mine", [simple(f"data/{i}", title="in vacuum" if i % 3 else "in air") for i in range(40)])
+    fill(catalogue, "others", [simple(f"data/{i}", title="in helium") for i in range(40)])
+    index(catalogue)
+    mine = reach(catalogue.caller(Role.USER, "mine"), Action.FILE_READ)
+    in_vacuum = [f"data/{i}" for i in range(39, -1, -1) if i % 3]
+    assert paths(found(catalogue, mine, query='text = "vacuum"', limit=7)) == in_vacuum
+    with catalogue.database.read() as tx:
+        page = tx.files.find(FileQuery(query='text = "helium"', limit=1), mine)
+    # How many have the words is not told by where the files that were looked at end.
+    assert (page.items, page.next, page.searched) == ((), None, 0)
+    assert listed == []
+
+
+def test_what_the_index_has_told_is_not_looked_up_again(catalogue: Catalogue) -> None:
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if " AS met" in statement:
+            asked.append(statement)
+
+    fill(catalogue, "one", [simple(f"data/{i}", n=i % 3, name="Ag") for i in range(9)])
+    index(catalogue)
+    event.listen(catalogue.database.engine, "before_cursor_execute", note)
+    assert len(found(catalogue, query="n = 1", limit=9)) == 3
+    assert len(found(catalogue, query="n > 0 and n < 2", limit=9)) == 3
+    event.remove(catalogue.database.engine, "before_cursor_execute", note)
+    once, between = asked
+    assert "search_files" not in once  # only what finds the files, which are all in the index
+    assert once.count("FROM search_terms") == 1 < between.count("FROM search_terms")  # lists have to be looked at
+
+
+def test_the_newest_of_each_experiment_are_read_from_the_index_on_every_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite: where it goes through the terms first, it looks for the oldest that is wanted at each of them."""
+    monkeypatch.setattr(leading, "FEW", -1)
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "LEFT OUTER JOIN search_terms" in statement:
+            asked.append((statement, values))
+
+    with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
+        for name in ("one", "two"):
+            fill(catalogue, name, [simple(f"data/{i}", n=1) for i in range(9)])
+        index(catalogue)
+        event.listen(catalogue.database.engine, "before_cursor_execute", note)
+        assert len(found(catalogue, query="n = 1", limit=5)) == 18
+        event.remove(catalogue.database.engine, "before_cursor_execute", note)
+        assert len(asked) >= 2
+        with catalogue.database.engine.connect() as connection:
+            for statement, values in asked:
+                plan = [step[3] for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+                steps = [step for step in plan if "search_experiments" in step or "search_terms USING" in step]
+                assert "search_experiments" in steps[0], plan
+                assert steps[1].endswith("LEFT-JOIN"), plan
