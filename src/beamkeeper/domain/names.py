@@ -91,6 +91,11 @@ _CLIMBS = re.compile(rb"(?:\A|/)\.{0,2}(?:/|\Z)|\0")
 """An empty part, one or two dots as a part, or NUL."""
 
 
+def is_plain_path(path: bytes) -> bool:
+    """Return whether a path leads nowhere but down from where it begins: see `RelPath`."""
+    return bool(path) and not _CLIMBS.search(path)
+
+
 class RelPath(bytes):
     """A path below an experiment or a directory, as the bytes that the file system has.
 
@@ -102,7 +107,7 @@ class RelPath(bytes):
         if isinstance(value, RelPath):
             return super().__new__(cls, value)
         raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
-        if not raw or _CLIMBS.search(raw):
+        if not is_plain_path(raw):
             raise InvalidError(f'path "{show_path(raw)}" is not a plain relative path: use names joined by "/"')
         return super().__new__(cls, raw)
 
