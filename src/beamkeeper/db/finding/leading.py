@@ -27,6 +27,8 @@ FEW = 20_000
 """A condition that so few files meet leads at once."""
 ENOUGH = 500
 """Where so few meet a condition, no other is counted."""
+BROADER = 4
+"""Of a condition that so many times as many meet, each is looked up sooner than all are listed."""
 ONE_BY_ONE = 2_000
 """Of so many files that a condition gives, the others are looked up one by one."""
 SOME = 100_000
@@ -152,8 +154,8 @@ class Leading:
             count = self._words(i, most) if way.is_of_words else self._count(way.selects(index), limit)
             if count <= limit:
                 counted.append((count, i))
-                # Of very many the best is enough, and few are: no other is counted further than that.
-                limit = count if most > SOME else min(limit, FEW) if count <= FEW else limit
+                # Of very many the best is enough; of few another is of use that not many times as many meet.
+                limit = count if most > SOME else min(limit, BROADER * count, FEW) if count <= FEW else limit
             if count <= ENOUGH:
                 break
         if not counted:
