@@ -142,16 +142,14 @@ class Presented:
 
 
 async def presented(
-    ctx: Ctx,
     request: Request,
-    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
     beamkeeper_mirror: Annotated[str | None, Header(description="Wait until identities are as new as this.")] = None,
 ) -> Presented:
     """Return what is to be looked at; refuse who names no session."""
-    scheme, _, token = (authorization or "").partition(" ")
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise NotAuthenticatedError("nobody is logged in: log in with `dm login`")
-    return Presented(request, ctx, token, beamkeeper_mirror)
+    return Presented(request, context(request), token, beamkeeper_mirror)
 
 
 def caller(given: Annotated[Presented, Depends(presented)]) -> Caller:
@@ -182,8 +180,8 @@ def _await_mirror(ctx: Context, cursor: Cursor) -> None:
 Who = Annotated[Caller, Depends(caller)]
 
 
-def _read(ctx: Ctx) -> Iterator[Transaction]:
-    with ctx.database.read() as tx:
+def _read(request: Request) -> Iterator[Transaction]:
+    with context(request).database.read() as tx:
         yield tx
 
 
