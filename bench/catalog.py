@@ -29,7 +29,7 @@ from catalog_plans import plans
 from catalog_plot import draw
 from catalog_site import Site, batches, p95, site, timed
 from catalog_tiled import TILED_ENTRIES, tiled
-from report import Row, machine, status, table, write_part
+from report import Row, machine, pace, status, table, write_part
 
 from beamkeeper.client import Client
 from beamkeeper.domain.files import FileQuery
@@ -160,6 +160,7 @@ def loaded(kind: str, files: int, options: argparse.Namespace, *, is_main: bool)
         say("loading")
         load(of.url, files, of.experiments, say)
         say("loaded")
+        yield pace(name)
         most = {"PostgreSQL": 100.0, "SQLite": 100.0}[kind] if is_main else None
         yield from queries(of, name, most)
         yield from facets(of, name, 200.0 if files == 1_000_000 else None)

@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,6 +62,14 @@ def _with(figure: str, unit: str) -> str:
 def status(rows: Iterable[Row]) -> int:
     """Return the exit status of a bench: 1 where a figure is short of what is asked."""
     return 0 if all(row.is_ok for row in rows) else 1
+
+
+def pace(beside: str) -> Row:
+    """Measure how fast the machine is at the moment: virtual ones change, and with them every time beside it."""
+    began, total = time.perf_counter(), 0
+    for number in range(10_000_000):
+        total += number & 7
+    return Row(f"a loop of ten million steps in Python, beside: {beside}", time.perf_counter() - began, "s")
 
 
 def machine(command: str = "") -> dict[str, str]:

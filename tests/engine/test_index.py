@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from beamkeeper.db.search import Search
+from beamkeeper.domain import units
+from beamkeeper.domain.units import to_si
 from beamkeeper.engine import index
 from beamkeeper.engine.index import IndexLoop, Pace
 from beamkeeper.testing.catalogue import Catalogue, new_file
@@ -117,3 +119,32 @@ def test_how_fast_files_come_is_measured_over_a_while_and_anew_after_a_rest() ->
     pace.end()
     pace.look(20.0, 50_000)
     assert pace.files_s == 0
+
+
+def test_an_idle_indexer_reads_the_units_before_anybody_searches_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(index, "read_definitions", lambda: read.append("units"))
+    with closing(Catalogue(f"sqlite:///{tmp_path / 'catalog.db'}")) as catalogue:
+        loop = IndexLoop(catalogue.database, report=pytest.fail)
+        loop.step()
+        assert not read  # it has only just started
+        monkeypatch.setattr(index, "SETTLED_S", 0.0)
+        loop = IndexLoop(catalogue.database, report=pytest.fail)
+        register(catalogue, "data/a")
+        monkeypatch.setattr(index, "QUIET_S", 0.0)
+        while loop.step():
+            pass
+        assert not waits(catalogue)
+        loop.step()
+        loop.step()
+        assert read == ["units"]
+        loop.ended()
+
+
+def test_reading_the_units_once_is_enough() -> None:
+    units.read_definitions()
+    known = units._registry()
+    assert to_si(1.0, "keV") is not None
+    assert units._registry() is known

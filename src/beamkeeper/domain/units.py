@@ -172,6 +172,12 @@ def _linear(unit: str) -> _Linear | None:
     return _Linear(factor, zero, dimension) if is_usable else None
 
 
+def read_definitions() -> None:
+    """Read what units there are, which takes most of a second and is else done when the first one is met."""
+    with _LOCK:
+        _registry()
+
+
 @cache
 def _registry() -> UnitRegistry[float]:
     from pint import UnitRegistry

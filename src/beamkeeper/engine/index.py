@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from beamkeeper.db import CatalogTransaction, Database
 from beamkeeper.db.news import Topic
+from beamkeeper.domain.units import read_definitions
 from beamkeeper.engine.worker import Loop, Report
 
 BATCH = 1000
@@ -30,6 +31,11 @@ REST = 0.5
 
 PACE_S = 0.5
 """Over so long at least it is measured how fast files come."""
+
+
+SETTLED_S = 10.0
+"""So long after its start, once nothing waits, the indexer reads what units there are: else the first who searches for
+one waits for that, and a service that has just started has better to do."""
 
 
 class Pace:
@@ -70,6 +76,8 @@ class IndexLoop(Loop):
         self._gap_s = LONGEST_QUIET_S
         self._looked_at = 0.0
         self._pace = Pace()
+        self._settled_at = time.monotonic() + SETTLED_S
+        self._has_units = False
         self._indexed = 0
         self._is_late = False
         """It indexes while others register, for those files have waited long."""
@@ -103,6 +111,7 @@ class IndexLoop(Loop):
             waiting = 0 if is_quiet else tx.search.lag()[0]
         if oldest is None:
             self._is_late = False
+            self._read_units()
             return False
         if is_quiet:
             self._pace.end()
@@ -120,6 +129,11 @@ class IndexLoop(Loop):
         if self._is_late:
             self._stopping.wait(REST * (time.monotonic() - began))  # by turns with those who register
         return done >= BATCH or self._is_late
+
+    def _read_units(self) -> None:
+        if not self._has_units and time.monotonic() >= self._settled_at:
+            read_definitions()
+            self._has_units = True
 
     def ended(self) -> None:
         """Listen to the database no longer."""
