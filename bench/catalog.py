@@ -51,8 +51,9 @@ ALIKE = f"one metadata search for one of {TILED_ENTRIES} entries"
 TEXT = """\
 ## The catalogue
 
-What `make bench-catalog` measured; how: see [how searches stay fast](../explanations/search.md). The loop of ten million
-steps tells how fast the machine was beside each part: a virtual one may be twice as fast an hour later, and so is all of it.
+What `make bench-catalog` measured; how: see [how searches stay fast](../explanations/search.md). The loop of ten
+million steps tells how fast the machine was beside each part: a virtual one may be twice as fast an hour later, and so
+is all that it does.
 """
 
 
