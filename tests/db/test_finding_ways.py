@@ -103,6 +103,25 @@ def test_words_of_many_files_of_few_experiments_are_looked_up_in_their_newest(
     assert listed == []
 
 
+def test_a_second_condition_is_counted_no_further_than_it_is_of_use(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    count = leading.Leading._count
+
+    def note(self: leading.Leading, selects: Any, most: int) -> int:
+        counted.append(most)
+        return count(self, selects, most)
+
+    monkeypatch.setattr(leading.Leading, "_count", note)
+    monkeypatch.setattr(leading, "ENOUGH", 0)
+    monkeypatch.setattr(leading, "_WALKED_EXPERIMENTS", 0)
+    fill(catalogue, "one", [simple(f"data/{i}", n=i % 20, m=i % 2) for i in range(60)])
+    index(catalogue)
+    assert len(found(catalogue, query="n = 3 and m = 1", limit=60)) == 3
+    assert counted == [leading.FEW, 3 * leading.BROADER]
+
+
 def test_what_the_index_has_told_is_not_looked_up_again(catalogue: Catalogue) -> None:
     asked: list[str] = []
 

@@ -32,7 +32,6 @@ REST = 0.5
 PACE_S = 0.5
 """Over so long at least it is measured how fast files come."""
 
-
 SETTLED_S = 10.0
 """So long after its start, once nothing waits, the indexer reads what units there are: else the first who searches for
 one waits for that, and a service that has just started has better to do."""
