@@ -305,6 +305,7 @@ EXIT_CODES: Mapping[str, int] = {
     "overlap": 7,
     "gone": 7,
     "unavailable": 8,
+    "collision": 8,
     "mirror_behind": 8,
     "file": 9,
     "source": 9,

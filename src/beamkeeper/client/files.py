@@ -56,8 +56,8 @@ from beamkeeper.domain.stats import FACET_HITS, FacetQuery, Facets, Stat, StatPa
 CALL_BYTES = 16 * 1024 * 1024
 """About the largest body of one call that registers; services take several times this."""
 
-IN_FLIGHT = 2
-"""So many calls of one `register` are under way at once."""
+IN_FLIGHT = 4
+"""So many calls of one `register` are under way at once: one on its way, one read, two written."""
 
 
 class Files:
@@ -72,7 +72,7 @@ class Files:
 
         Metadata that no catalogue keeps is replaced by the reason, as the service would do: one such file
         must not keep the others from being registered. Many go in calls of a thousand; where one is refused,
-        the call after it may be under way already.
+        calls after it may be under way already.
         """
         parts = _parts(files)
         first, second = next(parts, None), next(parts, None)
@@ -81,7 +81,7 @@ class Files:
         answers: list[Registered] = []
         http = self._http()  # which is made here, and not by two at once
         with ThreadPoolExecutor(IN_FLIGHT, "register") as senders:
-            # A service reads one part while it writes another; the next is made meanwhile.
+            # A service reads one part while it writes others; the next is made meanwhile.
             sent: deque[tuple[_Part, Future[RegisteredFiles]]] = deque()
             for part in chain((first, second), parts):
                 while len(sent) == IN_FLIGHT or any(part.names & before.names for before, _ in sent):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Dialect, LargeBinary, Table, func, select
+from sqlalchemy import Connection, Dialect, LargeBinary, Table, func, select
 from sqlalchemy import Uuid as SqlUuid
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.types import TypeEngine
 
 from beamkeeper.db.base import Base, UtcMicroseconds, to_microseconds
+from beamkeeper.domain.errors import CollisionError
 
 Row = Sequence[Any]
 Bound = InstrumentedAttribute[Any]
@@ -24,6 +27,10 @@ Row by row a thread gives the interpreter lock away for each, and where another 
 milliseconds to get it back: a thousand rows took a second and more. More rows at once would only make the statements
 larger that are kept.
 """
+
+
+_COLLISIONS = frozenset({"23505", "40P01"})
+"""PostgreSQL's codes of a unique key that is there, and of two transactions that wait for each other."""
 
 
 def insert_rows(
@@ -50,8 +57,7 @@ def insert_bound(session: Session, table: type[Base], columns: Sequence[str], ro
     target = cast(Table, table.__table__)
     dialect = connection.dialect
     names = ", ".join(dialect.identifier_preparer.quote(name) for name in columns)
-    cursor = cast(Any, connection.connection.cursor())
-    try:
+    with _cursor(connection) as cursor:
         if dialect.name == "postgresql":
             with cursor.copy(f"COPY {target.name} ({names}) FROM STDIN") as copy:
                 for row in rows:
@@ -59,8 +65,6 @@ def insert_bound(session: Session, table: type[Base], columns: Sequence[str], ro
         else:
             statement = f"INSERT INTO {target.name} ({names}) VALUES "  # noqa: S608 - names of ours
             _insert_sqlite(cursor, statement, len(columns), iter(rows))
-    finally:
-        cursor.close()
 
 
 def present(
@@ -74,9 +78,8 @@ def present(
     connection = session.connection()
     name, of = column.key, cast(Table, column.class_.__table__).name
     more, given = (f"{within[0].key} = ? AND ", (within[1],)) if within else ("", ())
-    cursor = cast(Any, connection.connection.cursor())
     rest, found = list(values), set[Any]()
-    try:
+    with _cursor(connection) as cursor:
         if connection.dialect.name == "postgresql":
             # An array as one text: the driver takes microseconds for each element of a list.
             is_uid = isinstance(column.type, SqlUuid)
@@ -91,6 +94,23 @@ def present(
             statement = f"SELECT {name} FROM {of} WHERE {more}{name} IN ({', '.join('?' * len(part))})"  # noqa: S608
             found.update(value for (value,) in cursor.execute(statement, (*given, *part)))
         return found
+
+
+@contextmanager
+def _cursor(connection: Connection) -> Iterator[Any]:
+    """Yield a cursor of the driver, whose errors become those of SQLAlchemy, as those of all other statements do."""
+    driver, dialect = connection.dialect.loaded_dbapi, connection.dialect
+    held = connection.connection
+    cursor = held.cursor()
+    try:
+        yield cursor
+    except driver.Error as error:
+        if getattr(error, "sqlstate", None) in _COLLISIONS:
+            raise CollisionError("another call brings the same files at this moment: try again") from error
+        is_lost = dialect.is_disconnect(error, held.dbapi_connection, cursor)
+        raise DBAPIError.instance(
+            None, None, error, driver.Error, connection_invalidated=is_lost, dialect=dialect
+        ) from error
     finally:
         cursor.close()
 

@@ -18,7 +18,7 @@ from beamkeeper.db.finding.builtins import glob_matches, path_range
 from beamkeeper.db.linked import RunFileRow, RunRow
 from beamkeeper.db.metadata import MetadataChangeRow
 from beamkeeper.db.pages import parts
-from beamkeeper.db.scope import lock_experiments
+from beamkeeper.db.scope import lock_experiments, lock_runs
 from beamkeeper.domain.errors import ConflictError, NotFoundError
 from beamkeeper.domain.names import Metadata
 from beamkeeper.domain.patterns import Pattern
@@ -113,6 +113,8 @@ class RunRules:
         files = [_File(*row) for row in self._session.execute(_files(FileRow.uid.in_(uids)))]
         of = self._rules_of(rules, {file.experiment_uid for file in files})
         touched = [file for file in files if of[file.experiment_uid]]
+        # Files may come in beside one another; which run they belong to, and whether it is made, is decided by turns.
+        lock_runs(self._session, {file.experiment_uid for file in touched})
         own = RunFileRow.file_id.in_([file.id for file in touched]) & RunFileRow.rule_id.is_not(None)
         self._session.execute(delete(RunFileRow).where(own), execution_options=_UNSYNCED)
         for rule in rules:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Function,
     Select,
     Text,
     TextClause,
@@ -77,15 +79,25 @@ def experiments_in_reach(reach: Reach, now: datetime) -> tuple[Select[UUID] | Te
     return _OWN_AND_OPEN, {"holder": reach.holder, "now": to_microseconds(now)}
 
 
-def lock_experiments(session: Session, uids: Iterable[UUID]) -> None:
+def lock_experiments(session: Session, uids: Iterable[UUID], *, is_shared: bool = False) -> None:
     """Let no other transaction change the files of these experiments until this one ends.
 
-    On SQLite every transaction that writes is alone already.
+    Those that share it go on beside one another, and beside nobody else. On SQLite every transaction that writes is
+    alone already.
     """
+    lock = func.pg_advisory_xact_lock_shared if is_shared else func.pg_advisory_xact_lock
+    _lock(session, lock, (uid.bytes[8:] for uid in uids))
+
+
+def lock_runs(session: Session, uids: Iterable[UUID]) -> None:
+    """Let no other transaction that shares these experiments give files to their runs until this one ends."""
+    _lock(session, func.pg_advisory_xact_lock, (uid.bytes[:8] for uid in uids))
+
+
+def _lock(session: Session, lock: Callable[[int], Function[Any]], keys: Iterable[bytes]) -> None:
     if session.get_bind().dialect.name == "postgresql":
-        for uid in sorted(set(uids)):
-            key = int.from_bytes(uid.bytes[8:], "big", signed=True)
-            session.execute(select(func.pg_advisory_xact_lock(key)))
+        for key in sorted(set(keys)):
+            session.execute(select(lock(int.from_bytes(key, "big", signed=True))))
 
 
 def _in_reach(reach: Reach, now: datetime) -> ColumnElement[bool]:

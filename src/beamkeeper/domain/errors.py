@@ -14,6 +14,7 @@
     │   └── OverlapError            overlap             a running DAQ holds the directory
     ├── GoneError                   gone                a cursor that is beyond retention
     ├── UnavailableError            unavailable         try again: a service or database does not answer
+    │   ├── CollisionError          collision           another call writes the same at this moment
     │   └── MirrorBehindError       mirror_behind       this service has not yet heard of a recent change
     ├── FileError                   file                a file could not be handled
     │   ├── SourceError             source              at the source: unreadable, changed, gone
@@ -121,6 +122,12 @@ class UnavailableError(DmError):
     """A service or database does not answer; trying again later may help."""
 
     code = "unavailable"
+
+
+class CollisionError(UnavailableError):
+    """Another call writes the same at this moment, or waits for this one as this one waits for that."""
+
+    code = "collision"
 
 
 class MirrorBehindError(UnavailableError):

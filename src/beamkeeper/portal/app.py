@@ -75,6 +75,7 @@ STATUS = {
     "unsafe_value": 422,
     "source": 422,
     "unavailable": 503,
+    "collision": 503,
     "mirror_behind": 503,
     "destination": 507,
 }

@@ -30,6 +30,7 @@ STATUS: dict[type[errors.DmError], int] = {
     errors.OverlapError: 409,
     errors.GoneError: 410,
     errors.UnavailableError: 503,
+    errors.CollisionError: 503,
     errors.MirrorBehindError: 503,
     errors.FileError: 500,
     errors.SourceError: 422,

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.frames import note_frames
 from beamkeeper.db.files.listing import read_files
-from beamkeeper.db.files.registering import Registration, checksums_of, newest
+from beamkeeper.db.files.registering import checksums_of, newest, take_in
 from beamkeeper.db.files.tables import (
     FileRow,
     ReplicaRow,
@@ -75,8 +75,7 @@ class Files:
 
     def take_in(self, files: Sequence[Arriving], *, by: str) -> Sequence[Answer]:
         """Do the same with plain values, and answer with such."""
-        self.lock(map(UUID, {new.experiment for new in files}))
-        return Registration(self._session, self._now, by).run(files)
+        return take_in(self._session, self._now, files, by)
 
     def lookup(self, experiment_uid: UUID, paths: Iterable[bytes]) -> Sequence[File]:
         """Return what is known at these paths, hidden files too, in the order of paths."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,8 +19,10 @@ from beamkeeper.db.bulk import present
 from beamkeeper.db.files.tables import ChecksumRow, Checksums, FileRow, VersionRow, to_checksum
 from beamkeeper.db.files.writing import Fresh, write_files, write_versions
 from beamkeeper.db.metadata import MetadataChanges, replaced
+from beamkeeper.db.scope import lock_experiments
 from beamkeeper.db.search import note_changed
 from beamkeeper.domain.arriving import Arriving
+from beamkeeper.domain.errors import CollisionError
 from beamkeeper.domain.file_text import Answer
 from beamkeeper.domain.files import RegisteredAs
 from beamkeeper.domain.metadata import patched
@@ -48,7 +51,47 @@ class _Entry:
     """The newest version that this batch brings."""
 
 
-class Registration:
+class _KnownError(Exception):
+    """Something of a batch is in the catalogue already, or in the batch twice."""
+
+
+def take_in(session: Session, now: datetime, files: Sequence[Arriving], by: str) -> list[Answer]:
+    """Register versions, and answer for each in the order asked; `by` is for the ledger.
+
+    Files of which nothing is known come in beside others of their experiments: that two calls bring one path or
+    version, the unique keys of the database tell. Whatever else there is to decide, is decided alone.
+    """
+    experiments = list(map(UUID, {new.experiment for new in files}))
+    if files and all(new.number == 1 and not new.also for new in files):
+        # A shared lock goes with what was begun under it, so that two that give up do not wait for each other.
+        with suppress(_KnownError, CollisionError), session.begin_nested():
+            lock_experiments(session, experiments, is_shared=True)
+            return _bring_in(session, now, files, by)
+    lock_experiments(session, experiments)
+    return _Registration(session, now, by).run(files)
+
+
+def _bring_in(session: Session, now: datetime, files: Sequence[Arriving], by: str) -> list[Answer]:
+    """Write files of which nothing is known."""
+    paths: defaultdict[str, set[bytes]] = defaultdict(set)
+    for new in files:
+        paths[new.experiment].add(new.path)
+    versions = {new.version for new in files}
+    if min(len(versions), sum(map(len, paths.values()))) < len(files) or present(session, VersionRow.uid, versions):
+        raise _KnownError
+    for experiment, wanted in paths.items():
+        if present(session, FileRow.path, wanted, within=(FileRow.experiment_uid, experiment)):
+            raise _KnownError
+    uids = list(new_hexes(len(files)))
+    ids = write_files(session, [Fresh(uid, new, new) for uid, new in zip(uids, files, strict=True)])
+    write_versions(session, now, by, list(zip(files, ids, strict=True)))
+    note_changed(session, now, ids)  # last: of what a collision undoes, nothing is noted
+    return [
+        Answer(new.version, uid, RegisteredAs.CREATED, catalogued_at=now) for uid, new in zip(uids, files, strict=True)
+    ]
+
+
+class _Registration:
     """One batch; what it decides is kept until `write`."""
 
     def __init__(self, session: Session, now: datetime, by: str) -> None:

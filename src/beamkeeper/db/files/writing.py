@@ -74,10 +74,10 @@ _VERIFICATIONS = (
 
 
 class Fresh(NamedTuple):
-    """A file that is new: its uid, what is held of it, and the version that is the newest."""
+    """A file that is new: its uid, what says of which source it is, and the version that is the newest."""
 
     uid: str
-    held: Held
+    first: Held | Arriving
     new: Arriving
 
 
@@ -96,12 +96,12 @@ def write_files(session: Session, fresh: Sequence[Fresh]) -> Sequence[int]:
             new.path.rpartition(b"/")[0],
             new.kind,
             new.number,
-            held.agent,
-            held.source_path,
+            first.agent,
+            first.source_path,
             new.metadata,
             "{}",
         )
-        for id_, (uid, held, new) in zip(ids, fresh, strict=True)
+        for id_, (uid, first, new) in zip(ids, fresh, strict=True)
     ]
     insert_bound(session, FileRow, _FILES, rows)
     return ids
