@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -165,20 +164,24 @@ def test_files_that_come_in_together_belong_to_one_run(catalogue: Catalogue, oth
     uid = catalogue.experiment().uid
     with catalogue.database.write() as tx:
         tx.run_rules.add(NewRunRule(experiment_uid=uid, path="data/{run}_*"), by="ada")
-
-    def bring(new: NewFile) -> UUID | None:
-        with catalogue.database.write() as tx:
-            answers = tx.files.register([new], by="other")
-            tx.run_rules.apply(answer.file_uid for answer in answers if answer.file_uid)
-            return answers[0].file_uid
-
     first, second = files(catalogue, "7_a", "7_b")
+    both_are_in, first_has_made_it = threading.Event(), threading.Event()
+
+    def bring() -> None:
+        with catalogue.database.write() as tx:
+            made = tx.files.register([second], by="other")
+            both_are_in.set()
+            assert first_has_made_it.wait(WAIT_S)
+            tx.run_rules.apply(answer.file_uid for answer in made if answer.file_uid)
+
     with catalogue.database.write() as tx:
-        answers = tx.files.register([first], by="me")
-        tx.run_rules.apply(answer.file_uid for answer in answers if answer.file_uid)
-        waiting = other.submit(bring, second)
+        made = tx.files.register([first], by="me")
+        brought = other.submit(bring)
+        assert both_are_in.wait(WAIT_S)
+        tx.run_rules.apply(answer.file_uid for answer in made if answer.file_uid)
+        first_has_made_it.set()
         await_one_that_waits(tx)
-    assert waiting.result(WAIT_S)
+    brought.result(WAIT_S)
     with catalogue.database.read() as tx:
         run = tx.runs.find(uid, "7")
         assert run is not None

@@ -113,7 +113,8 @@ class RunRules:
         files = [_File(*row) for row in self._session.execute(_files(FileRow.uid.in_(uids)))]
         of = self._rules_of(rules, {file.experiment_uid for file in files})
         touched = [file for file in files if of[file.experiment_uid]]
-        # Files may come in beside one another; which run they belong to, and whether it is made, is decided by turns.
+        # Files come in beside one another; whether a run of theirs has to be made is decided by turns. To let nobody
+        # else into these experiments would be to wait for those who have let us in, and they for us.
         lock_runs(self._session, {file.experiment_uid for file in touched})
         own = RunFileRow.file_id.in_([file.id for file in touched]) & RunFileRow.rule_id.is_not(None)
         self._session.execute(delete(RunFileRow).where(own), execution_options=_UNSYNCED)
@@ -219,8 +220,7 @@ class RunRules:
         changed(self._session, Kind.FILES, [file.id for file, _ in meant])
 
     def _runs(self, wanted: Mapping[tuple[UUID, str], Belonging]) -> Mapping[tuple[UUID, str], int]:
-        """Return the local keys of runs, making those that are not known."""
-        lock_experiments(self._session, {experiment for experiment, _ in wanted})
+        """Return the local keys of runs, making those that are not known; nobody else may be doing so."""
         held = self._held(wanted)
         self._bring_back({id_: wanted[key] for key, id_ in held.items()})
         missing: list[dict[str, Any]] = [
