@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +29,7 @@ from beamkeeper.domain.errors import (
 from beamkeeper.domain.experiments import Experiment, ExperimentChange, NewExperiment
 from beamkeeper.domain.files import FileQuery, NewFile, NewFiles, ReadFrom, RegisteredAs
 from beamkeeper.domain.ledger import NewVerification, ReplicaQuery
+from beamkeeper.domain.runs import NewRunRule, RunQuery
 from beamkeeper.domain.status import Service
 from beamkeeper.domain.users import NewUser, Role
 from beamkeeper.testing.catalogue import new_file
@@ -133,6 +136,28 @@ def test_calls_side_by_side_keep_the_order_of_versions_and_answer_in_the_order_a
     assert answers[-1].result is RegisteredAs.EXISTS
     assert answers[-1].file_uid == answers[0].file_uid
     assert service.files.register([]).files == ()
+
+
+def test_two_clients_that_bring_some_of_the_same_at_once_lose_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_files, "REGISTER_LIMIT", 10)
+    uid = site.experiment().uid
+    site.client.runs.add_rule(NewRunRule(experiment_uid=uid, path="data/{run}_*"))
+
+    def bring(first: int) -> list[RegisteredAs]:
+        service = site.beamline.as_service()
+        service.credentials.mirror = site.client.credentials.mirror
+        new = [new_file(f"data/{i % 3}_{i:03}", experiment_uid=uid) for i in range(first, first + 120)]
+        return [answer.result for answer in service.files.register(new).files]
+
+    with ThreadPoolExecutor() as pool:
+        both = [result for answers in pool.map(bring, (0, 60)) for result in answers]
+    assert Counter(both) == {RegisteredAs.CREATED: 180, RegisteredAs.EXISTS: 60}
+    runs = {
+        run.name: site.client.runs.count(run.uid).files for run in site.client.runs.list(RunQuery(experiment_uid=uid))
+    }
+    assert runs == {"0": 60, "1": 60, "2": 60}
 
 
 def test_after_a_call_that_is_refused_no_more_are_begun(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
