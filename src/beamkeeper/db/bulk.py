@@ -28,7 +28,6 @@ milliseconds to get it back: a thousand rows took a second and more. More rows a
 larger that are kept.
 """
 
-
 _COLLISIONS = frozenset({"23505", "40P01"})
 """PostgreSQL's codes of a unique key that is there, and of two transactions that wait for each other."""
 
@@ -106,7 +105,7 @@ def _cursor(connection: Connection) -> Iterator[Any]:
         yield cursor
     except driver.Error as error:
         if getattr(error, "sqlstate", None) in _COLLISIONS:
-            raise CollisionError("another call brings the same files at this moment: try again") from error
+            raise CollisionError("another call writes the same at this moment: try again") from error
         is_lost = dialect.is_disconnect(error, held.dbapi_connection, cursor)
         raise DBAPIError.instance(
             None, None, error, driver.Error, connection_invalidated=is_lost, dialect=dialect
