@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -11,7 +10,6 @@ from contextlib import closing
 import pytest
 from sqlalchemy import text
 
-from beamkeeper.db import CatalogTransaction
 from beamkeeper.db.bulk import present
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.domain.datasets import MemberQuery
@@ -19,6 +17,7 @@ from beamkeeper.domain.errors import UnavailableError
 from beamkeeper.domain.files import NewFile, Registered, RegisteredAs
 from beamkeeper.domain.runs import NewRunRule
 from beamkeeper.testing.catalogue import Catalogue, new_file
+from db.waiting import until_another_waits
 
 WAIT_S = 60
 CREATED, EXISTS = RegisteredAs.CREATED, RegisteredAs.EXISTS
@@ -55,18 +54,6 @@ def paths(catalogue: Catalogue) -> list[str]:
         return sorted(tx.session.scalars(text("SELECT path_shown FROM files")))
 
 
-def await_one_that_waits(tx: CatalogTransaction) -> None:
-    """Return once another connection to this database waits for a lock; what is asked sees no older answer."""
-    waiting = text(
-        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) "
-        "WHERE NOT granted AND datname = current_database()"
-    )
-    deadline = time.monotonic() + WAIT_S
-    while not tx.session.execute(waiting).scalar_one():
-        assert time.monotonic() < deadline, "nobody waits"
-        tx.session.execute(text("SELECT pg_stat_clear_snapshot()"))
-
-
 def test_what_is_new_comes_in_while_another_call_has_not_ended(catalogue: Catalogue, other: ThreadPoolExecutor) -> None:
     mine, theirs = files(catalogue, 1, 2), files(catalogue, 3, 4)
     with catalogue.database.write() as tx:
@@ -83,7 +70,7 @@ def test_one_path_that_two_bring_at_once_is_one_file_and_nothing_is_lost_or_note
     with catalogue.database.write() as tx:
         tx.files.register(mine, by="me")
         answer = other.submit(register, catalogue, theirs)
-        await_one_that_waits(tx)
+        until_another_waits(tx.session)
     assert answer.result(WAIT_S) == [EXISTS, CREATED]
     assert paths(catalogue) == ["data/1", "data/2", "data/3"]
     with catalogue.database.write() as tx:
@@ -99,7 +86,7 @@ def test_one_version_that_is_sent_again_before_it_is_answered_is_the_same(
     with catalogue.database.write() as tx:
         first = tx.files.register(new, by="me")
         again: Future[Sequence[Registered]] = other.submit(_registered, catalogue, new)
-        await_one_that_waits(tx)
+        until_another_waits(tx.session)
     assert results(again.result(WAIT_S)) == [EXISTS] * 5
     assert [answer.file_uid for answer in again.result()] == [answer.file_uid for answer in first]
 
@@ -117,7 +104,7 @@ def test_who_waits_for_one_that_gives_up_brings_the_path(catalogue: Catalogue, o
         with catalogue.database.write() as tx:
             tx.files.register(files(catalogue, 1), by="me")
             answer.append(other.submit(register, catalogue, files(catalogue, 1)))
-            await_one_that_waits(tx)
+            until_another_waits(tx.session)
             raise GaveUpError
 
     answer: list[Future[list[RegisteredAs]]] = []
@@ -148,14 +135,14 @@ def test_who_decides_about_what_is_known_is_alone(catalogue: Catalogue, other: T
     with catalogue.database.write() as tx:
         tx.files.lock([uid])
         waiting = other.submit(register, catalogue, files(catalogue, 2))
-        await_one_that_waits(tx)
+        until_another_waits(tx.session)
         assert not waiting.done()
     assert waiting.result(WAIT_S) == [CREATED]
     with catalogue.database.write() as tx:
         tx.files.register(files(catalogue, 3), by="me")
         second = new_file("data/1", experiment_uid=uid, content=b"other bytes", number=2)
         waiting = other.submit(register, catalogue, [second])
-        await_one_that_waits(tx)
+        until_another_waits(tx.session)
         assert not waiting.done()
     assert waiting.result(WAIT_S) == [CREATED]
 
@@ -180,12 +167,37 @@ def test_files_that_come_in_together_belong_to_one_run(catalogue: Catalogue, oth
         assert both_are_in.wait(WAIT_S)
         tx.run_rules.apply(answer.file_uid for answer in made if answer.file_uid)
         first_has_made_it.set()
-        await_one_that_waits(tx)
+        until_another_waits(tx.session)
     brought.result(WAIT_S)
     with catalogue.database.read() as tx:
         run = tx.runs.find(uid, "7")
         assert run is not None
         assert len(tx.runs.files(run.uid, MemberQuery()).items) == 2
+
+
+def test_a_run_is_not_forgotten_while_a_file_of_it_comes_in(catalogue: Catalogue, other: ThreadPoolExecutor) -> None:
+    uid = catalogue.experiment().uid
+    first, second = files(catalogue, "7_a", "7_b")
+    with catalogue.database.write() as tx:
+        old = tx.run_rules.add(NewRunRule(experiment_uid=uid, path="data/{run}_a"), by="ada")
+        tx.run_rules.apply(answer.file_uid for answer in tx.files.register([first], by="me") if answer.file_uid)
+        tx.run_rules.add(NewRunRule(experiment_uid=uid, path="data/{run}_b"), by="ada")
+        tx.run_rules.remove(old.uid)
+    step(catalogue)  # the run has no file now
+    with catalogue.database.write() as tx:
+        tx.run_rules.apply(answer.file_uid for answer in tx.files.register([second], by="me") if answer.file_uid)
+        forgetting = other.submit(step, catalogue)
+        until_another_waits(tx.session)
+    forgetting.result(WAIT_S)
+    with catalogue.database.read() as tx:
+        run = tx.runs.find(uid, "7")
+        assert run is not None
+        assert [member.file.path for member in tx.runs.files(run.uid, MemberQuery()).items] == ["data/7_b"]
+
+
+def step(catalogue: Catalogue) -> None:
+    with catalogue.database.write() as tx:
+        tx.run_rules.step(100)
 
 
 def test_a_connection_that_is_lost_is_said_as_everywhere_by_what_goes_past_sqlalchemy(catalogue: Catalogue) -> None:

@@ -31,7 +31,7 @@ from beamkeeper.domain.replicas import (
 from beamkeeper.domain.storage import NewStorageArea, StorageArea
 from beamkeeper.domain.users import Reach
 from beamkeeper.testing.catalogue import Catalogue, new_file
-from beamkeeper.testing.station import until
+from db.waiting import until_another_waits
 
 ALL = Reach(is_all=True)
 V, WANTED, FAILED, DROPPED = ReplicaState.VERIFIED, ReplicaState.WANTED, ReplicaState.FAILED, ReplicaState.DROPPED
@@ -254,8 +254,7 @@ def test_who_drops_locks_the_copies_of_a_version_in_one_order_so_that_two_never_
     with database.write() as tx:
         tx.session.execute(text("SELECT id FROM replicas WHERE id = :id FOR UPDATE"), {"id": ids["cold"]})
         settling.start()
-        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()")
-        until(lambda: tx.session.execute(waiting).scalar_one() > 0, "the other to wait for this one")
+        until_another_waits(tx.session)
         tx.session.execute(text("SELECT id FROM replicas WHERE id = :id FOR UPDATE NOWAIT"), {"id": ids["far"]})
     settling.join()
     assert shelf.states("far") == [ReplicaState.DROPPING]

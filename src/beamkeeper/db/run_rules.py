@@ -171,6 +171,7 @@ class RunRules:
             changed(self._session, Kind.FILES, ids)
             return
         experiments = self._experiments(rule.experiment_uid, rule.type)
+        lock_experiments(self._session, experiments)  # who registers now may be giving files to a run that seems empty
         self._forget_empty(experiments)
         # A file that two rules gave to one run was listed for one of them: the others look again.
         others = or_(RunRuleRow.experiment_uid.in_(experiments), RunRuleRow.type.is_not(None))
