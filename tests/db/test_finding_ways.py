@@ -165,3 +165,53 @@ def test_the_newest_of_each_experiment_are_read_from_the_index_on_every_page(
                 steps = [step for step in plan if "search_experiments" in step or "search_terms USING" in step]
                 assert "search_experiments" in steps[0], plan
                 assert steps[1].endswith("LEFT-JOIN"), plan
+
+
+def test_postgresql_reads_one_value_and_all_ranges_by_value_and_the_ranges_of_few_by_experiment(
+    postgres_url: str,
+) -> None:
+    with closing(Catalogue(postgres_url)) as catalogue:
+        for name in ("one", "two", "three"):
+            files = [simple(f"data/{i}", n=i, sample=f"Ag-{i:03d}", many=i % 2) for i in range(300)]
+            fill(catalogue, name, files)
+        index(catalogue)
+        with catalogue.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("ANALYZE")
+        mine = reach(catalogue.caller(Role.USER, "one"), Action.FILE_READ)
+        by_value = {"n": "ix_search_terms_num_value", "sample": "ix_search_terms_text_value"}
+        by_experiment = {"n": "ix_search_terms_num", "sample": "ix_search_terms_text"}
+        for asked, all_, own in (
+            ("n = 17", by_value["n"], by_value["n"]),
+            ("sample = Ag-017", by_value["sample"], by_value["sample"]),
+            ("sample in (Ag-017, Ag-018)", by_value["sample"], by_value["sample"]),
+            ("n > 17 and n < 19", by_value["n"], by_experiment["n"]),
+            ('sample ~ "Ag-01*"', by_value["sample"], by_experiment["sample"]),
+        ):
+            assert (indexes(catalogue, asked, ALL), indexes(catalogue, asked, mine)) == ({all_}, {own}), asked
+        # The narrower leads, by value or by experiment, and of each of its files the other is looked up by value.
+        assert indexes(catalogue, "n = 17 and many = 1", mine) == {by_value["n"]}
+        assert by_value["n"] in indexes(catalogue, "sample > Ag-290 and many = 1", mine)
+
+
+def indexes(catalogue: Catalogue, asked: str, within: Reach) -> set[str]:
+    """Return the indexes of terms that PostgreSQL reads for a search, but for that of what each file has."""
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "search_terms" in statement and "set_config" not in statement:
+            statements.append((statement, values))
+
+    engine = catalogue.database.engine
+    event.listen(engine, "before_cursor_execute", note)
+    with catalogue.database.read() as tx:
+        assert tx.files.find(FileQuery(query=asked), within).items
+    event.remove(engine, "before_cursor_execute", note)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off")  # which is sooner where files are few
+        connection.exec_driver_sql("SET enable_bitmapscan = off")
+        plans = [
+            line
+            for statement, values in statements
+            for (line,) in connection.exec_driver_sql(f"EXPLAIN {statement}", values)
+        ]
+    return set(re.findall(r"Index Only Scan (?:Backward )?using (ix_search_terms_(?:num|text)\w*)", "\n".join(plans)))

@@ -80,18 +80,29 @@ class Words(TypeDecorator[str]):
 
 def partial_index(name: str, *columns: str, on_sqlite: str, on_postgresql: str) -> Index:
     """Return an index of the rows for which a condition holds."""
-    made = Index(name, *columns, sqlite_where=text(on_sqlite))
+    return _where(Index(name, *columns, sqlite_where=text(on_sqlite)), on_postgresql)
+
+
+def _where(index: Index, condition: str) -> Index:
+    """Say of which rows an index is on PostgreSQL, once it is made on one."""
 
     def before_create(target: Index, connection: Connection, **_: Any) -> None:
         if connection.dialect.name == "postgresql":
-            target.dialect_kwargs["postgresql_where"] = text(on_postgresql)
+            target.dialect_kwargs["postgresql_where"] = text(condition)
 
-    event.listen(made, "before_create", before_create)
-    return made
+    event.listen(index, "before_create", before_create)
+    return index
 
 
 ONLY_ON = "only_on"
 """What is said of a part of a table that one database alone has: which."""
+
+
+def only_on_postgresql(name: str, *columns: str, where: str) -> Index:
+    """Return an index, of the rows for which a condition holds, that SQLite does without."""
+    made = Index(name, *columns, info={ONLY_ON: "postgresql"})
+    made.ddl_if(dialect="postgresql")
+    return _where(made, where)
 
 
 def kept_by_us(name: str, target: str) -> ForeignKeyConstraint:

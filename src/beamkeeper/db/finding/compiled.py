@@ -30,6 +30,7 @@ from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import TEXT, YES_OR_NO, builtin, glob_matches, of_experiments
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.search.tables import (
+    BY_VALUE,
     WORDS,
     SearchKeyRow,
     SearchStatRow,
@@ -128,7 +129,9 @@ class Compiler:
         # Of one value the index that has all of it is looked up: the terms of a file lie far from those of others.
         row, given = SearchTermRow, self._given
         is_of_one = isinstance(probe, Points) and len(probe.values) == 1 and self.dialect == "postgresql"
-        within = [row.experiment_id == given.experiment] if is_of_one and given and given.experiment is not None else []
+        within: list[Condition] = []
+        if is_of_one and given and given.experiment is not None:
+            within = [row.experiment_id == given.experiment, BY_VALUE]
         asked = self.asked(probe, index, is_exact=not within)
         if asked is None:
             return false()

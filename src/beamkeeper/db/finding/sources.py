@@ -18,6 +18,8 @@ from beamkeeper.db.finding.windows import EXPERIMENT, Part
 from beamkeeper.db.linked import DatasetRow, RunRow
 from beamkeeper.db.search.counting import MAX_NAME
 from beamkeeper.db.search.tables import (
+    BY_EXPERIMENT,
+    BY_VALUE,
     DIRECTORY,
     NO_QUANTITY,
     TYPE,
@@ -56,7 +58,9 @@ class Way:
         return [
             part.files
             if part.experiment is None
-            else part.files.add_columns(part.experiment.label(EXPERIMENT)).where(index.within(part.experiment))
+            else part.files.add_columns(part.experiment.label(EXPERIMENT)).where(
+                index.within(part.experiment), *(part.together if index.is_all else part.apart)
+            )
             for part in self.parts
         ]
 
@@ -132,7 +136,9 @@ class Sources:
             if asked is not None:
                 is_ordered = isinstance(probe, Points) and len(probe.values) == 1
                 extent = self._compiler.extent(probe, self._index)
-                parts.append(Part(select(row.file_id).where(*asked), row.experiment_id, is_ordered, extent))
+                apart = BY_VALUE if isinstance(probe, Points) else BY_EXPERIMENT
+                said = ([BY_VALUE], [apart]) if self._dialect == "postgresql" else ()
+                parts.append(Part(select(row.file_id).where(*asked), row.experiment_id, is_ordered, extent, *said))
         return Way(parts, is_exact=all(map(is_whole, probes)))
 
     def _between(self, probes: Sequence[Span]) -> Way:
@@ -206,7 +212,7 @@ def _has(part: Part, experiment: Any) -> ColumnElement[bool]:
     row = SearchStatRow
     if part.extent:
         return exists(select(row.key_id).where(row.experiment_id == experiment, *part.extent))
-    return exists(part.files.where(part.experiment == experiment))
+    return exists(part.of(experiment))
 
 
 def _met(node: Node, way: Way) -> Sequence[Node]:

@@ -97,6 +97,14 @@ class Part(NamedTuple):
     """Whether the index gives those of one experiment by their numbers."""
     extent: Sequence[Condition] = ()
     """What the numbers of an experiment must meet, as `search_stats` has them, for it to have such files."""
+    together: Sequence[Condition] = ()
+    """What is said besides where the files of all experiments are asked for, so that one range of an index has them."""
+    apart: Sequence[Condition] = ()
+    """And where those of each experiment are a range of their own."""
+
+    def of(self, experiment: Any) -> Select[Any]:
+        """Return those of one experiment."""
+        return self.files.where(self.experiment == experiment, *self.apart)
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Merged:
     def _newest(self, part: Part, after: Key | None, size: int) -> Select[Any]:
         of = self.experiments.subquery()
         (number,) = part.files.selected_columns
-        each = part.files.where(part.experiment == of.c.id)
+        each = part.of(of.c.id)
         if isinstance(after, int):
             each = each.where(number < after)
         newest = each.order_by(number.desc())

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from beamkeeper.db.base import upsert
 from beamkeeper.db.bulk import insert_rows, take_ids
 from beamkeeper.db.search.tables import (
+    BY_EXPERIMENT,
     DAY,
     DIRECTORY,
     TEXT,
@@ -229,7 +230,9 @@ class Counting:
     def _extremes(self, key: StatKey) -> tuple[float | None, float | None]:
         row = SearchTermRow
         meant = (row.key_id == key.key_id, row.experiment_id == key.experiment_id, row.num.is_not(None))
-        wanted = select(func.min(row.num), func.max(row.num)).where(*meant, row.dimension == key.dimension)
+        wanted = select(func.min(row.num), func.max(row.num)).where(
+            *meant, row.dimension == key.dimension, BY_EXPERIMENT
+        )
         low, high = self._session.execute(wanted).one()
         return low, high
 

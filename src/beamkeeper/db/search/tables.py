@@ -10,11 +10,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DDL, BigInteger, Double, Index, SmallInteger, Table, UniqueConstraint, event
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    ColumnElement,
+    Double,
+    Index,
+    SmallInteger,
+    Table,
+    UniqueConstraint,
+    event,
+    literal_column,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from beamkeeper.db.base import Base, BigId, NullableDocument
-from beamkeeper.db.kinds import Words, partial_index
+from beamkeeper.db.kinds import Words, only_on_postgresql, partial_index
 from beamkeeper.domain import terms
 from beamkeeper.domain.status import Service
 
@@ -143,36 +154,38 @@ class SearchZoneRow(Base):
     high: Mapped[datetime]
 
 
+def _by_experiment(of: str, *columns: str) -> Index:
+    return partial_index(
+        f"ix_search_terms_{of}",
+        *columns,
+        on_sqlite=f"{of} IS NOT NULL",
+        on_postgresql=f"{of} IS NOT NULL AND file_id > 0",  # as BY_EXPERIMENT
+    )
+
+
+def _by_value(of: str, *columns: str) -> Index:
+    return only_on_postgresql(
+        f"ix_search_terms_{of}_value", *columns, where=f"{of} IS NOT NULL AND ordinal >= 0"
+    )  # as BY_VALUE
+
+
 class SearchTermRow(Base):
     """One value of a file's metadata, as domain/terms.py makes them; a list of scalars has a term for each.
 
     A quantity has a plain term with its number as it was written and, where its unit is known, one in SI units; both
     under its own key: there are none under `energy.value` and `energy.unit`. Which keys have terms of an experiment's
     files, is_indexed(key, index_keys) tells; of a file whose `is_partial` is set, some may be missing all the same.
-    Indexed by experiment first: a caller's rights are ranges of the index, and no entry beyond them is read.
+    Indexed by experiment first: a caller's rights are ranges of the index, and no entry beyond them is read. On
+    PostgreSQL by value first too: of one value, whose files of all experiments lie together there, and of ranges where
+    all experiments are within reach.
     """
 
     __tablename__ = "search_terms"
     __table_args__ = (
-        partial_index(
-            "ix_search_terms_num",
-            "key_id",
-            "dimension",
-            "experiment_id",
-            "num",
-            "file_id",
-            on_sqlite="num IS NOT NULL",
-            on_postgresql="num IS NOT NULL",
-        ),
-        partial_index(
-            "ix_search_terms_text",
-            "key_id",
-            "experiment_id",
-            "text",
-            "file_id",
-            on_sqlite="text IS NOT NULL",
-            on_postgresql="text IS NOT NULL",
-        ),
+        _by_experiment("num", "key_id", "dimension", "experiment_id", "num", "file_id"),
+        _by_experiment("text", "key_id", "experiment_id", "text", "file_id"),
+        _by_value("num", "key_id", "dimension", "num", "experiment_id", "file_id"),
+        _by_value("text", "key_id", "text", "experiment_id", "file_id"),
         # Of lists only, whose items may lie on both sides of a range: most files have none, and cost nothing here.
         partial_index(
             "ix_search_terms_lists",
@@ -196,6 +209,16 @@ class SearchTermRow(Base):
     """In SI units where the unit is known, else the number itself; the nearest double of it either way."""
     text: Mapped[str | None]
     """Cut after terms.TEXT_CHARACTERS: where a term has just so many, the rest is in the metadata only."""
+
+
+_ZERO: Any = literal_column("0")  # as the indexes have it, so that PostgreSQL sees that it may use them
+BY_EXPERIMENT: ColumnElement[bool] = SearchTermRow.file_id > _ZERO
+BY_VALUE: ColumnElement[bool] = SearchTermRow.ordinal >= _ZERO
+"""True of every term: PostgreSQL uses an index of terms only where the query says which of both kinds is meant.
+
+Left to choose, it reads the range of all experiments for somebody who may read three: it takes values to be spread
+evenly over experiments, and most are of one.
+"""
 
 
 class SearchTextRow(Base):
