@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.bulk import insert_rows, take_ids
 from beamkeeper.db.experiments import ExperimentRow, ExperimentTypeRow
 from beamkeeper.db.files.tables import FileRow, VersionRow
+from beamkeeper.db.kinds import one_of
 from beamkeeper.db.search.counting import Counting, FileCounts
 from beamkeeper.db.search.tables import (
     NO_QUANTITY,
@@ -123,28 +124,31 @@ class Indexing:
             self._write(sources, counting)
         counting.write()
 
+    def _one_of(self, column: Any, file_ids: Sequence[int]) -> ColumnElement[bool]:
+        return one_of(column, file_ids, is_postgres=self._is_postgres)
+
     def _known(self, file_ids: Sequence[int]) -> Mapping[int, FileCounts]:
         row = SearchFileRow
         wanted = select(row.file_id, row.experiment_id, row.size, row.directory_id, row.type_id, row.day_id)
-        found = self._session.execute(wanted.where(row.file_id.in_(file_ids)))
+        found = self._session.execute(wanted.where(self._one_of(row.file_id, file_ids)))
         return {file_id: FileCounts(*counts) for file_id, *counts in found}
 
     def _terms(self, file_ids: Iterable[int]) -> list[TermRow]:
         row = SearchTermRow
         columns = (row.file_id, row.key_id, row.ordinal, row.dimension, row.experiment_id, row.num, row.text)
-        found = self._session.execute(select(*columns).where(row.file_id.in_(list(file_ids))))
+        found = self._session.execute(select(*columns).where(self._one_of(row.file_id, list(file_ids))))
         return [tuple(each) for each in found]  # type: ignore[misc]
 
     def _forget(self, file_ids: Sequence[int]) -> None:
         if not self._is_postgres:
             # An FTS5 table that keeps no text of its own is told what to forget.
             row = SearchTextRow
-            wanted = select(row.file_id, row.experiment_id, row.document).where(row.file_id.in_(file_ids))
+            wanted = select(row.file_id, row.experiment_id, row.document).where(self._one_of(row.file_id, file_ids))
             statement = f"INSERT INTO {WORDS} ({WORDS}, rowid, experiment_id, document) VALUES ('delete', ?, ?, ?)"  # noqa: S608
             words = [tuple(each) for each in self._session.execute(wanted)]
             self._session.connection().exec_driver_sql(statement, words)
         for table in (SearchTextRow, SearchTermRow, SearchFileRow):
-            self._session.execute(delete(table).where(table.file_id.in_(file_ids)))
+            self._session.execute(delete(table).where(self._one_of(table.file_id, file_ids)))
 
     def _sources(self, file_ids: Sequence[int]) -> list[_Source]:
         wanted = (
@@ -157,7 +161,7 @@ class Indexing:
                 VersionRow.modified_at,
             )
             .join(VersionRow, (VersionRow.file_id == FileRow.id) & (VersionRow.number == FileRow.number))
-            .where(FileRow.id.in_(file_ids), FileRow.deleted_at.is_(None))
+            .where(self._one_of(FileRow.id, file_ids), FileRow.deleted_at.is_(None))
             .order_by(FileRow.id)
         )
         return [_Source(*row) for row in self._session.execute(wanted)]
