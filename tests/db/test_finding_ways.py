@@ -12,6 +12,8 @@ from sqlalchemy import event
 
 from beamkeeper.db.finding import leading, sources
 from beamkeeper.db.finding import search as searching
+from beamkeeper.db.finding.indexed import Index
+from beamkeeper.db.search import counting
 from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.runs import NewRun
@@ -191,6 +193,42 @@ def test_postgresql_reads_one_value_and_all_ranges_by_value_and_the_ranges_of_fe
         # The narrower leads, by value or by experiment, and of each of its files the other is looked up by value.
         assert indexes(catalogue, "n = 17 and many = 1", mine) == {by_value["n"]}
         assert by_value["n"] in indexes(catalogue, "sample > Ag-290 and many = 1", mine)
+
+
+def test_experiments_of_texts_are_known_by_what_they_count_and_of_the_others_by_the_index(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "MAX_TEXTS", 1)
+    fill(catalogue, "counted", [simple("data/a", sample="Au-1", n=1)])
+    fill(catalogue, "other", [simple("data/b", sample="Ag-1", n=1), simple("data/c", sample="Au-2", n=1)])
+    fill(catalogue, "neither", [simple("data/d", sample="Ag-1", n=1), simple("data/e", sample="Ag-2", n=1)])
+    index(catalogue)
+    narrowed: list[int] = []
+    along = leading.Leading._along
+
+    def note(self: leading.Leading, index: Index) -> Any:
+        narrowed.append(len(index.ids))
+        return along(self, index)
+
+    monkeypatch.setattr(leading.Leading, "_along", note)
+    monkeypatch.setattr(leading, "FEW", -1)
+    assert paths(found(catalogue, query='sample ~ "Au-*" and n > 0')) == ["data/c", "data/a"]
+    assert narrowed == [2]
+
+
+def test_files_of_some_days_are_found_by_zones_without_a_look_into_each_experiment(catalogue: Catalogue) -> None:
+    fill(catalogue, "one", [simple(f"data/{i}", n=1) for i in range(3)])
+    index(catalogue)
+    asked: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    event.listen(catalogue.database.engine, "before_cursor_execute", note)
+    assert len(found(catalogue, query="modified > -2d and modified < -1h")) == 3
+    event.remove(catalogue.database.engine, "before_cursor_execute", note)
+    assert sum("search_zones" in statement for statement in asked) == 1
+    assert not any("count(" in statement or "EXISTS (SELECT search_files" in statement for statement in asked)
 
 
 def indexes(catalogue: Catalogue, asked: str, within: Reach) -> set[str]:

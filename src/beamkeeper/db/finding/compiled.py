@@ -31,7 +31,9 @@ from beamkeeper.db.finding.builtins import TEXT, YES_OR_NO, builtin, glob_matche
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.search.tables import (
     BY_VALUE,
+    NO_QUANTITY,
     WORDS,
+    SearchFacetRow,
     SearchKeyRow,
     SearchStatRow,
     SearchTermRow,
@@ -188,13 +190,21 @@ class Compiler:
             found.append(row.low <= literal(high, _NUMBER))
         return found
 
+    def counted(self, probe: Probe, index: Index) -> tuple[list[Condition], list[Condition]]:
+        """Return what a text that an experiment counts must meet for it to begin as is asked for.
+
+        And what its statistics must meet for a text to be there that is not counted; of other probes nothing.
+        """
+        key_id = index.keys.get(probe.key)
+        if key_id is None or not isinstance(probe, Shape) or not probe.prefix:
+            return [], []
+        facet, stat = SearchFacetRow, SearchStatRow
+        of_others = [stat.key_id == key_id, stat.dimension == NO_QUANTITY[terms.TEXT], stat.other > 0]
+        return [facet.key_id == key_id, *_begun(facet.text, probe.prefix)], of_others
+
     def _shaped(self, probe: Shape, *, is_exact: bool) -> list[Condition]:
         text: Any = SearchTermRow.text
-        found: list[Condition] = [text.is_not(None)]
-        if prefix := probe.prefix:
-            found.append(text >= literal(prefix, TEXT))
-            if end := _after(prefix):
-                found.append(text < literal(end, TEXT))
+        found: list[Condition] = [text.is_not(None), *(_begun(text, probe.prefix) if probe.prefix else [])]
         if is_exact and not probe.is_regex and not is_whole(probe):
             found.append(glob_matches(text, probe.pattern, self.dialect))
         return found
@@ -266,6 +276,13 @@ def _between(probe: Points | Span) -> list[Condition]:
 
 def _ends(probe: Points | Span) -> tuple[float | str | None, ...]:
     return (probe.low, probe.high) if isinstance(probe, Span) else ()
+
+
+def _begun(text: Any, prefix: str) -> list[Condition]:
+    found: list[Condition] = [text >= literal(prefix, TEXT)]
+    if end := _after(prefix):
+        found.append(text < literal(end, TEXT))
+    return found
 
 
 def _after(prefix: str) -> str:

@@ -21,7 +21,7 @@ from beamkeeper.db.finding.windows import Found, Known, Merged, Part, WithWords,
 from beamkeeper.db.kinds import rows_of
 from beamkeeper.db.search.tables import TYPE, SearchCountRow, SearchExperimentRow, SearchFileRow, SearchTextRow
 from beamkeeper.domain.files import FileOrder
-from beamkeeper.domain.query.ast import Text
+from beamkeeper.domain.query.ast import Builtin, Compare, Text
 
 FEW = 20_000
 """A condition that so few files meet leads at once."""
@@ -73,6 +73,8 @@ class Leading:
             return self._led(FEW) if self._may_lead else None
         if not self._may_lead:
             return self._walked()
+        if self._is_of_times and (along := self._walked()) is not None:
+            return along
         if self._is_of_few and not self._narrowed.ids:
             return self._walked()
         if len(self._ways) == 1:
@@ -105,6 +107,12 @@ class Leading:
     @cached_property
     def _may_lead(self) -> bool:
         return bool(self._ways) and self._is_sure
+
+    @property
+    def _is_of_times(self) -> bool:
+        """Whether times of change alone are asked for: to those zones lead, and all else would read each experiment."""
+        times = [node for node in self._asked.top if isinstance(node, Compare) and node.field == Builtin("modified")]
+        return self._index.is_all and len(times) == len(self._asked.top)
 
     @cached_property
     def _is_sure(self) -> bool:
@@ -237,7 +245,7 @@ class Leading:
         """Return the way along the newest files in the index of the experiments that may have some."""
         if self._order is not FileOrder.NEWEST or self._index.is_behind or not self._is_sure:
             return None
-        index = self._narrowed if self._may_lead else self._index
+        index = self._narrowed if self._may_lead and not self._is_of_times else self._index
         if not index.ids:
             return Found(self._order, [*_common([[]]), *self._index.unsure_ids()])
         if not index.is_all and len(index.ids) <= _WALKED_EXPERIMENTS:

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, false, literal_column, select, true
+from sqlalchemy import ColumnElement, Select, and_, exists, false, literal_column, or_, select, true
 
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.finding.builtins import builtin, linked, path_range
@@ -24,6 +24,7 @@ from beamkeeper.db.search.tables import (
     NO_QUANTITY,
     TYPE,
     SearchCountRow,
+    SearchFacetRow,
     SearchFileRow,
     SearchStatRow,
     SearchTermRow,
@@ -135,10 +136,12 @@ class Sources:
             asked = self._compiler.asked(probe, self._index, is_exact=False)
             if asked is not None:
                 is_ordered = isinstance(probe, Points) and len(probe.values) == 1
-                extent = self._compiler.extent(probe, self._index)
+                counted, of_others = self._compiler.counted(probe, self._index)
+                extent = of_others or self._compiler.extent(probe, self._index)
                 apart = BY_VALUE if isinstance(probe, Points) else BY_EXPERIMENT
-                said = ([BY_VALUE], [apart]) if self._dialect == "postgresql" else ()
-                parts.append(Part(select(row.file_id).where(*asked), row.experiment_id, is_ordered, extent, *said))
+                files = Part(select(row.file_id).where(*asked), row.experiment_id, is_ordered, extent, counted=counted)
+                is_postgres = self._dialect == "postgresql"
+                parts.append(files._replace(together=[BY_VALUE], apart=[apart]) if is_postgres else files)
         return Way(parts, is_exact=all(map(is_whole, probes)))
 
     def _between(self, probes: Sequence[Span]) -> Way:
@@ -208,11 +211,16 @@ class Sources:
 
 
 def _has(part: Part, experiment: Any) -> ColumnElement[bool]:
-    """Return the condition that an experiment may have such files: of numbers a small table tells."""
-    row = SearchStatRow
-    if part.extent:
-        return exists(select(row.key_id).where(row.experiment_id == experiment, *part.extent))
-    return exists(part.of(experiment))
+    """Return the condition that an experiment may have such files: of numbers and most texts a small table tells."""
+    row, facet = SearchStatRow, SearchFacetRow
+    is_there = exists(part.of(experiment))
+    if not part.extent:
+        return is_there
+    may_be = exists(select(row.key_id).where(row.experiment_id == experiment, *part.extent))
+    if not part.counted:
+        return may_be
+    is_counted = exists(select(facet.key_id).where(facet.experiment_id == experiment, *part.counted))
+    return or_(is_counted, and_(may_be, is_there))
 
 
 def _met(node: Node, way: Way) -> Sequence[Node]:

@@ -101,6 +101,8 @@ class Part(NamedTuple):
     """What is said besides where the files of all experiments are asked for, so that one range of an index has them."""
     apart: Sequence[Condition] = ()
     """And where those of each experiment are a range of their own."""
+    counted: Sequence[Condition] = ()
+    """What a text must meet that `search_facets` counts; then `extent` is of texts that it does not count."""
 
     def of(self, experiment: Any) -> Select[Any]:
         """Return those of one experiment."""
