@@ -50,6 +50,8 @@ def plans(url: str, name: str) -> None:
 def _explained(engine: Any, statement: str, parameters: Any, kind: str) -> list[str]:
     prefix = "EXPLAIN (COSTS OFF) " if kind == "postgresql" else "EXPLAIN QUERY PLAN "
     with engine.connect() as connection:
+        if kind == "postgresql":
+            connection.exec_driver_sql("SET LOCAL max_parallel_workers_per_gather = 0")  # as searches have it
         rows = connection.exec_driver_sql(prefix + statement, parameters).fetchall()
     if kind == "postgresql":
         return [row[0][:WIDTH] for row in rows]
