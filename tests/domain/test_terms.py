@@ -81,3 +81,11 @@ def test_words_are_those_of_the_path_and_of_texts() -> None:
         "strasse",
         "7",
     ]
+
+
+def test_values_that_are_equal_and_of_different_kinds_are_told_apart() -> None:
+    for value, dimension in ((1, PLAIN), (True, BOOLEAN), (1.0, PLAIN), ("1", TEXT), (0, PLAIN), (False, BOOLEAN)):
+        [term] = terms_of({"a": value}).terms
+        assert term.dimension == dimension, value
+    assert [term.dimension for term in terms_of({"a": {"value": 1, "unit": "mm"}}).terms] == [PLAIN, "m"]
+    assert [term.dimension for term in terms_of({"a": {"value": True, "unit": "mm"}}).terms] == [BOOLEAN]
