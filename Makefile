@@ -23,7 +23,9 @@ test: system-deps $(VENV)/.dev ## Check the code and run all the tests (as root,
 # Side by side: whole beamlines wait for disks most of the time, and the rest computes.
 BEAMLINES := tests/system tests/faults tests/engine tests/library
 EDGES := tests/builtin tests/cli tests/following tests/portal
-PYTEST := pytest -m "not long" -rsR --reruns 2 --durations=80 --durations-min=2
+# What is broken everywhere is told by a few, before whoever waits for all of it gives up.
+ENDING := --maxfail=20 --session-timeout=4000
+PYTEST := pytest -m "not long" -rsR --reruns 2 $(ENDING) --durations=80 --durations-min=2
 
 test-beamlines: $(VENV)/.dev
 	$(RUN) $(PYTEST) -o cache_dir=.pytest_cache/beamlines $(BEAMLINES)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from beamkeeper.db.finding import leading, sources
+from beamkeeper.db.finding import leading, portions, sources
 from beamkeeper.db.finding import search as searching
 from beamkeeper.db.finding.indexed import Index
 from beamkeeper.db.search import counting
@@ -59,6 +59,28 @@ def test_a_walk_tells_nobody_how_many_files_there_are_of_others(
         assert (paths(page.items), page.next, page.is_partial) == (["data/a"], None, False)
         assert page.searched <= 2
         assert (nobody.items, nobody.next, nobody.searched) == ((), None, 0)
+
+
+@pytest.mark.parametrize("query", ["not n = 1", 'text = "odd"'])
+@pytest.mark.parametrize("limit", [1, 4, 100])
+def test_a_walk_reads_blocks_forwards_and_gives_the_newest_first(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, query: str, limit: int
+) -> None:
+    for most in ("_WALKED_EXPERIMENTS", "FEW", "SOME", "MANY"):
+        monkeypatch.setattr(leading, most, 0)
+    for many in ("TRIAL", "LONG"):
+        monkeypatch.setattr(leading, many, 1)  # so that a stretch ends within a block
+    monkeypatch.setattr(portions, "BLOCK", 3)
+    statements: list[str] = []
+    event.listen(catalogue.database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    names = [f"data/odd {i}" if i % 2 else f"data/even {i}" for i in range(40)]
+    fill(catalogue, "one", [simple(name, n=(i + 1) % 2) for i, name in enumerate(names)])
+    fill(catalogue, "two", [simple(name, n=(i + 1) % 2) for i, name in enumerate(names)])
+    index(catalogue)
+    odd = [name for name in reversed(names) if "odd" in name]
+    assert paths(found(catalogue, query=query, limit=limit)) == odd * 2
+    is_postgres = catalogue.database.engine.dialect.name == "postgresql"
+    assert any("generate_series" in each for each in statements) == is_postgres
 
 
 @pytest.mark.parametrize("is_indexed", [True, False])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Subquery, func, or_, select, union_all
+from sqlalchemy import BigInteger, ColumnElement, Select, Subquery, column, func, or_, select, true, union_all
 
 from beamkeeper.db.finding.compiled import Given
 from beamkeeper.db.finding.indexed import Index
@@ -18,6 +18,9 @@ from beamkeeper.domain.query.ast import Node, Text
 Condition = ColumnElement[bool]
 Passes = Callable[[Given, Sequence[Node]], Condition]
 """What a file must meet as far as the index tells, but for what is known to be met."""
+
+BLOCK = 256
+"""So many numbers of files PostgreSQL reads forwards at once."""
 
 
 class Portion(NamedTuple):
@@ -64,10 +67,10 @@ class Stretches:
         is_last = low == self.least
         unsure = index.unsure(number, is_there=True)
         met = passes(Given(number, self.with_words, self.columns, unsure, number.table.c[EXPERIMENT]), ())
-        files = select(number.label("id")).where(number < high, number >= low, *self.within, met)
+        files = select(number.label("id")).where(number >= low, *self.within, met)
         if index.has_unsure and number.table is not SearchFileRow.__table__:
             files = files.outerjoin(SearchFileRow, SearchFileRow.file_id == number)
-        newest = files.order_by(number.desc()).limit(pace.most).subquery()
+        newest = self._newest(files, low, high).limit(pace.most).subquery()
         if besides := index.unsure_ids():
             more = union_all(*besides).subquery()
             first = [] if after is None else [more.c.file_id < after]
@@ -76,6 +79,20 @@ class Stretches:
             newest = select(found.c.id).order_by(found.c.id.desc()).limit(pace.most).subquery()
         files_there = select(newest.c.id, (high - newest.c.id).label("place")).subquery()
         return Portion(files_there, max(1, high - low), None if is_last else low)
+
+    def _newest(self, files: Select[Any], low: int, high: int) -> Select[Any]:
+        """Return the files below a number, the newest first."""
+        number = self.number
+        if self.index.dialect != "postgresql":
+            return files.where(number < high).order_by(number.desc())
+        # Backwards a disk gives one page of a table after the other; forwards, the system reads ahead. A join with the
+        # numbers of blocks gives one block after the other, and reads no more of them than are asked for.
+        series = func.generate_series(high - BLOCK, low - BLOCK + 1, -BLOCK)
+        blocks = series.table_valued(column("first", BigInteger)).render_derived()
+        first = blocks.c.first
+        of_block = files.where(number >= first, number < func.least(first + BLOCK, high)).correlate(blocks)
+        each = of_block.order_by((number + 0).desc()).lateral()
+        return select(each.c.id).select_from(blocks.join(each, true()))
 
 
 Ways = Windows | Stretches
