@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     ColumnElement,
     Function,
     Select,
@@ -114,7 +115,20 @@ def _in_reach(reach: Reach, now: datetime) -> ColumnElement[bool]:
     return or_(*reached) if reached else false()
 
 
-def _is_open(now: datetime) -> ColumnElement[bool]:
+def _is_open(now: datetime | BindParameter[datetime]) -> ColumnElement[bool]:
     known = _experiments.c
     is_free = or_(known.embargo_until.is_(None), known.embargo_until <= now)
     return and_(known.publicity.in_(_OPEN), is_free)
+
+
+NAMED_AND_OPEN = select(_experiments.c.uid).where(
+    _experiments.c.uid.in_(bindparam("named", expanding=True)) | _is_open(bindparam("now", type_=UtcMicroseconds()))
+)
+"""What `experiment_uids` returns of nearly every member, made once: `named_and_open` gives its values."""
+
+
+def named_and_open(reach: Reach, now: datetime) -> Mapping[str, object] | None:
+    """Return the values of NAMED_AND_OPEN; None where a caller's rights are of another kind."""
+    if reach.is_all or reach.stations or not reach.is_open_included:
+        return None
+    return {"named": list(reach.experiments), "now": now}

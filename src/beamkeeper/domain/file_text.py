@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
-from uuid import UUID
 
 import msgspec
 
 from beamkeeper.domain.arriving import EPOCH
 from beamkeeper.domain.files import RegisteredAs
 from beamkeeper.domain.names import int_to_wire, path_fields
+
+_DASHED = 36
+"""So long a uid is with its dashes."""
 
 OnWire = int | str
 """A text where it is beyond 2^53."""
@@ -26,12 +28,12 @@ class ReadFile(NamedTuple):
 
     id: int
     version_id: int
-    uid: str | UUID
-    experiment_uid: str | UUID
+    uid: str
+    experiment_uid: str
     path: bytes
     kind: str
     version: int
-    version_uid: str | UUID
+    version_uid: str
     size: int
     link_target: str | None
     agent: str
@@ -169,10 +171,10 @@ def _file(read: ReadFile, checksums: Sequence[ChecksumText]) -> _File:
     )
 
 
-def _uid(uid: str | UUID) -> str:
+def _uid(uid: str) -> str:
     """Return a uid with its dashes; SQLite has the digits alone."""
-    if isinstance(uid, UUID):
-        return str(uid)
+    if len(uid) == _DASHED:
+        return uid
     return f"{uid[:8]}-{uid[8:12]}-{uid[12:16]}-{uid[16:20]}-{uid[20:]}"
 
 

@@ -14,11 +14,11 @@ _FILES = "files AS f JOIN versions AS v ON v.file_id = f.id AND v.number = f.num
 _CHECKSUMS = "(SELECT {0}(algorithm || ' ' || value, ',') FROM checksums WHERE version_id = v.id)"
 """As one text, with what joins texts: to ask for those of a page by itself takes as long as to read ten files."""
 _COLUMNS = (
-    "f.id, v.id, f.uid, f.experiment_uid, f.path, f.kind, v.number, v.uid, v.size, v.link_target, f.source_agent, "
-    "f.source_path, v.identity{0}, v.is_snapshot, v.is_verified, v.is_suspect, v.modified_at, v.finished_at, "
-    "v.transferred_at, v.verified_at, v.catalogued_at, f.metadata{0}, f.deleted_at"
+    "f.id, v.id, f.uid{0}, f.experiment_uid{0}, f.path, f.kind, v.number, v.uid{0}, v.size, v.link_target, "
+    "f.source_agent, f.source_path, v.identity{0}, v.is_snapshot, v.is_verified, v.is_suspect, v.modified_at, "
+    "v.finished_at, v.transferred_at, v.verified_at, v.catalogued_at, f.metadata{0}, f.deleted_at"
 )
-"""In the order of ReadFile, with what makes text of a document."""
+"""In the order of ReadFile, with what makes text of a document and of a uid."""
 
 
 def read_files(session: Session, ids: Sequence[int]) -> Iterator[tuple[ReadFile, Sequence[ChecksumText]]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
@@ -14,6 +16,7 @@ from sqlalchemy import (
     Integer,
     Select,
     String,
+    Uuid,
     bindparam,
     cast,
     false,
@@ -26,8 +29,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from beamkeeper.db.experiments import ExperimentRow
 from beamkeeper.db.files.tables import FileRow
 from beamkeeper.db.kinds import one_of
+from beamkeeper.db.scope import NAMED_AND_OPEN, experiment_uids, named_and_open
 from beamkeeper.db.search.tables import (
     NO_QUANTITY,
     SearchChangeRow,
@@ -40,6 +45,7 @@ from beamkeeper.db.search.tables import (
 from beamkeeper.domain import terms
 from beamkeeper.domain.query.ast import Leaf, Text
 from beamkeeper.domain.query.probes import Points, Span, probes_of
+from beamkeeper.domain.users import Reach
 
 PENDING = 5000
 """So many files that are not indexed yet are looked at one by one; where there are more, a search does without them."""
@@ -47,33 +53,65 @@ _RANGES = 200
 _LISTED = 50
 """Of more than so many experiments within reach SQLite is told where they stand: each number costs microseconds."""
 
-_KEY, _DIMENSION, _CHANGE, _PARTIAL, _TOP = range(5)
+_KEY, _DIMENSION, _CHANGE, _PARTIAL, _TOP, _EXPERIMENTS = range(6)
+
+THERE = SearchExperimentRow.uid.not_in(select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None)))
+"""That an experiment is not deleted."""
 
 
-def _asked() -> CompoundSelect[Any]:
-    """Return what asks for all that is known of some keys and dimensions, as (kind, name, number, number)."""
+def _asked(within: Sequence[ColumnElement[bool]]) -> CompoundSelect[Any]:
+    """Return what asks for all that is known of some keys, dimensions and experiments.
+
+    The rows are (kind, name, number, number, list); of experiments one for each list of keys, which few types of
+    experiments have: a row for each experiment takes long to read.
+    """
     keys, stats, dimensions, changes = SearchKeyRow, SearchStatRow, SearchDimensionRow, SearchChangeRow
-    nothing, none = cast(null(), String()), cast(null(), BigInteger())
+    nothing, none, row = cast(null(), String()), cast(null(), BigInteger()), SearchExperimentRow
 
     def kind(number: int) -> Any:
         return literal_column(str(number), Integer())
 
     has_terms = (stats.key_id == keys.id) & (stats.terms > 0)
-    of_keys = select(kind(_KEY), keys.key, keys.id, stats.dimension).distinct().outerjoin(stats, has_terms)
-    of_dimensions = select(kind(_DIMENSION), dimensions.name, dimensions.id, none)
+    of_keys = select(kind(_KEY), keys.key, keys.id, stats.dimension, nothing).distinct().outerjoin(stats, has_terms)
+    of_dimensions = select(kind(_DIMENSION), dimensions.name, dimensions.id, none, nothing)
     newest = select(changes.first_id, changes.last_id).order_by(changes.id.desc()).limit(_RANGES + 1).subquery()
     partial = select(SearchFileRow.file_id).where(SearchFileRow.is_partial).limit(1).subquery()
+    only, ids = cast(row.index_keys, String()), func.aggregate_strings(cast(row.id, String()), ",")
     return union_all(
         of_keys.where(keys.key.in_(bindparam("keys", expanding=True))),
         of_dimensions.where(dimensions.name.in_(bindparam("dimensions", expanding=True))),
-        select(kind(_CHANGE), nothing, newest.c.first_id, newest.c.last_id),
-        select(kind(_PARTIAL), nothing, partial.c.file_id, none),
-        select(kind(_TOP), nothing, func.max(SearchFileRow.file_id), none),
+        select(kind(_CHANGE), nothing, newest.c.first_id, newest.c.last_id, nothing),
+        select(kind(_PARTIAL), nothing, partial.c.file_id, none, nothing),
+        select(kind(_TOP), nothing, func.max(SearchFileRow.file_id), none, nothing),
+        select(kind(_EXPERIMENTS), only, none, none, ids).where(*within).group_by(only),
     )
 
 
-_ASKED = _asked()
+_ONE = SearchExperimentRow.uid == bindparam("only", type_=Uuid())
+_OWN = SearchExperimentRow.uid.in_(NAMED_AND_OPEN)
+_ASKED = {
+    (is_one, is_own): _asked([_ONE if is_one else THERE, *([_OWN] if is_own else [])])
+    for is_one in (False, True)
+    for is_own in (False, True)
+}
 """Made once, and asked at once: to make each part, and to ask it, takes as long as what it finds."""
+
+
+class Asking(NamedTuple):
+    """What asks which experiments are within reach, and for all else that is known of the index."""
+
+    statement: CompoundSelect[Any]
+    values: Mapping[str, object]
+
+
+def asking(reach: Reach, now: datetime, only: UUID | None, narrowed: Sequence[ColumnElement[bool]]) -> Asking:
+    """Return what asks for the experiments within reach: for this one, or for all that meet these conditions."""
+    one = {} if only is None else {"only": only}
+    values = {} if reach.is_all else named_and_open(reach, now)
+    if not narrowed and values is not None:
+        return Asking(_ASKED[only is not None, not reach.is_all], {**values, **one})
+    own = [] if reach.is_all else [SearchExperimentRow.uid.in_(experiment_uids(reach, now))]
+    return Asking(_asked([THERE if only is None else _ONE, *narrowed, *own]), one)
 
 
 @dataclass(frozen=True)
@@ -148,36 +186,32 @@ class Index:
 
 
 def index_for(
-    session: Session,
-    leaves: Sequence[Leaf],
-    within: Sequence[ColumnElement[bool]],
-    own: Sequence[ColumnElement[bool]],
-    *,
-    is_all: bool,
+    session: Session, leaves: Sequence[Leaf], experiments: Asking, own: Sequence[ColumnElement[bool]], *, is_all: bool
 ) -> Index:
     """Return what a search with these conditions needs to know.
 
-    `within` says which experiments' rows count, and `own` which files'.
+    `experiments` says which experiments' rows count, and `own` which files'.
     """
     probes = [probe for leaf in leaves if not isinstance(leaf, Text) for probe in probes_of(leaf)]
     names = {probe.key for probe in probes}
     dimensions = {probe.dimension for probe in probes if isinstance(probe, Points | Span)} - NO_QUANTITY.keys()
-    ids, unsure = _experiments(session, within, names)
-    rows: dict[int, list[tuple[Any, ...]]] = {_KEY: [], _DIMENSION: [], _CHANGE: [], _PARTIAL: [], _TOP: []}
-    for kind, *row in session.execute(_ASKED, {"keys": sorted(names), "dimensions": sorted(dimensions)}):
+    rows: dict[int, list[tuple[Any, ...]]] = {kind: [] for kind in range(_EXPERIMENTS + 1)}
+    values = {**experiments.values, "keys": sorted(names), "dimensions": sorted(dimensions)}
+    for kind, *row in session.execute(experiments.statement, values):
         rows[kind].append(tuple(row))
-    waiting, is_behind = _waiting([(first, last) for _, first, last in rows[_CHANGE]])
+    waiting, is_behind = _waiting([(first, last) for _, first, last, _ in rows[_CHANGE]])
+    ids, unsure = _experiments([(only, listed) for only, *_, listed in rows[_EXPERIMENTS]], names)
     return Index(
-        keys={name: number for name, number, _ in rows[_KEY]},
-        dimensions={**NO_QUANTITY, **{name: number for name, number, _ in rows[_DIMENSION]}},
-        met=frozenset((number, dimension) for _, number, dimension in rows[_KEY] if dimension is not None),
+        keys={name: number for name, number, *_ in rows[_KEY]},
+        dimensions={**NO_QUANTITY, **{name: number for name, number, *_ in rows[_DIMENSION]}},
+        met=frozenset((number, dimension) for _, number, dimension, _ in rows[_KEY] if dimension is not None),
         ids=ids,
         is_all=is_all,
         unsure_experiments=unsure,
         has_partial=bool(leaves and rows[_PARTIAL]),
         pending=waiting,
         is_behind=is_behind,
-        top=max([number or 0 for _, number, _ in rows[_TOP]] + [last for _, last in waiting]),
+        top=max([number or 0 for _, number, *_ in rows[_TOP]] + [last for _, last in waiting]),
         dialect=session.get_bind().dialect.name,
         own=own,
     )
@@ -190,20 +224,16 @@ def _within(column: Any, ids: Sequence[int], dialect: str, *, is_all: bool) -> C
     return one_of(column, ids, is_postgres=is_postgres)
 
 
-def _experiments(
-    session: Session, within: Sequence[ColumnElement[bool]], names: Collection[str]
-) -> tuple[list[int], list[int]]:
-    # One row for each list of keys, which few types of experiments have: a row for each experiment takes long to read.
-    row = SearchExperimentRow
-    keys, ids = cast(row.index_keys, String()), func.aggregate_strings(cast(row.id, String()), ",")
-    found, unsure = [], []
-    for only, listed in session.execute(select(keys, ids).where(*within).group_by(keys)):
+def _experiments(found: Sequence[tuple[str | None, str]], names: Collection[str]) -> tuple[list[int], list[int]]:
+    """Return the numbers of all experiments, and of those whose type leaves out a key of these names."""
+    ids, unsure = [], []
+    for only, listed in found:
         numbers = list(map(int, listed.split(",")))
-        found += numbers
+        ids += numbers
         of_type = None if only is None else json.loads(only)
         if not all(terms.is_indexed(name, of_type) for name in names):
             unsure += numbers
-    return sorted(found), sorted(unsure)
+    return sorted(ids), sorted(unsure)
 
 
 def pending(session: Session) -> tuple[list[tuple[int, int]], bool]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Select, false, func, or_, select
+from sqlalchemy import Select, false, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
@@ -255,7 +255,9 @@ class Leading:
         row: Any = SearchTextRow if is_by_texts else SearchFileRow
         # The sum keeps PostgreSQL from sorting all files of these experiments.
         within = [] if index.is_all else [index.within(row.experiment_id + 0)]
-        with_words = {text: self._asked.compiler.matching(text, []) for text in self._texts} if is_by_texts else {}
+        # That it is true keeps PostgreSQL from asking the full text for the files of each block.
+        matching = self._asked.compiler.matching
+        with_words = {text: matching(text, []).is_(true()) for text in self._texts} if is_by_texts else {}
         at_once = (LONG if is_by_texts else TRIAL) * DROPPED
         columns = {} if is_by_texts else {"size": row.size, "modified": row.modified_at}
         ends = bounds(self._session, self._asked.compiler, self._asked.top, self._index, index)

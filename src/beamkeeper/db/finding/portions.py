@@ -19,7 +19,7 @@ Condition = ColumnElement[bool]
 Passes = Callable[[Given, Sequence[Node]], Condition]
 """What a file must meet as far as the index tells, but for what is known to be met."""
 
-BLOCK = 256
+BLOCK = 1024
 """So many numbers of files PostgreSQL reads forwards at once."""
 
 

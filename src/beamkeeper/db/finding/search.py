@@ -27,7 +27,7 @@ from beamkeeper.db.files.tables import FileRow, VersionRow
 from beamkeeper.db.finding.asked import IS_NEWEST, Asked
 from beamkeeper.db.finding.builtins import path_range
 from beamkeeper.db.finding.compiled import is_builtin
-from beamkeeper.db.finding.indexed import Index, index_for
+from beamkeeper.db.finding.indexed import Index, asking, index_for
 from beamkeeper.db.finding.leading import Leading
 from beamkeeper.db.finding.limits import limited
 from beamkeeper.db.finding.pace import WALK, WINDOW, Pace
@@ -250,24 +250,18 @@ class FileSearch:
                 meant = next(checked, None)
 
     def _known(self, plain: Asked) -> Index:
-        row = SearchExperimentRow
-        within: list[Condition] = []
-        if self._query.experiment_uid is not None:
-            within.append(row.uid == self._query.experiment_uid)
-        else:
-            deleted = select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None))
-            within.append(row.uid.not_in(deleted))
-        if not self._reach.is_all:
-            within.append(row.uid.in_(experiment_uids(self._reach, self._now)))
-        narrowed = [
+        only = self._query.experiment_uid
+        leaves = [
             leaf
             for leaf in (plain.node.items if isinstance(plain.node, And) else [plain.node])
             if not isinstance(leaf, And) and _is_of_experiment(leaf)
         ]
-        within.extend(plain.compiler.experiments(leaf, row.uid) for leaf in narrowed)  # type: ignore[arg-type]
-        is_all = self._reach.is_all and self._query.experiment_uid is None and not narrowed
+        of = SearchExperimentRow.uid
+        narrowed = [plain.compiler.experiments(leaf, of) for leaf in leaves]  # type: ignore[arg-type]
+        is_all = self._reach.is_all and only is None and not narrowed
         asked = [leaf for leaf in plain.leaves if not is_builtin(leaf)]
-        return index_for(self._session, asked, within, self._own(), is_all=is_all)
+        experiments = asking(self._reach, self._now, only, narrowed)
+        return index_for(self._session, asked, experiments, self._own(), is_all=is_all)
 
     @cached_property
     def _leading(self) -> Leading | None:
