@@ -238,6 +238,26 @@ def test_experiments_of_texts_are_known_by_what_they_count_and_of_the_others_by_
     assert narrowed == [2]
 
 
+@pytest.mark.parametrize(("few", "is_read"), [(1, False), (2, True)])
+def test_more_files_than_lead_are_known_by_what_texts_count_and_fewer_by_the_index(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, few: int, is_read: bool
+) -> None:
+    monkeypatch.setattr(leading, "FEW", few)
+    read: list[int] = []
+    count = leading.Leading._count
+
+    def note(self: leading.Leading, selects: Any, most: int) -> int:
+        read.append(most)
+        return count(self, selects, most)
+
+    monkeypatch.setattr(leading.Leading, "_count", note)
+    fill(catalogue, "one", [simple("data/a", sample="Au-1"), simple("data/b", sample="Ag-1")])
+    fill(catalogue, "two", [simple("data/c", sample="Au-2")])
+    index(catalogue)
+    assert paths(found(catalogue, query='sample ~ "Au-*"')) == ["data/c", "data/a"]
+    assert read == ([few] if is_read else [])
+
+
 def test_files_of_some_days_are_found_by_zones_without_a_look_into_each_experiment(catalogue: Catalogue) -> None:
     fill(catalogue, "one", [simple(f"data/{i}", n=1) for i in range(3)])
     index(catalogue)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Select, false, func, or_, select, true
+from sqlalchemy import Select, and_, false, func, or_, select, true
 from sqlalchemy.orm import Session
 
 from beamkeeper.db.files.tables import FileRow
@@ -19,7 +19,14 @@ from beamkeeper.db.finding.portions import Stretches, Ways
 from beamkeeper.db.finding.sources import Way
 from beamkeeper.db.finding.windows import Found, Known, Merged, Part, WithWords, along, united
 from beamkeeper.db.kinds import rows_of
-from beamkeeper.db.search.tables import TYPE, SearchCountRow, SearchExperimentRow, SearchFileRow, SearchTextRow
+from beamkeeper.db.search.tables import (
+    TYPE,
+    SearchCountRow,
+    SearchExperimentRow,
+    SearchFacetRow,
+    SearchFileRow,
+    SearchTextRow,
+)
 from beamkeeper.domain.files import FileOrder
 from beamkeeper.domain.query.ast import Builtin, Compare, Text
 
@@ -159,7 +166,7 @@ class Leading:
         counted: list[tuple[int, int]] = []
         limit = most
         for i, way in enumerate(self._ways):
-            count = self._words(i, most) if way.is_of_words else self._count(way.selects(index), limit)
+            count = self._words(i, most) if way.is_of_words else self._files(way, index, limit)
             if count <= limit:
                 counted.append((count, i))
                 # Of very many the best is enough; of few another is of use that not many times as many meet.
@@ -265,6 +272,19 @@ class Leading:
 
     def _along(self, index: Index) -> Merged:
         return along(_numbers(index), self._index.unsure_ids(), self._dialect, ALONG)
+
+    def _files(self, way: Way, index: Index, most: int) -> int:
+        """Return how many files a way gives, counting no further than one more than `most`.
+
+        Where what is counted of their texts says that they are more, none of them is read.
+        """
+        row = SearchFacetRow
+        if way.parts and all(part.counted for part in way.parts):
+            counted = or_(*(and_(*part.counted) for part in way.parts))
+            wanted = select(func.sum(row.files)).where(index.within(row.experiment_id), counted)
+            if (self._session.scalar(wanted) or 0) > most:
+                return most + 1
+        return self._count(way.selects(index), most)
 
     def _count(self, selects: Sequence[Select[Any]], most: int) -> int:
         """Return how many files an index gives, counting no further than one more than `most`."""
