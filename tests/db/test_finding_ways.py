@@ -238,24 +238,44 @@ def test_experiments_of_texts_are_known_by_what_they_count_and_of_the_others_by_
     assert narrowed == [2]
 
 
-@pytest.mark.parametrize(("few", "is_read"), [(1, False), (2, True)])
-def test_more_files_than_lead_are_known_by_what_texts_count_and_fewer_by_the_index(
-    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, few: int, is_read: bool
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((9, 1_000, 3), ([], 4)),  # all are counted, and more than lead
+        ((9, 1_000, 4), ([4], 4)),  # not more, and too few to tell
+        ((9, 1, 99), ([], 4)),
+        ((1, 3, 99), ([], 5)),  # one text of each is counted: of the others as many are taken to begin so
+        ((1, 3, 4), ([], 5)),
+        ((1, 4, 99), ([99], 4)),
+    ],
+)
+def test_how_many_begin_so_is_told_by_the_texts_that_are_counted_where_those_are_enough(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch, given: tuple[int, int, int], expected: Any
 ) -> None:
+    texts, sure, few = given
+    monkeypatch.setattr(counting, "MAX_TEXTS", texts)
+    monkeypatch.setattr(leading, "SURE", sure)
     monkeypatch.setattr(leading, "FEW", few)
     read: list[int] = []
-    count = leading.Leading._count
+    told: list[int] = []
+    count, files = leading.Leading._count, leading.Leading._files
 
     def note(self: leading.Leading, selects: Any, most: int) -> int:
         read.append(most)
         return count(self, selects, most)
 
+    def tell(self: leading.Leading, way: Any, within: Index, most: int) -> int:
+        told.append(files(self, way, within, most))
+        return told[-1]
+
     monkeypatch.setattr(leading.Leading, "_count", note)
-    fill(catalogue, "one", [simple("data/a", sample="Au-1"), simple("data/b", sample="Ag-1")])
-    fill(catalogue, "two", [simple("data/c", sample="Au-2")])
+    monkeypatch.setattr(leading.Leading, "_files", tell)
+    fill(catalogue, "one", [simple("data/a", sample="Au-1"), simple("data/b", sample="Au-1")])
+    fill(catalogue, "one", [simple("data/c", sample="Ag-1")])
+    fill(catalogue, "two", [simple("data/d", sample="Au-1"), simple("data/e", sample="Au-2")])
     index(catalogue)
-    assert paths(found(catalogue, query='sample ~ "Au-*"')) == ["data/c", "data/a"]
-    assert read == ([few] if is_read else [])
+    assert paths(found(catalogue, query='sample ~ "Au-*"')) == ["data/e", "data/d", "data/b", "data/a"]
+    assert (read[:1], told[0]) == expected
 
 
 def test_files_of_some_days_are_found_by_zones_without_a_look_into_each_experiment(catalogue: Catalogue) -> None:

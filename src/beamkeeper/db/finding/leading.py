@@ -20,11 +20,13 @@ from beamkeeper.db.finding.sources import Way
 from beamkeeper.db.finding.windows import Found, Known, Merged, Part, WithWords, along, united
 from beamkeeper.db.kinds import rows_of
 from beamkeeper.db.search.tables import (
+    TEXT,
     TYPE,
     SearchCountRow,
     SearchExperimentRow,
     SearchFacetRow,
     SearchFileRow,
+    SearchStatRow,
     SearchTextRow,
 )
 from beamkeeper.domain.files import FileOrder
@@ -46,6 +48,8 @@ TRIAL, LONG = 1_500, 6_000
 """When so many files have been read, or what takes as long, without a full page, it is looked what may lead."""
 ALONG = 500
 """So many files of each experiment are looked at first where those of few experiments are."""
+SURE = 1_000
+"""So many files whose texts are counted tell how many there are whose texts are not."""
 LISTED = 30
 """So many files of experiments that are named are gone through for words, while one is looked up."""
 DENSE = 8
@@ -170,7 +174,7 @@ class Leading:
             if count <= limit:
                 counted.append((count, i))
                 # Of very many the best is enough; of few another is of use that not many times as many meet.
-                limit = count if most > SOME else min(limit, BROADER * count, FEW) if count <= FEW else limit
+                limit = count if most > SOME else min(limit, BROADER * count, FEW if count <= FEW else limit)
             if count <= ENOUGH:
                 break
         if not counted:
@@ -276,15 +280,26 @@ class Leading:
     def _files(self, way: Way, index: Index, most: int) -> int:
         """Return how many files a way gives, counting no further than one more than `most`.
 
-        Where what is counted of their texts says that they are more, none of them is read.
+        Of texts that begin in some way, what is counted of them tells about how many there are, and none is read.
         """
-        row = SearchFacetRow
         if way.parts and all(part.counted for part in way.parts):
-            counted = or_(*(and_(*part.counted) for part in way.parts))
-            wanted = select(func.sum(row.files)).where(index.within(row.experiment_id), counted)
-            if (self._session.scalar(wanted) or 0) > most:
-                return most + 1
+            counted, about = self._counted(way, index)
+            if counted > most or counted >= SURE:
+                return min(about, most + 1)
         return self._count(way.selects(index), most)
+
+    def _counted(self, way: Way, index: Index) -> tuple[int, int]:
+        """Return how many terms of a way are counted under their texts, and about how many there are in all.
+
+        An experiment counts the texts that it had first, whatever these are, and of the others how many there are.
+        """
+        row, stat = SearchFacetRow, SearchStatRow
+        is_of = (stat.experiment_id == row.experiment_id) & (stat.key_id == row.key_id) & (stat.dimension == TEXT)
+        about = row.files * stat.terms // func.nullif(stat.terms - stat.other, 0)
+        meant = or_(*(and_(*part.counted) for part in way.parts))
+        wanted = select(func.sum(row.files), func.sum(about)).join(stat, is_of)
+        counted, in_all = self._session.execute(wanted.where(index.within(row.experiment_id), meant)).one()
+        return int(counted or 0), int(in_all or 0)
 
     def _count(self, selects: Sequence[Select[Any]], most: int) -> int:
         """Return how many files an index gives, counting no further than one more than `most`."""
