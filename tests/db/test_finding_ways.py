@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from beamkeeper.db.finding import leading, portions, sources
 from beamkeeper.db.finding import search as searching
@@ -81,6 +81,17 @@ def test_a_walk_reads_blocks_forwards_and_gives_the_newest_first(
     assert paths(found(catalogue, query=query, limit=limit)) == odd * 2
     is_postgres = catalogue.database.engine.dialect.name == "postgresql"
     assert any("generate_series" in each for each in statements) == is_postgres
+
+
+def test_files_beyond_two_thousand_million_are_walked_as_well(postgres_url: str) -> None:
+    with closing(Catalogue(postgres_url)) as catalogue:
+        with catalogue.database.write() as tx:
+            tx.session.execute(text("SELECT setval('files_id_seq', 3000000000)"))
+        fill(catalogue, "one", [simple(f"data/{i}", n=i % 2) for i in range(4)])
+        index(catalogue)
+        with catalogue.database.read() as tx:
+            page = tx.files.find(FileQuery(query="not n = 1", limit=1), ALL)
+        assert paths(page.items) == ["data/2"]
 
 
 @pytest.mark.parametrize("is_indexed", [True, False])

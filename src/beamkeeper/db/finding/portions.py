@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, Select, Subquery, column, func, or_, select, true, union_all
+from sqlalchemy import BigInteger, ColumnElement, Select, Subquery, column, func, literal, or_, select, true, union_all
 
 from beamkeeper.db.finding.compiled import Given
 from beamkeeper.db.finding.indexed import Index
@@ -87,10 +87,11 @@ class Stretches:
             return files.where(number < high).order_by(number.desc())
         # Backwards a disk gives one page of a table after the other; forwards, the system reads ahead. A join with the
         # numbers of blocks gives one block after the other, and reads no more of them than are asked for.
-        series = func.generate_series(high - BLOCK, low - BLOCK + 1, -BLOCK)
-        blocks = series.table_valued(column("first", BigInteger)).render_derived()
+        begin, end, step = (literal(each, BigInteger()) for each in (high - BLOCK, low - BLOCK + 1, -BLOCK))
+        blocks = func.generate_series(begin, end, step).table_valued(column("first", BigInteger)).render_derived()
         first = blocks.c.first
-        of_block = files.where(number >= first, number < func.least(first + BLOCK, high)).correlate(blocks)
+        top = func.least(first + BLOCK, literal(high, BigInteger()))
+        of_block = files.where(number >= first, number < top).correlate(blocks)
         each = of_block.order_by((number + 0).desc()).lateral()
         return select(each.c.id).select_from(blocks.join(each, true()))
 
