@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event
 
 from beamkeeper.db.finding import leading, portions, sources
 from beamkeeper.db.finding import search as searching
-from beamkeeper.db.finding.indexed import Index
+from beamkeeper.db.finding.indexed import Index, asking
 from beamkeeper.db.search import counting
 from beamkeeper.domain.datasets import NewDataset
 from beamkeeper.domain.files import FileQuery
 from beamkeeper.domain.runs import NewRun
 from beamkeeper.domain.users import Action, Reach, Role, reach
 from beamkeeper.testing.catalogue import Catalogue
+from beamkeeper.testing.queries import NOW
 from db.searched import ALL, fill, found, index, paths, simple
 
 
@@ -80,18 +81,24 @@ def test_a_walk_reads_blocks_forwards_and_gives_the_newest_first(
     odd = [name for name in reversed(names) if "odd" in name]
     assert paths(found(catalogue, query=query, limit=limit)) == odd * 2
     is_postgres = catalogue.database.engine.dialect.name == "postgresql"
-    assert any("generate_series" in each for each in statements) == is_postgres
+    walked = [each for each in statements if "generate_series" in each]
+    assert bool(walked) == is_postgres
+    assert all("IS true" in each for each in walked if "@@" in each)  # else each block may be asked of the full text
 
 
-def test_files_beyond_two_thousand_million_are_walked_as_well(postgres_url: str) -> None:
-    with closing(Catalogue(postgres_url)) as catalogue:
-        with catalogue.database.write() as tx:
-            tx.session.execute(text("SELECT setval('files_id_seq', 3000000000)"))
-        fill(catalogue, "one", [simple(f"data/{i}", n=i % 2) for i in range(4)])
-        index(catalogue)
-        with catalogue.database.read() as tx:
-            page = tx.files.find(FileQuery(query="not n = 1", limit=1), ALL)
-        assert paths(page.items) == ["data/2"]
+@pytest.mark.parametrize("is_of_one", [False, True])
+def test_what_asks_for_the_index_is_made_once_also_for_who_has_no_role_in_an_experiment(
+    catalogue: Catalogue, is_of_one: bool
+) -> None:
+    fill(catalogue, "proprietary", [simple("data/a", n=1)])
+    index(catalogue)
+    only = catalogue.experiment("proprietary").uid if is_of_one else None
+    nobody = Reach(is_open_included=True)
+    assert paths(found(catalogue, query="n = 1", experiment_uid=only)) == ["data/a"]
+    assert found(catalogue, nobody, query="n = 1", experiment_uid=only) == []
+    for within in (ALL, nobody):
+        once, again = (asking(within, NOW, only, []).statement for _ in range(2))
+        assert once is again
 
 
 @pytest.mark.parametrize("is_indexed", [True, False])

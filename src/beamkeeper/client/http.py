@@ -218,7 +218,7 @@ class Http:
                 request.path,
                 content=request.payload,
                 headers=headers,
-                params=request.query or None,  # none at all would be written into the address as well
+                params=request.query or None,  # for an empty one the address would be made anew
                 timeout=httpx2.USE_CLIENT_DEFAULT if request.timeout_s is None else request.timeout_s,
             )
         except httpx2.TransportError as error:

@@ -55,7 +55,7 @@ _LISTED = 50
 
 _KEY, _DIMENSION, _CHANGE, _PARTIAL, _TOP, _EXPERIMENTS = range(6)
 
-THERE = SearchExperimentRow.uid.not_in(select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None)))
+_THERE = SearchExperimentRow.uid.not_in(select(ExperimentRow.uid).where(ExperimentRow.deleted_at.is_not(None)))
 """That an experiment is not deleted."""
 
 
@@ -90,7 +90,7 @@ def _asked(within: Sequence[ColumnElement[bool]]) -> CompoundSelect[Any]:
 _ONE = SearchExperimentRow.uid == bindparam("only", type_=Uuid())
 _OWN = SearchExperimentRow.uid.in_(NAMED_AND_OPEN)
 _ASKED = {
-    (is_one, is_own): _asked([_ONE if is_one else THERE, *([_OWN] if is_own else [])])
+    (is_one, is_own): _asked([_ONE if is_one else _THERE, *([_OWN] if is_own else [])])
     for is_one in (False, True)
     for is_own in (False, True)
 }
@@ -111,7 +111,7 @@ def asking(reach: Reach, now: datetime, only: UUID | None, narrowed: Sequence[Co
     if not narrowed and values is not None:
         return Asking(_ASKED[only is not None, not reach.is_all], {**values, **one})
     own = [] if reach.is_all else [SearchExperimentRow.uid.in_(experiment_uids(reach, now))]
-    return Asking(_asked([THERE if only is None else _ONE, *narrowed, *own]), one)
+    return Asking(_asked([_THERE if only is None else _ONE, *narrowed, *own]), one)
 
 
 @dataclass(frozen=True)
