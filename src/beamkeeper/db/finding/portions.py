@@ -90,8 +90,7 @@ class Stretches:
         begin, end, step = (literal(each, BigInteger()) for each in (high - BLOCK, low - BLOCK + 1, -BLOCK))
         blocks = func.generate_series(begin, end, step).table_valued(column("first", BigInteger)).render_derived()
         first = blocks.c.first
-        top = func.least(first + BLOCK, literal(high, BigInteger()))
-        of_block = files.where(number >= first, number < top).correlate(blocks)
+        of_block = files.where(number >= first, number < first + BLOCK).correlate(blocks)
         each = of_block.order_by((number + 0).desc()).lateral()
         return select(each.c.id).select_from(blocks.join(each, true()))
 
